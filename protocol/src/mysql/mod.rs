@@ -1,0 +1,12 @@
+//! MySQL and MariaDB: the client/server protocol as far as replication needs it, and the binary log.
+
+pub mod charset;
+pub mod column;
+pub mod decimal;
+pub mod position;
+pub mod temporal;
+pub mod value;
+
+pub use column::{Column, ColumnType};
+pub use position::BinlogPosition;
+pub use value::Value;
