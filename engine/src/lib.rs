@@ -8,5 +8,6 @@
 
 pub mod batch;
 pub mod clock;
+pub mod encoded;
 pub mod position;
 pub mod schema;
