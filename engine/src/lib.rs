@@ -8,6 +8,7 @@
 
 pub mod batch;
 pub mod clock;
+pub mod config;
 pub mod encoded;
 pub mod position;
 pub mod schema;

@@ -1,0 +1,253 @@
+//! `walbrook.toml` and URL arguments, checked and typed. `docs/walbrook.toml` is the annotated example of all of it.
+
+pub mod secret;
+pub mod tables;
+
+use std::path::PathBuf;
+
+use protocol::mysql::BinlogPosition;
+
+pub use secret::Secret;
+pub use tables::Selection;
+
+/// A whole configuration, valid in itself; whether servers agree is for `walbrook check`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of the checkpoints, as written (relative to the working directory).
+    pub state: PathBuf,
+    /// The sources, in the order of the file.
+    pub sources: Vec<SourceSettings>,
+    /// Where records go.
+    pub kafka: KafkaSettings,
+    /// How the engine runs.
+    pub engine: EngineSettings,
+}
+
+/// One `[source.NAME]`.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// Its name: topic prefix and name of the checkpoint. Letters, digits, `.`, `_`, `-`.
+    pub name: Box<str>,
+    /// Where the server is, who we are there, and how the connection is protected.
+    pub address: SourceAddress,
+    /// Which tables are captured.
+    pub tables: Selection,
+    /// Where to begin without a checkpoint.
+    pub start: Start,
+    /// The id by which the server knows us as a replica; unique among its replicas.
+    pub server_id: u32,
+    /// A single row may be this large, in bytes (`engine.row_max`).
+    pub row_max: usize,
+}
+
+/// A source's URL, taken apart.
+#[derive(Debug, Clone)]
+pub struct SourceAddress {
+    /// Which server the URL promises.
+    pub kind: SourceKind,
+    /// Name or address, without brackets.
+    pub host: Box<str>,
+    /// TCP port.
+    pub port: u16,
+    /// User name.
+    pub user: Box<str>,
+    /// Password; empty without one.
+    pub password: Secret,
+    /// `?tls=…&ca=…`.
+    pub tls: SourceTls,
+}
+
+/// Which server a URL promises. Both are spoken to alike where the server does not say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// `mysql://`
+    MySql,
+    /// `mariadb://`
+    MariaDb,
+}
+
+/// How a source connection is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceTls {
+    /// How much protection is asked for.
+    pub mode: TlsMode,
+    /// PEM file of the authorities to trust in place of the system's; only with [`TlsMode::VerifyFull`] or [`TlsMode::Require`]
+    /// (which then verifies the chain, not the name).
+    pub ca: Option<PathBuf>,
+}
+
+/// `tls=` of a source URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Never.
+    Disable,
+    /// When the server offers it, unverified (the default).
+    Prefer,
+    /// Always; unverified unless `ca` is given.
+    Require,
+    /// Always, with chain and host name verified.
+    VerifyFull,
+}
+
+/// Where a source begins without a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// At the server's present end.
+    Now,
+    /// At the first binlog that is still there.
+    Earliest,
+    /// At a place in the server's binary log.
+    Binlog(BinlogPosition),
+    /// After a set of GTIDs, in the server's own text form.
+    Gtids(Box<str>),
+}
+
+/// `[kafka]`.
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    /// `host:port` of the brokers to ask first.
+    pub brokers: Vec<String>,
+    /// Topic name template of `{source}`, `{schema}`, `{table}`.
+    pub topic: String,
+    /// How record batches are compressed.
+    pub compression: Compression,
+    /// Which client writes.
+    pub producer: ProducerKind,
+    /// One record batch as sent, in bytes.
+    pub batch_max: usize,
+    /// What happens to a record that the broker is too small for.
+    pub on_oversize: OnOversize,
+    /// Whether a delete's record is followed by a tombstone.
+    pub tombstones: bool,
+    /// TLS towards the brokers; `None`: plain text.
+    pub tls: Option<KafkaTls>,
+    /// How we authenticate; `None`: not at all.
+    pub sasl: Option<Sasl>,
+    /// How missing topics are created.
+    pub topics: TopicSettings,
+}
+
+/// `kafka.compression`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Compression {
+    None,
+    Lz4,
+    Zstd,
+    Snappy,
+    Gzip,
+}
+
+/// `kafka.producer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProducerKind {
+    /// Our own: idempotent, record batches built in place.
+    Native,
+    /// The rskafka crate.
+    Rskafka,
+}
+
+/// `kafka.on_oversize`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnOversize {
+    /// Stop, naming table, key, size and the settings.
+    Halt,
+}
+
+/// `kafka.tls`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KafkaTls {
+    /// PEM file of the authorities to trust; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM file of our certificate chain; together with `key`.
+    pub cert: Option<PathBuf>,
+    /// PEM file of our private key.
+    pub key: Option<PathBuf>,
+}
+
+/// `kafka.sasl`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sasl {
+    /// How the password is proven.
+    pub mechanism: SaslMechanism,
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: Secret,
+}
+
+/// `kafka.sasl.mechanism`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslMechanism {
+    /// PLAIN
+    Plain,
+    /// SCRAM-SHA-256
+    ScramSha256,
+    /// SCRAM-SHA-512
+    ScramSha512,
+}
+
+/// `kafka.topics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Whether missing topics are created.
+    pub create: bool,
+    /// Partitions of a created topic.
+    pub partitions: i32,
+    /// Replicas of a created topic; −1: the broker's default.
+    pub replication: i16,
+}
+
+/// `[engine]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// Threads that encode: at least 1, `encode_threads = 0` already resolved.
+    pub encode_threads: usize,
+    /// Everything per change, in bytes: received, decompressed, encoded, unacknowledged.
+    pub memory_max: usize,
+    /// A single row may exceed `memory_max` up to this, in bytes.
+    pub row_max: usize,
+}
+
+/// What the encoder of one source has to know.
+#[derive(Debug, Clone)]
+pub struct EncodeSettings {
+    /// The source's name: `source.name` of the envelope.
+    pub source: Box<str>,
+    /// `source.connector` of the envelope: `mysql` or `mariadb`.
+    pub connector: &'static str,
+    /// `source.version` of the envelope: ours.
+    pub version: &'static str,
+    /// How record batches are compressed.
+    pub compression: Compression,
+    /// One record batch as sent, in bytes; the producer lowers it to what broker and topic take.
+    pub batch_max: usize,
+    /// Whether a delete's record is followed by a tombstone.
+    pub tombstones: bool,
+}
+
+impl SourceKind {
+    /// The envelope's `source.connector`, also the URL scheme.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MySql => "mysql",
+            Self::MariaDb => "mariadb",
+        }
+    }
+}
+
+impl Config {
+    /// What the encoder of `source` has to know.
+    #[must_use]
+    pub fn encode_settings(&self, source: &SourceSettings) -> EncodeSettings {
+        EncodeSettings {
+            source: source.name.clone(),
+            connector: source.address.kind.as_str(),
+            version: env!("CARGO_PKG_VERSION"),
+            compression: self.kafka.compression,
+            batch_max: self.kafka.batch_max,
+            tombstones: self.kafka.tombstones,
+        }
+    }
+}
