@@ -12,3 +12,4 @@ pub mod config;
 pub mod encoded;
 pub mod position;
 pub mod schema;
+pub mod source;

@@ -1,0 +1,216 @@
+//! A database's stream of batches, in words that no database owns.
+//!
+//! ```text
+//! connect ─► fill ─► fill ─► seal ─► (batch leaves, a recycled one comes) ─► fill ─► …
+//!              │                └ cuts the batch after its last whole event and writes `Batch::end`
+//!              └ awaits one read of the socket, decodes every whole event that it brought
+//! ```
+//! A source reconnects by itself (backoff with jitter) after the last whole transaction and drops the rows of a transaction that
+//! it has handed out already: the pipeline sees one unbroken stream. What reaches the pipeline as an error is final.
+
+mod error;
+pub mod mysql;
+
+use std::fmt;
+
+pub use error::{SourceError, Verdict};
+
+use crate::batch::Batch;
+use crate::position::Position;
+
+/// Where to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// With what is written from now on.
+    Now,
+    /// With the oldest that the server still has.
+    Earliest,
+    /// After the transaction that ends here: a checkpoint, or what the operator configured.
+    At {
+        /// The position.
+        position: Position,
+        /// The server that the position was read from, where known: on another server only GTIDs count.
+        server: Option<Identity>,
+    },
+}
+
+/// Which server a position belongs to. Its text is what checkpoints keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// MySQL's `server_uuid`.
+    MySql {
+        /// As the server spells it.
+        uuid: String,
+    },
+    /// MariaDB, which has no uuid.
+    MariaDb {
+        /// `@@server_id`.
+        server_id: u32,
+        /// `@@gtid_domain_id`.
+        domain: u32,
+    },
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MySql { uuid } => write!(f, "mysql:{uuid}"),
+            Self::MariaDb { server_id, domain } => write!(f, "mariadb:{server_id}:{domain}"),
+        }
+    }
+}
+
+/// A text that names no server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidIdentity;
+
+impl fmt::Display for InvalidIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected mysql:UUID or mariadb:SERVER_ID:DOMAIN")
+    }
+}
+
+impl std::error::Error for InvalidIdentity {}
+
+impl std::str::FromStr for Identity {
+    type Err = InvalidIdentity;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (kind, rest) = text.split_once(':').ok_or(InvalidIdentity)?;
+        match kind {
+            "mysql" if !rest.is_empty() => Ok(Self::MySql { uuid: rest.into() }),
+            "mariadb" => {
+                let (server_id, domain) = rest.split_once(':').ok_or(InvalidIdentity)?;
+                Ok(Self::MariaDb {
+                    server_id: server_id.parse().map_err(|_| InvalidIdentity)?,
+                    domain: domain.parse().map_err(|_| InvalidIdentity)?,
+                })
+            }
+            _ => Err(InvalidIdentity),
+        }
+    }
+}
+
+/// What one call of [`Source::fill`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// The read completed nothing: part of an event, or a heartbeat that says what was known.
+    Nothing,
+    /// The batch has more to it: events, or at least a later position.
+    More,
+    /// The batch is full: seal it before the next call.
+    Full,
+    /// Everything up to [`Source::end`] is in this batch or an earlier one. Returned once per call from then on, with or without new
+    /// events; only when [`Limits::until_end`] is set.
+    End,
+}
+
+/// Sizes that the source keeps to.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A batch is full when its received bytes reach this many. A single event may exceed it, up to `row_max`.
+    pub batch_bytes: usize,
+    /// The largest row, in bytes of its images as received; a larger one halts.
+    pub row_max: usize,
+    /// Report [`Filled::End`] once the server's position at connect is reached.
+    pub until_end: bool,
+}
+
+/// A connected source.
+#[derive(Debug)]
+pub enum Source {
+    /// MySQL or MariaDB.
+    MySql(Box<mysql::MySql>),
+}
+
+impl Source {
+    /// Awaits one read of the server's stream and decodes what it brought into `batch`. Cancel-safe: dropping the future loses
+    /// nothing. Does not await when the batch is full or decoded input is waiting (a compressed transaction being expanded, what was
+    /// cut off by the last seal).
+    ///
+    /// The same batch is handed in until [`Source::seal`]; then an empty one.
+    ///
+    /// # Errors
+    /// Final ones only: the stream cannot continue without loss or without the operator. The rows decoded before the error are in
+    /// the batch and sound.
+    pub async fn fill(&mut self, batch: &mut Batch) -> Result<Filled, SourceError> {
+        match self {
+            Self::MySql(source) => source.fill(batch).await,
+        }
+    }
+
+    /// Closes the batch: keeps the bytes after its last whole event for the next one and writes [`Batch::end`].
+    pub fn seal(&mut self, batch: &mut Batch) {
+        match self {
+            Self::MySql(source) => source.seal(batch),
+        }
+    }
+
+    /// The position after the last whole transaction that was decoded, from where a restart loses nothing: before the earliest
+    /// transaction that is prepared and not yet decided.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        match self {
+            Self::MySql(source) => source.position(),
+        }
+    }
+
+    /// The server's last position when the source connected: what `--until end` waits for.
+    #[must_use]
+    pub fn end(&self) -> &Position {
+        match self {
+            Self::MySql(source) => source.end(),
+        }
+    }
+
+    /// The server that is being read. Changes when a reconnect reaches another one that can continue the stream.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        match self {
+            Self::MySql(source) => source.identity(),
+        }
+    }
+
+    /// What the source counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        match self {
+            Self::MySql(source) => source.counters(),
+        }
+    }
+}
+
+/// Counts since connect, for reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Bytes of the stream as read, before decompression.
+    pub bytes: u64,
+    /// Whole transactions, with or without captured rows.
+    pub transactions: u64,
+    /// Rows put into batches.
+    pub rows: u64,
+    /// Rows of tables that are not captured.
+    pub rows_filtered: u64,
+    /// Times the connection was established anew.
+    pub reconnects: u64,
+}
+
+/// One line of `walbrook check`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    /// What is required, e.g. `binlog_format is ROW`.
+    pub what: String,
+    /// Whether it holds.
+    pub outcome: Outcome,
+}
+
+/// Whether a requirement holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It does.
+    Met,
+    /// It does not, but streaming works; says what is lost and what would mend it.
+    Advice(String),
+    /// It does not, and streaming is refused; says the exact statement or setting that mends it.
+    Missing(String),
+}
