@@ -1,6 +1,6 @@
 //! Where a source stands, whatever the source is.
 
-use protocol::mysql::BinlogPosition;
+use protocol::mysql::{BinlogPosition, GtidSet};
 
 /// A place between two transactions of a source's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Position {
     MySql {
         /// Place in the server's own binary log.
         binlog: BinlogPosition,
-        /// GTIDs executed up to here, in the server's own text form; `None` without GTIDs.
-        gtids: Option<String>,
+        /// GTIDs executed up to here; `None` without GTIDs.
+        gtids: Option<GtidSet>,
     },
 }

@@ -3,10 +3,12 @@
 pub mod charset;
 pub mod column;
 pub mod decimal;
+pub mod gtid;
 pub mod position;
 pub mod temporal;
 pub mod value;
 
 pub use column::{Column, ColumnType};
+pub use gtid::{Flavour, Gtid, GtidSet};
 pub use position::BinlogPosition;
 pub use value::Value;
