@@ -1,3 +1,10 @@
 //! `harness`: replays recorded streams of real servers and proves what arrived.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    harness::cli::main(harness::cli::Cli::parse())
+}

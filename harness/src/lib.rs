@@ -1,0 +1,10 @@
+//! Proves the engine from outside: real servers, recordings, replay servers, an embedded broker, faults, verification, reports.
+//!
+//! Layer rule: never imports `engine`. What must come out follows from the workload that went in ([`workload`], [`truth`]) and
+//! from independent decoders; the engine runs as a process of its own. Codecs shared with it (`protocol`) are themselves proven
+//! with foreign clients.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod truth;
+pub mod workload;
