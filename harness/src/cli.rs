@@ -21,6 +21,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start, stop or list real servers for tests, installed by the command itself.
+    Servers(crate::servers::Args),
     /// Print what a workload must make of a table: counts and digests.
     Truth(crate::truth::Args),
 }
@@ -54,6 +56,7 @@ pub fn main(cli: Cli) -> ExitCode {
 
 async fn run(command: Command) -> Outcome {
     match command {
+        Command::Servers(args) => crate::servers::run(args).await,
         Command::Truth(args) => crate::truth::run(args),
     }
 }

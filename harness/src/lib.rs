@@ -6,5 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod servers;
 pub mod truth;
 pub mod workload;
