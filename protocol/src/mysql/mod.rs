@@ -1,10 +1,17 @@
 //! MySQL and MariaDB: the client/server protocol as far as replication needs it, and the binary log.
 
+pub mod auth;
 pub mod charset;
 pub mod column;
+pub mod command;
+pub mod compress;
 pub mod decimal;
 pub mod gtid;
+pub mod handshake;
+pub mod lenenc;
+pub mod packet;
 pub mod position;
+pub mod resultset;
 pub mod temporal;
 pub mod value;
 
