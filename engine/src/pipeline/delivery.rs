@@ -1,0 +1,150 @@
+//! Takes encoded batches in order, hands them to the producer, hears what Kafka acknowledged, and keeps the checkpoint.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::encoding::Encoded;
+use super::feed::{NewTopics, Submitted};
+use super::ledger::{Departure, Ledger};
+use super::memory::{Memory, Reservation};
+use super::saver::Saver;
+use super::{PipelineError, Progress};
+use crate::batch::Batch;
+use crate::clock;
+use crate::producer::{Acknowledgements, Producer};
+
+/// A recycled batch keeps at most this many times the usual size: one giant row must not be paid for ever.
+const RECYCLED_EXCESS: usize = 2;
+
+/// The delivering half of a pipeline.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) producer: Arc<Producer>,
+    pub(super) acknowledgements: Acknowledgements,
+    pub(super) ledger: Ledger,
+    pub(super) queue: mpsc::UnboundedReceiver<Submitted>,
+    pub(super) new_topics: mpsc::UnboundedReceiver<NewTopics>,
+    pub(super) free: mpsc::UnboundedSender<Batch>,
+    pub(super) progress: watch::Sender<Progress>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) batch_bytes: usize,
+    pub(super) topics: HashMap<u32, Arc<str>>,
+    pub(super) saver: Saver,
+}
+
+impl Delivery {
+    /// Runs until the feed is gone and everything is acknowledged, or until something fails. The ledger always comes back; the
+    /// checkpoint has been written as far as it could be.
+    pub(super) async fn run(mut self) -> (Ledger, Result<(), PipelineError>) {
+        let delivered = self.deliver().await;
+        let saved = self.saver.finish(&mut self.ledger).await;
+        let result = delivered.and(saved.map_err(PipelineError::from));
+        (self.ledger, result)
+    }
+
+    async fn deliver(&mut self) -> Result<(), PipelineError> {
+        let mut encoding: Option<(Departure, Reservation, oneshot::Receiver<Encoded>)> = None;
+        let mut fed = true;
+        while fed || encoding.is_some() || !self.ledger.is_idle() {
+            tokio::select! {
+                acknowledged = self.acknowledgements.next(), if !self.ledger.is_idle() => {
+                    let acknowledged = acknowledged?;
+                    let topics = &self.topics;
+                    let in_order = self.ledger.acknowledged(
+                        &acknowledged,
+                        |id| topics.get(&id).map(|name| name.to_string()),
+                        clock::now(),
+                    );
+                    if !in_order {
+                        return Err(PipelineError::Halt(format!(
+                            "the producer acknowledged batch {} out of order; this is a defect of walbrook, please report it",
+                            acknowledged.ordinal
+                        )));
+                    }
+                    let changes = self.ledger.totals().changes;
+                    self.progress.send_modify(|progress| {
+                        progress.acknowledged = acknowledged.ordinal;
+                        progress.changes = changes;
+                    });
+                }
+                submitted = self.queue.recv(), if fed && encoding.is_none() => match submitted {
+                    Some(Submitted { departure, expected, encoded }) => encoding = Some((departure, expected, encoded)),
+                    None => fed = false,
+                },
+                encoded = finished(&mut encoding) => {
+                    let (departure, expected, encoded) = encoded;
+                    let Ok(encoded) = encoded else {
+                        return Err(PipelineError::Halt("the encoding threads ended".to_owned()));
+                    };
+                    self.depart(departure, encoded)?;
+                    drop(expected);
+                }
+                Some(new) = self.new_topics.recv() => self.register(new).await?,
+                saved = self.saver.tick(&mut self.ledger) => saved?,
+            }
+        }
+        Ok(())
+    }
+
+    fn depart(&mut self, departure: Departure, encoded: Encoded) -> Result<(), PipelineError> {
+        let Encoded { mut batch, parts, .. } = encoded;
+        batch.clear();
+        batch.shrink(self.batch_bytes * RECYCLED_EXCESS);
+        // The feed may be gone already; then nobody needs the batch.
+        drop(self.free.send(batch));
+        let parts = parts?;
+        let (mut changes, mut records, mut bytes) = (0, 0, 0);
+        for part in &parts {
+            changes += u64::from(part.changes);
+            records += u64::from(part.records);
+            bytes += part.bytes.capacity();
+        }
+        let ordinal = departure.ordinal;
+        let received = departure.bytes as u64;
+        let memory = self.memory.reserve(bytes);
+        self.ledger.departed(departure, changes, records, bytes as u64, memory);
+        self.producer.send(ordinal, parts);
+        self.progress.send_modify(|progress| {
+            progress.encoded = ordinal;
+            progress.bytes_in += received;
+            progress.bytes_encoded += bytes as u64;
+        });
+        Ok(())
+    }
+
+    /// Makes the checkpoint name new topics before the first record is sent to them.
+    async fn register(&mut self, new: NewTopics) -> Result<(), PipelineError> {
+        let producer_ids = self.producer.producer_ids();
+        self.ledger.amend(|checkpoint| {
+            checkpoint.add_producer_ids(&producer_ids);
+            for topic in &new.topics {
+                for (partition, end) in (0..).zip(&topic.ends) {
+                    checkpoint.set_offset_if_absent(&topic.name, partition, *end);
+                }
+            }
+        });
+        for topic in new.topics {
+            self.topics.insert(topic.id, topic.name);
+        }
+        self.saver.save_now(&mut self.ledger).await?;
+        // The feed may have been stopped meanwhile.
+        drop(new.done.send(()));
+        Ok(())
+    }
+}
+
+/// Awaits the oldest batch in the encoding threads; pends for ever when there is none. Cancel-safe: the batch stays until it is done.
+async fn finished(
+    encoding: &mut Option<(Departure, Reservation, oneshot::Receiver<Encoded>)>,
+) -> (Departure, Reservation, Result<Encoded, oneshot::error::RecvError>) {
+    let Some((_, _, receiver)) = encoding else {
+        return std::future::pending().await;
+    };
+    let result = receiver.await;
+    match encoding.take() {
+        Some((departure, expected, _)) => (departure, expected, result),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,105 @@
+//! The encoding threads: batches in, record batches out, in the order in which they came.
+//!
+//! ```text
+//!            ┌─ thread 0 ─┐
+//! submit ───►├─ thread 1 ─┤───► a oneshot per batch, awaited in order of submission
+//!            └─ …        ─┘
+//! ```
+
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::batch::Batch;
+use crate::clock;
+use crate::config::EncodeSettings;
+use crate::encode::{EncodeError, Encoder, Template};
+use crate::encoded::EncodedBatch;
+use crate::settled::Settled;
+
+/// What a thread gets.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The batch.
+    pub(super) batch: Batch,
+    /// One template per entry of [`Batch::tables`].
+    pub(super) templates: Vec<Arc<Template>>,
+    /// What an earlier process has written already.
+    pub(super) settled: Option<Arc<Settled>>,
+}
+
+/// What comes back: the batch, to be recycled, and its records.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    pub(super) batch: Batch,
+    pub(super) parts: Result<Vec<EncodedBatch>, EncodeError>,
+    /// How long encoding took, on its thread.
+    pub(super) took: Duration,
+}
+
+type Order = (Job, oneshot::Sender<Encoded>);
+
+/// Threads that encode. Dropped, they end with the job they are at.
+#[derive(Debug)]
+pub(super) struct EncodingThreads {
+    jobs: mpsc::Sender<Order>,
+    count: usize,
+}
+
+impl EncodingThreads {
+    /// Starts `count` threads (0: one per core but one, at least one).
+    pub(super) fn start(settings: &Arc<EncodeSettings>, count: usize) -> std::io::Result<Self> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let count = match count {
+            0 => cores.saturating_sub(1).max(1),
+            wanted => wanted,
+        };
+        let (jobs, queue) = mpsc::channel::<Order>();
+        let queue = Arc::new(Mutex::new(queue));
+        for n in 0..count {
+            let queue = Arc::clone(&queue);
+            let settings = Arc::clone(settings);
+            thread::Builder::new()
+                .name(format!("encode-{n}"))
+                .spawn(move || work(&queue, settings))?;
+        }
+        Ok(Self { jobs, count })
+    }
+
+    /// Number of threads.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Queues a batch; the receiver yields its records. It yields an error only when the threads are gone.
+    pub(super) fn submit(&self, job: Job) -> oneshot::Receiver<Encoded> {
+        let (reply, receiver) = oneshot::channel();
+        // A queue without threads drops the order, and with it the sender: the receiver reports that.
+        drop(self.jobs.send((job, reply)));
+        receiver
+    }
+}
+
+fn work(queue: &Mutex<mpsc::Receiver<Order>>, settings: Arc<EncodeSettings>) {
+    let mut encoder = Encoder::new(settings);
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((job, reply)) = next else { return };
+        let started = clock::now();
+        let parts = encoder.encode(
+            &job.batch,
+            &job.templates,
+            job.settled.as_deref(),
+            clock::since_epoch(),
+        );
+        let took = clock::now().saturating_duration_since(started);
+        // Nobody listens any more when the run has ended: what was encoded is not needed then.
+        drop(reply.send(Encoded {
+            batch: job.batch,
+            parts,
+            took,
+        }));
+    }
+}

@@ -1,0 +1,243 @@
+//! Fills batches from the source, decides when one is sealed, names its topics, and hands it to the encoding threads.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::encoding::{Encoded, EncodingThreads, Job};
+use super::ledger::Departure;
+use super::memory::{Memory, Reservation};
+use super::{PipelineError, Progress};
+use crate::batch::Batch;
+use crate::config::EncodeSettings;
+use crate::encode::{self, Template};
+use crate::producer::Producer;
+use crate::schema::Table;
+use crate::settled::Settled;
+use crate::source::{Filled, Source};
+
+/// Encoded bytes expected per received byte before anything has been measured: a change of 54 bytes becomes about 1.25 records of
+/// 75 compressed bytes.
+const EXPANSION_FIRST_GUESS: usize = 2;
+
+/// A batch on its way through the encoding threads.
+#[derive(Debug)]
+pub(super) struct Submitted {
+    pub(super) departure: Departure,
+    pub(super) encoded: oneshot::Receiver<Encoded>,
+    /// What the records are expected to take; the delivery replaces it by what they do take.
+    pub(super) expected: Reservation,
+}
+
+/// Topics that are about to be written for the first time in this run.
+#[derive(Debug)]
+pub(super) struct NewTopics {
+    pub(super) topics: Vec<NewTopic>,
+    /// Answered when the checkpoint that names them is durable.
+    pub(super) done: oneshot::Sender<()>,
+}
+
+#[derive(Debug)]
+pub(super) struct NewTopic {
+    pub(super) id: u32,
+    pub(super) name: Arc<str>,
+    /// End offset per partition, before our first record.
+    pub(super) ends: Vec<i64>,
+}
+
+/// Why feeding ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FeedEnd {
+    /// Everything up to the source's end has been submitted.
+    Reached,
+    /// The delivery is gone: it has the error.
+    DeliveryEnded,
+}
+
+/// The feeding half of a pipeline.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) source: Source,
+    pub(super) producer: Arc<Producer>,
+    pub(super) threads: EncodingThreads,
+    pub(super) settings: Arc<EncodeSettings>,
+    pub(super) topic_template: String,
+    pub(super) queue: mpsc::UnboundedSender<Submitted>,
+    pub(super) new_topics: mpsc::UnboundedSender<NewTopics>,
+    pub(super) free: mpsc::UnboundedReceiver<Batch>,
+    pub(super) progress: watch::Receiver<Progress>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) settled: Option<Arc<Settled>>,
+    pub(super) templates: Templates,
+    pub(super) ordinal: u64,
+    /// Acknowledged batches when the last one was sealed.
+    pub(super) acknowledged_at_seal: u64,
+}
+
+impl Feed {
+    /// Runs until the source ends, fails, or the delivery is gone.
+    pub(super) async fn run(&mut self) -> Result<FeedEnd, PipelineError> {
+        let Some(mut batch) = self.free.recv().await else {
+            return Ok(FeedEnd::DeliveryEnded);
+        };
+        let mut has_more = false;
+        loop {
+            let filled = tokio::select! {
+                filled = self.source.fill(&mut batch) => filled,
+                changed = self.progress.changed(), if has_more => match changed {
+                    Ok(()) => Ok(Filled::Nothing),
+                    Err(_) => return Ok(FeedEnd::DeliveryEnded),
+                },
+            };
+            let seal = match &filled {
+                Ok(Filled::Nothing) => has_more && self.may_seal_early(),
+                Ok(Filled::More) => {
+                    has_more = true;
+                    self.may_seal_early()
+                }
+                Ok(Filled::Full | Filled::End) => true,
+                Err(_) => has_more,
+            };
+            if seal {
+                self.source.seal(&mut batch);
+                if !self.submit(batch).await? {
+                    return Ok(FeedEnd::DeliveryEnded);
+                }
+                has_more = false;
+            }
+            match filled? {
+                Filled::End => return Ok(FeedEnd::Reached),
+                _ if seal => match self.free.recv().await {
+                    Some(recycled) => batch = recycled,
+                    None => return Ok(FeedEnd::DeliveryEnded),
+                },
+                _ => continue,
+            }
+        }
+    }
+
+    /// Whether a batch that is not full should leave now: nothing is in flight, or an encoding thread is free and something has been
+    /// acknowledged since the last one left.
+    fn may_seal_early(&mut self) -> bool {
+        let progress = *self.progress.borrow_and_update();
+        let encoding = self.ordinal - progress.encoded;
+        let in_flight = self.ordinal - progress.acknowledged;
+        in_flight == 0
+            || (encoding < self.threads.count() as u64
+                && progress.acknowledged > self.acknowledged_at_seal)
+    }
+
+    /// Hands a sealed batch on; false when the delivery is gone.
+    async fn submit(&mut self, batch: Batch) -> Result<bool, PipelineError> {
+        let templates = self.prepare(&batch.tables).await?;
+        let Some(templates) = templates else {
+            return Ok(false);
+        };
+        let expected = batch.bytes.len() * self.expansion();
+        self.memory.room_for(expected).await;
+        let expected = self.memory.reserve(expected);
+        self.ordinal += 1;
+        self.acknowledged_at_seal = self.progress.borrow().acknowledged;
+        let departure = Departure::of(self.ordinal, &batch);
+        let encoded = self.threads.submit(Job {
+            batch,
+            templates,
+            settled: self.settled.clone(),
+        });
+        let submitted = Submitted {
+            departure,
+            encoded,
+            expected,
+        };
+        Ok(self.queue.send(submitted).is_ok())
+    }
+
+    /// Encoded bytes to expect per received byte: what was measured so far, rounded up.
+    fn expansion(&self) -> usize {
+        let progress = self.progress.borrow();
+        match progress.bytes_in {
+            0 => EXPANSION_FIRST_GUESS,
+            received => usize::try_from(progress.bytes_encoded.div_ceil(received)).unwrap_or(1),
+        }
+        .max(1)
+    }
+
+    /// The templates of `tables`, made where missing. `None` when the delivery is gone.
+    async fn prepare(
+        &mut self,
+        tables: &[Arc<Table>],
+    ) -> Result<Option<Vec<Arc<Template>>>, PipelineError> {
+        let missing: Vec<&Arc<Table>> = tables
+            .iter()
+            .filter(|table| !self.templates.by_version.contains_key(&table.version))
+            .collect();
+        if !missing.is_empty() && !self.name_topics(&missing).await? {
+            return Ok(None);
+        }
+        let found = tables
+            .iter()
+            .filter_map(|table| self.templates.by_version.get(&table.version).cloned())
+            .collect();
+        Ok(Some(found))
+    }
+
+    /// Creates or looks up the topics of new table versions; the checkpoint names every topic before its first record is sent, so that
+    /// a restart knows from which offset to look for records of ours.
+    async fn name_topics(&mut self, tables: &[&Arc<Table>]) -> Result<bool, PipelineError> {
+        let mut names = Vec::with_capacity(tables.len());
+        for table in tables {
+            let name = encode::topic_name(&self.topic_template, &self.settings.source, table);
+            self.templates.claim(&name, table)?;
+            names.push(name);
+        }
+        let asked: Vec<&str> = names.iter().map(String::as_str).collect();
+        let routes = self.producer.topics(&asked).await?;
+        let mut new = Vec::new();
+        for route in &routes {
+            if self.templates.known_topics.insert(route.topic_id, ()).is_none() {
+                new.push(NewTopic {
+                    id: route.topic_id,
+                    name: Arc::clone(&route.topic),
+                    ends: self.producer.end_offsets(route).await?,
+                });
+            }
+        }
+        for (table, route) in tables.iter().zip(routes) {
+            let template = Template::new(Arc::clone(table), route, &self.settings);
+            self.templates.by_version.insert(table.version, template);
+        }
+        if new.is_empty() {
+            return Ok(true);
+        }
+        let (done, durable) = oneshot::channel();
+        let told = self.new_topics.send(NewTopics { topics: new, done });
+        Ok(told.is_ok() && durable.await.is_ok())
+    }
+}
+
+/// Templates by table version, and whose topic is whose.
+#[derive(Debug, Default)]
+pub(super) struct Templates {
+    by_version: HashMap<u64, Arc<Template>>,
+    owners: HashMap<String, (Box<str>, Box<str>)>,
+    pub(super) known_topics: HashMap<u32, ()>,
+}
+
+impl Templates {
+    /// Notes that `table` writes to `topic`.
+    fn claim(&mut self, topic: &str, table: &Table) -> Result<(), PipelineError> {
+        let owner = self
+            .owners
+            .entry(topic.to_owned())
+            .or_insert_with(|| (table.schema.clone(), table.name.clone()));
+        if *owner.0 == *table.schema && *owner.1 == *table.name {
+            return Ok(());
+        }
+        Err(PipelineError::Halt(format!(
+            "tables {}.{} and {}.{} would both write to topic {topic}: exclude one with tables = [\"!…\"], or tell them apart in \
+             kafka.topic",
+            owner.0, owner.1, table.schema, table.name
+        )))
+    }
+}
