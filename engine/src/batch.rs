@@ -119,6 +119,14 @@ impl Batch {
         self.read_at = None;
     }
 
+    /// Gives back what an unusually large batch made it hold: `bytes` keeps at most `bytes_max` of capacity.
+    pub fn shrink(&mut self, bytes_max: usize) {
+        if self.bytes.capacity() > bytes_max {
+            self.bytes.shrink_to(bytes_max);
+            self.events.shrink_to(bytes_max / size_of::<Event>());
+        }
+    }
+
     /// Bytes of memory that it holds, counted against `memory_max`.
     #[must_use]
     pub fn memory(&self) -> usize {

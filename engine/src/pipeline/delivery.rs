@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::encoding::Encoded;
 use super::feed::{NewTopics, Submitted};
-use super::ledger::{Departure, Ledger};
+use super::account::{Account, Departure};
 use super::memory::{Memory, Reservation};
 use super::saver::Saver;
 use super::{PipelineError, Progress};
@@ -23,7 +23,7 @@ const RECYCLED_EXCESS: usize = 2;
 pub(super) struct Delivery {
     pub(super) producer: Arc<Producer>,
     pub(super) acknowledgements: Acknowledgements,
-    pub(super) ledger: Ledger,
+    pub(super) account: Account,
     pub(super) queue: mpsc::UnboundedReceiver<Submitted>,
     pub(super) new_topics: mpsc::UnboundedReceiver<NewTopics>,
     pub(super) free: mpsc::UnboundedSender<Batch>,
@@ -32,38 +32,34 @@ pub(super) struct Delivery {
     pub(super) batch_bytes: usize,
     pub(super) topics: HashMap<u32, Arc<str>>,
     pub(super) saver: Saver,
+    /// Ends the delivery although not everything is acknowledged.
+    pub(super) give_up: Arc<Notify>,
 }
 
 impl Delivery {
-    /// Runs until the feed is gone and everything is acknowledged, or until something fails. The ledger always comes back; the
+    /// Runs until the feed is gone and everything is acknowledged, or until something fails. The account always comes back; the
     /// checkpoint has been written as far as it could be.
-    pub(super) async fn run(mut self) -> (Ledger, Result<(), PipelineError>) {
+    pub(super) async fn run(mut self) -> (Account, Result<(), PipelineError>) {
         let delivered = self.deliver().await;
-        let saved = self.saver.finish(&mut self.ledger).await;
+        let saved = self.saver.finish(&mut self.account).await;
         let result = delivered.and(saved.map_err(PipelineError::from));
-        (self.ledger, result)
+        (self.account, result)
     }
 
     async fn deliver(&mut self) -> Result<(), PipelineError> {
         let mut encoding: Option<(Departure, Reservation, oneshot::Receiver<Encoded>)> = None;
         let mut fed = true;
-        while fed || encoding.is_some() || !self.ledger.is_idle() {
+        while fed || encoding.is_some() || !self.account.is_idle() {
             tokio::select! {
-                acknowledged = self.acknowledgements.next(), if !self.ledger.is_idle() => {
+                acknowledged = self.acknowledgements.next(), if !self.account.is_idle() => {
                     let acknowledged = acknowledged?;
-                    let topics = &self.topics;
-                    let in_order = self.ledger.acknowledged(
-                        &acknowledged,
-                        |id| topics.get(&id).map(|name| name.to_string()),
-                        clock::now(),
-                    );
-                    if !in_order {
+                    if !self.account.acknowledged(&acknowledged, &self.topics, clock::now()) {
                         return Err(PipelineError::Halt(format!(
                             "the producer acknowledged batch {} out of order; this is a defect of walbrook, please report it",
                             acknowledged.ordinal
                         )));
                     }
-                    let changes = self.ledger.totals().changes;
+                    let changes = self.account.totals().changes;
                     self.progress.send_modify(|progress| {
                         progress.acknowledged = acknowledged.ordinal;
                         progress.changes = changes;
@@ -82,7 +78,8 @@ impl Delivery {
                     drop(expected);
                 }
                 Some(new) = self.new_topics.recv() => self.register(new).await?,
-                saved = self.saver.tick(&mut self.ledger) => saved?,
+                saved = self.saver.tick(&mut self.account) => saved?,
+                () = self.give_up.notified() => return Ok(()),
             }
         }
         Ok(())
@@ -104,7 +101,7 @@ impl Delivery {
         let ordinal = departure.ordinal;
         let received = departure.bytes as u64;
         let memory = self.memory.reserve(bytes);
-        self.ledger.departed(departure, changes, records, bytes as u64, memory);
+        self.account.departed(departure, changes, records, bytes as u64, memory);
         self.producer.send(ordinal, parts);
         self.progress.send_modify(|progress| {
             progress.encoded = ordinal;
@@ -117,18 +114,17 @@ impl Delivery {
     /// Makes the checkpoint name new topics before the first record is sent to them.
     async fn register(&mut self, new: NewTopics) -> Result<(), PipelineError> {
         let producer_ids = self.producer.producer_ids();
-        self.ledger.amend(|checkpoint| {
-            checkpoint.add_producer_ids(&producer_ids);
+        self.account.amend(|ledger| {
+            ledger.producers(&producer_ids, &new.server);
             for topic in &new.topics {
-                for (partition, end) in (0..).zip(&topic.ends) {
-                    checkpoint.set_offset_if_absent(&topic.name, partition, *end);
-                }
+                let ends: Vec<(i32, i64)> = (0..).zip(topic.ends.iter().copied()).collect();
+                ledger.topic(&topic.name, &ends);
             }
         });
         for topic in new.topics {
             self.topics.insert(topic.id, topic.name);
         }
-        self.saver.save_now(&mut self.ledger).await?;
+        self.saver.save_now(&mut self.account).await?;
         // The feed may have been stopped meanwhile.
         drop(new.done.send(()));
         Ok(())

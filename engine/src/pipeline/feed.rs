@@ -1,12 +1,12 @@
 //! Fills batches from the source, decides when one is sealed, names its topics, and hands it to the encoding threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::encoding::{Encoded, EncodingThreads, Job};
-use super::ledger::Departure;
+use super::account::Departure;
 use super::memory::{Memory, Reservation};
 use super::{PipelineError, Progress};
 use crate::batch::Batch;
@@ -15,7 +15,7 @@ use crate::encode::{self, Template};
 use crate::producer::Producer;
 use crate::schema::Table;
 use crate::settled::Settled;
-use crate::source::{Filled, Source};
+use crate::source::{Filled, Identity, Source};
 
 /// Encoded bytes expected per received byte before anything has been measured: a change of 54 bytes becomes about 1.25 records of
 /// 75 compressed bytes.
@@ -34,6 +34,8 @@ pub(super) struct Submitted {
 #[derive(Debug)]
 pub(super) struct NewTopics {
     pub(super) topics: Vec<NewTopic>,
+    /// The server whose changes they will hold.
+    pub(super) server: Identity,
     /// Answered when the checkpoint that names them is durable.
     pub(super) done: oneshot::Sender<()>,
 }
@@ -49,6 +51,8 @@ pub(super) struct NewTopic {
 /// Why feeding ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FeedEnd {
+    /// It was told to.
+    Stopped,
     /// Everything up to the source's end has been submitted.
     Reached,
     /// The delivery is gone: it has the error.
@@ -195,7 +199,7 @@ impl Feed {
         let routes = self.producer.topics(&asked).await?;
         let mut new = Vec::new();
         for route in &routes {
-            if self.templates.known_topics.insert(route.topic_id, ()).is_none() {
+            if self.templates.known_topics.insert(route.topic_id) {
                 new.push(NewTopic {
                     id: route.topic_id,
                     name: Arc::clone(&route.topic),
@@ -211,20 +215,33 @@ impl Feed {
             return Ok(true);
         }
         let (done, durable) = oneshot::channel();
-        let told = self.new_topics.send(NewTopics { topics: new, done });
+        let told = self.new_topics.send(NewTopics {
+            topics: new,
+            server: self.source.identity().clone(),
+            done,
+        });
         Ok(told.is_ok() && durable.await.is_ok())
     }
 }
 
 /// Templates by table version, and whose topic is whose.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Templates {
     by_version: HashMap<u64, Arc<Template>>,
     owners: HashMap<String, (Box<str>, Box<str>)>,
-    pub(super) known_topics: HashMap<u32, ()>,
+    /// Topics that the checkpoint names already.
+    known_topics: HashSet<u32>,
 }
 
 impl Templates {
+    pub(super) fn new(known_topics: impl IntoIterator<Item = u32>) -> Self {
+        Self {
+            by_version: HashMap::new(),
+            owners: HashMap::new(),
+            known_topics: known_topics.into_iter().collect(),
+        }
+    }
+
     /// Notes that `table` writes to `topic`.
     fn claim(&mut self, topic: &str, table: &Table) -> Result<(), PipelineError> {
         let owner = self

@@ -15,31 +15,34 @@
 mod delivery;
 mod encoding;
 mod feed;
-mod ledger;
+mod account;
 mod memory;
 mod resume;
+mod saver;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use self::delivery::Delivery;
 use self::encoding::EncodingThreads;
 use self::feed::{Feed, FeedEnd};
-use self::ledger::Ledger;
+use self::account::Account;
 use self::memory::Memory;
+use crate::batch::Batch;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::clock;
 use crate::config::{Config, SourceSettings};
 use crate::encode::EncodeError;
 use crate::position::Position;
 use crate::producer::{Producer, ProducerError, ProducerMetrics};
-use crate::source::{Counters, Source, SourceError};
+use crate::source::{self, Counters, SourceError};
 
-pub use self::ledger::Totals;
+pub use self::account::Totals;
 
 /// How long a stopping pipeline waits for acknowledgements.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,4 +112,143 @@ pub struct Progress {
     pub acknowledged: u64,
     /// Row changes acknowledged.
     pub changes: u64,
+    /// Bytes received of the batches encoded so far.
+    pub bytes_in: u64,
+    /// Bytes that they became.
+    pub bytes_encoded: u64,
+}
+
+/// Streams one source into Kafka until it is told to stop, its end is reached, or something fails. Returns what was done even then;
+/// `Err` only when nothing could begin.
+///
+/// `stop` turning true ends reading; what is on its way gets 10 seconds to be acknowledged. `shown` is kept up to date for whoever
+/// displays it.
+///
+/// # Errors
+/// The checkpoint cannot be read, Kafka or the source cannot be reached, or they do not fit the checkpoint.
+pub async fn run(
+    config: &Config,
+    settings: &SourceSettings,
+    store: Arc<dyn CheckpointStore>,
+    until: Until,
+    mut stop: watch::Receiver<bool>,
+    shown: watch::Sender<Progress>,
+) -> Result<Outcome, PipelineError> {
+    let started = clock::now();
+    let threads_settings = Arc::new(config.encode_settings(settings));
+    let (producer, acknowledgements) = Producer::connect(&config.kafka).await?;
+    let producer = Arc::new(producer);
+    let threads = EncodingThreads::start(&threads_settings, config.engine.encode_threads)
+        .map_err(|e| PipelineError::Halt(format!("cannot start the encoding threads: {e}")))?;
+    let buffers = threads.count() + 2;
+    let batch_bytes = batch_bytes(config.engine.memory_max, buffers);
+    let limits = source::Limits {
+        batch_bytes,
+        row_max: config.engine.row_max,
+        until_end: until == Until::End,
+    };
+    let resumed = resume::resume(settings, limits, &config.state, store.as_ref(), &producer).await?;
+
+    let memory = Memory::new(config.engine.memory_max);
+    let (queue, queued) = mpsc::unbounded_channel();
+    let (new_topics, named) = mpsc::unbounded_channel();
+    let (recycled, free) = mpsc::unbounded_channel();
+    let buffers_held: Vec<_> = (0..buffers).map(|_| memory.reserve(batch_bytes)).collect();
+    for _ in 0..buffers {
+        // The receiver is a few lines above.
+        drop(recycled.send(Batch::default()));
+    }
+    let progress = shown.subscribe();
+    let give_up = Arc::new(Notify::new());
+    let delivery = Delivery {
+        producer: Arc::clone(&producer),
+        acknowledgements,
+        account: Account::new(resumed.ledger),
+        queue: queued,
+        new_topics: named,
+        free: recycled,
+        progress: shown,
+        memory: Arc::clone(&memory),
+        batch_bytes,
+        topics: resumed.topics,
+        saver: Saver::new(store, &settings.name),
+        give_up: Arc::clone(&give_up),
+    };
+    let mut feed = Feed {
+        templates: Templates::new(delivery.topics.keys().copied()),
+        source: resumed.source,
+        producer: Arc::clone(&producer),
+        threads,
+        settings: threads_settings,
+        topic_template: config.kafka.topic.clone(),
+        queue,
+        new_topics,
+        free,
+        progress,
+        memory,
+        settled: resumed.settled.map(Arc::new),
+        ordinal: 0,
+        acknowledged_at_seal: 0,
+    };
+    let delivering = tokio::spawn(delivery.run());
+    let fed = tokio::select! {
+        fed = feed.run() => fed,
+        _ = stop.wait_for(|stop| *stop) => {
+            info!(source = %settings.name, "stopping: waiting for acknowledgements");
+            Ok(FeedEnd::Stopped)
+        }
+    };
+    let counters = feed.source.counters();
+    drop(feed);
+    // Dropping the feed closed the queue: the delivery ends when everything in it is acknowledged. At the end of the source that
+    // takes as long as it takes; after a signal or an error it gets a while.
+    let patience = match fed {
+        Ok(FeedEnd::Reached) => None,
+        _ => Some(DRAIN_TIMEOUT),
+    };
+    let (account, delivered) = drain(delivering, patience, &mut stop, &give_up).await?;
+    producer.close(DRAIN_TIMEOUT).await;
+    drop(buffers_held);
+    Ok(Outcome {
+        totals: account.totals(),
+        elapsed: account.last_acknowledged_at().map_or(Duration::ZERO, |last| last.saturating_duration_since(started)),
+        source: counters,
+        producer: producer.metrics(),
+        position: account.checkpoint().position.clone(),
+        latency: account.latency().clone(),
+        // The delivery's error explains the feed's end where both have one.
+        error: delivered.err().or(fed.err()),
+    })
+}
+
+type Delivered = (Account, Result<(), PipelineError>);
+
+/// Waits until everything on its way is acknowledged; after `patience` (or, without one, that long after `stop`) what is left is left
+/// to the next start.
+async fn drain(
+    mut delivering: JoinHandle<Delivered>,
+    patience: Option<Duration>,
+    stop: &mut watch::Receiver<bool>,
+    give_up: &Notify,
+) -> Result<Delivered, PipelineError> {
+    let out_of_patience = async {
+        if patience.is_none() && stop.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(patience.unwrap_or(DRAIN_TIMEOUT)).await;
+    };
+    let delivered = tokio::select! {
+        delivered = &mut delivering => delivered,
+        () = out_of_patience => {
+            warn!("Kafka has not acknowledged everything in time; the next start writes the rest");
+            give_up.notify_one();
+            delivering.await
+        }
+    };
+    delivered.map_err(|e| PipelineError::Halt(format!("the delivery task ended: {e}")))
+}
+
+/// Received bytes that fill a batch: an eighth of what a buffer could have of the memory, so that records and events fit beside it.
+fn batch_bytes(memory_max: usize, buffers: usize) -> usize {
+    (memory_max / (8 * buffers)).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
 }

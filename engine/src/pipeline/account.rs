@@ -1,13 +1,14 @@
-//! What is in flight, in order, and what may be written down once it is acknowledged. Pure bookkeeping: no I/O, no clock.
+//! What is in flight, in order, and what it adds up to once it is acknowledged. Pure bookkeeping: no I/O, no clock.
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
 use super::memory::Reservation;
 use crate::batch::Batch;
-use crate::checkpoint::{Checkpoint, RowPosition};
+use crate::checkpoint::{Checkpoint, Ledger};
 use crate::position::Position;
 use crate::producer::Acknowledged;
 
@@ -21,8 +22,6 @@ pub(super) struct Departure {
     pub(super) ordinal: u64,
     /// Position after the last transaction that ended in it.
     end: Option<Position>,
-    /// Its last row.
-    through: Option<RowPosition>,
     /// When its first bytes were read.
     read_at: Option<Instant>,
     /// Bytes received.
@@ -35,27 +34,10 @@ impl Departure {
         Self {
             ordinal,
             end: batch.end.clone(),
-            through: last_row(batch),
             read_at: batch.read_at,
             bytes: batch.bytes.len(),
         }
     }
-}
-
-fn last_row(batch: &Batch) -> Option<RowPosition> {
-    let event = batch.events.last()?;
-    let group = batch.groups.get(event.group as usize)?;
-    let transaction = batch.transactions.get(group.transaction as usize)?;
-    let text = |span: protocol::Span| {
-        let bytes = span.of(&batch.text)?;
-        Some(String::from_utf8_lossy(bytes).into_owned())
-    };
-    Some(RowPosition {
-        file: text(transaction.file)?,
-        offset: transaction.offset,
-        gtid: text(transaction.gtid),
-        row: group.first_row + u64::from(event.row),
-    })
 }
 
 #[derive(Debug)]
@@ -79,31 +61,29 @@ pub struct Totals {
     pub bytes_out: u64,
 }
 
-/// Batches in flight in order, and the checkpoint as it would be written now.
+/// Batches in flight in order, totals, and the checkpoint as it would be written now.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct Account {
     in_flight: VecDeque<InFlight>,
-    checkpoint: Checkpoint,
+    ledger: Ledger,
     /// Whether the checkpoint differs from what was saved last.
     dirty: bool,
     totals: Totals,
     /// Microseconds from read to acknowledged, one count per record.
     latency: Histogram<u64>,
-    first_acknowledged_at: Option<Instant>,
     last_acknowledged_at: Option<Instant>,
 }
 
-impl Ledger {
-    pub(super) fn new(checkpoint: Checkpoint) -> Self {
+impl Account {
+    pub(super) fn new(ledger: Ledger) -> Self {
         Self {
             in_flight: VecDeque::new(),
-            checkpoint,
+            ledger,
             dirty: true,
             totals: Totals::default(),
             // Three significant digits up to an hour: bounds that the constructor accepts by its own documentation.
             latency: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)
                 .unwrap_or_else(|_| Histogram::new(3).unwrap_or_else(|_| unreachable!())),
-            first_acknowledged_at: None,
             last_acknowledged_at: None,
         }
     }
@@ -137,7 +117,7 @@ impl Ledger {
     pub(super) fn acknowledged(
         &mut self,
         acknowledged: &Acknowledged,
-        topic_name: impl Fn(u32) -> Option<String>,
+        topics: &HashMap<u32, Arc<str>>,
         now: Instant,
     ) -> bool {
         let Some(front) = self.in_flight.pop_front() else {
@@ -155,39 +135,29 @@ impl Ledger {
             self.latency.saturating_record_n(waited, front.records);
         }
         if front.records > 0 {
-            self.first_acknowledged_at.get_or_insert(now);
             self.last_acknowledged_at = Some(now);
         }
-        for (topic_id, partition, next_offset) in &acknowledged.offsets {
-            if let Some(topic) = topic_name(*topic_id) {
-                self.checkpoint.set_offset(&topic, *partition, *next_offset);
-                self.dirty = true;
-            }
-        }
-        if let Some(end) = front.departure.end {
-            self.dirty |= self.checkpoint.position != end;
-            self.checkpoint.position = end;
-        }
-        if front.departure.through.is_some() {
-            self.checkpoint.through = front.departure.through;
-            self.dirty = true;
-        }
+        let offsets = acknowledged.offsets.iter().filter_map(|(id, partition, next)| {
+            topics.get(id).map(|name| (&**name, *partition, *next))
+        });
+        self.ledger.acknowledged(offsets, front.departure.end.as_ref());
+        self.dirty |= front.records > 0 || front.departure.end.is_some();
         true
     }
 
     /// Changes the checkpoint for another reason than an acknowledgement (new topics, a new producer id, another server).
-    pub(super) fn amend(&mut self, change: impl FnOnce(&mut Checkpoint)) {
-        change(&mut self.checkpoint);
+    pub(super) fn amend(&mut self, change: impl FnOnce(&mut Ledger)) {
+        change(&mut self.ledger);
         self.dirty = true;
     }
 
     /// The checkpoint to write, if it differs from the last one taken.
     pub(super) fn take_unsaved(&mut self) -> Option<Checkpoint> {
-        std::mem::take(&mut self.dirty).then(|| self.checkpoint.clone())
+        std::mem::take(&mut self.dirty).then(|| self.ledger.checkpoint().clone())
     }
 
     pub(super) fn checkpoint(&self) -> &Checkpoint {
-        &self.checkpoint
+        self.ledger.checkpoint()
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -206,11 +176,8 @@ impl Ledger {
         &self.latency
     }
 
-    /// From the first to the last acknowledgement.
-    pub(super) fn acknowledged_within(&self) -> Duration {
-        match (self.first_acknowledged_at, self.last_acknowledged_at) {
-            (Some(first), Some(last)) => last.saturating_duration_since(first),
-            _ => Duration::ZERO,
-        }
+    /// When Kafka last acknowledged a record.
+    pub(super) fn last_acknowledged_at(&self) -> Option<Instant> {
+        self.last_acknowledged_at
     }
 }
