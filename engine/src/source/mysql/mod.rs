@@ -1,5 +1,9 @@
 //! MySQL and MariaDB as a source: the binary log over the replication protocol.
 
+pub mod connection;
+mod tls;
+mod transport;
+
 use std::path::Path;
 
 use super::{Counters, Filled, Identity, Limits, Requirement, Resume, SourceError};
