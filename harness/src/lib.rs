@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod record;
 pub mod seed;
 pub mod servers;
 pub mod truth;

@@ -61,17 +61,22 @@ pub async fn run(args: Args) -> Outcome {
 /// # Errors
 /// An unusable URL, an unset variable, no connection.
 pub async fn connect(url: &str) -> Result<Conn, Box<dyn std::error::Error + Send + Sync>> {
+    let options = OptsBuilder::from_opts(options(url)?)
+        .prefer_socket(false)
+        .max_allowed_packet(Some(64 << 20));
+    Ok(Conn::new(options).await?)
+}
+
+/// Reads a URL argument.
+///
+/// # Errors
+/// An unusable URL or an unset variable; the message does not repeat the URL, which may hold a password.
+pub fn options(url: &str) -> Result<Opts, String> {
     let url = expanded(url)?;
     let url = url
         .strip_prefix("mariadb:")
         .map_or(url.clone(), |rest| format!("mysql:{rest}"));
-    // The driver's own message repeats the URL, password and all.
-    let options =
-        Opts::from_url(&url).map_err(|_| "--url: expected mysql://user:password@host:port")?;
-    let options = OptsBuilder::from_opts(options)
-        .prefer_socket(false)
-        .max_allowed_packet(Some(64 << 20));
-    Ok(Conn::new(options).await?)
+    Opts::from_url(&url).map_err(|_| "--url: expected mysql://user:password@host:port".to_owned())
 }
 
 /// Replaces `${NAME}` by the environment's value, so that passwords need not stand in process lists.
