@@ -11,5 +11,6 @@ pub mod clock;
 pub mod config;
 pub mod encoded;
 pub mod position;
+pub mod producer;
 pub mod schema;
 pub mod source;

@@ -1,0 +1,240 @@
+//! Serves one broker: connects when there is something to send, writes produce requests, reads their answers, starts over when the
+//! connection breaks.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Buf as _;
+use protocol::Cursor;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use crate::clock;
+
+use super::backoff::Backoff;
+use super::connection::{Connection, Fault, REQUEST_TIMEOUT, RESPONSE_MAX, read_frame};
+use super::dispatch::{PartResult, PartitionKey};
+use super::error::ProducerError;
+use super::native::Shared;
+use super::produce;
+use super::response::Produced;
+
+/// The pauses between attempts to connect.
+const RECONNECT_MIN: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// How often the watchdog looks.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+
+/// Answers are some dozens of bytes per partition.
+const READ_BUFFER: usize = 16 << 10;
+
+/// A request whose answer is awaited; answers come in the order of requests.
+struct Awaited {
+    correlation: i32,
+    request: u64,
+    since: Instant,
+}
+
+/// One connection's life.
+struct Session<'a> {
+    shared: &'a Shared,
+    id: i32,
+    broker: Arc<str>,
+    version: i16,
+    wake: &'a Notify,
+    awaited: Mutex<VecDeque<Awaited>>,
+    answers: Mutex<u64>,
+}
+
+/// Serves broker `id` until the producer fails or is dropped.
+pub(super) async fn serve(shared: Arc<Shared>, id: i32, wake: Arc<Notify>) {
+    let mut backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX);
+    loop {
+        while !shared.with(|dispatch| dispatch.has_work(id)) {
+            if shared.with(|dispatch| dispatch.failure().is_some()) {
+                return;
+            }
+            wake.notified().await;
+        }
+        let fault = match connect(&shared, id).await {
+            Ok((connection, version)) => {
+                if backoff.attempts() > 0 {
+                    info!(broker = %connection.broker, "connected again");
+                } else {
+                    debug!(broker = %connection.broker, "connected");
+                }
+                let (fault, useful) = run(&shared, id, connection, version, &wake).await;
+                shared.with(|dispatch| dispatch.lost(id, clock::now()));
+                if useful {
+                    backoff.reset();
+                }
+                fault
+            }
+            Err(fault) => fault,
+        };
+        match fault {
+            Fault::Lasting(error) => {
+                shared.with(|dispatch| dispatch.fail(error));
+                return;
+            }
+            Fault::Passing(reason) => {
+                if !shared.with(|dispatch| dispatch.has_work(id)) {
+                    debug!(broker = id, %reason, "connection ended while nothing was to be sent");
+                    continue;
+                }
+                if backoff.attempts() == 0 {
+                    warn!(broker = id, %reason, "connection lost, reconnecting until it is back or its partitions have moved");
+                }
+                shared.with(|dispatch| dispatch.unreachable(id));
+                // Meanwhile everything that leads elsewhere goes on; what leads here waits, or moves with new metadata.
+                sleep(backoff.pause()).await;
+            }
+        }
+    }
+}
+
+async fn connect(shared: &Shared, id: i32) -> Result<(Connection, i16), Fault> {
+    let endpoint = shared
+        .endpoint(id)
+        .ok_or_else(|| Fault::Passing("metadata do not say where it listens".to_owned()))?;
+    let connection = shared.connector.connect(&endpoint).await?;
+    let version = connection.version(produce::KEY, "Produce", produce::VERSIONS)?;
+    shared.with(|dispatch| dispatch.metrics().connections += 1);
+    Ok((connection, version))
+}
+
+/// Runs a connection to its end; answers why it ended, and whether it got an answer before.
+async fn run(
+    shared: &Shared,
+    id: i32,
+    connection: Connection,
+    version: i16,
+    wake: &Notify,
+) -> (Fault, bool) {
+    let session = Session {
+        shared,
+        id,
+        broker: Arc::clone(&connection.broker),
+        version,
+        wake,
+        awaited: Mutex::default(),
+        answers: Mutex::default(),
+    };
+    let (reader, writer) = tokio::io::split(connection.into_stream());
+    let fault = tokio::select! {
+        fault = session.write(writer) => fault,
+        fault = session.read(BufReader::with_capacity(READ_BUFFER, reader)) => fault,
+        fault = session.watch() => fault,
+    };
+    let answers = *session
+        .answers
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    (fault, answers > 0)
+}
+
+impl Session<'_> {
+    async fn write(&self, mut writer: impl AsyncWrite + Unpin) -> Fault {
+        let mut correlation = 0_i32;
+        loop {
+            let request = self
+                .shared
+                .with(|dispatch| dispatch.next_request(self.id, clock::now()));
+            let Some(request) = request else {
+                self.wake.notified().await;
+                continue;
+            };
+            correlation = correlation.wrapping_add(1);
+            let mut frame = produce::frame(&request, self.version, correlation, |topic_id| {
+                self.shared.name(topic_id)
+            });
+            let bytes = frame.remaining() as u64;
+            self.shared
+                .with(|dispatch| dispatch.metrics().bytes_sent += bytes);
+            self.awaited().push_back(Awaited {
+                correlation,
+                request: request.id,
+                since: clock::now(),
+            });
+            drop(request);
+            let written = async {
+                writer.write_all_buf(&mut frame).await?;
+                writer.flush().await
+            };
+            if let Err(error) = written.await {
+                return error.into();
+            }
+        }
+    }
+
+    async fn read(&self, mut reader: impl AsyncRead + Unpin) -> Fault {
+        loop {
+            let frame = match read_frame(&mut reader, RESPONSE_MAX, &self.broker).await {
+                Ok(frame) => frame,
+                Err(fault) => return fault,
+            };
+            if let Err(reason) = self.answer(&frame) {
+                return Fault::Lasting(ProducerError::broker(&self.broker, reason));
+            }
+        }
+    }
+
+    fn answer(&self, frame: &[u8]) -> Result<(), String> {
+        let mut cursor = Cursor::new(frame);
+        let correlation = cursor
+            .i32_be("correlation id")
+            .map_err(|error| error.to_string())?;
+        let awaited = self.awaited().pop_front();
+        let awaited = awaited
+            .ok_or_else(|| format!("answers request {correlation}, but nothing was asked"))?;
+        if awaited.correlation != correlation {
+            return Err(format!(
+                "answers request {correlation}, but {} was asked first",
+                awaited.correlation
+            ));
+        }
+        let produced = Produced::read(&mut cursor, self.version)
+            .and_then(|produced| cursor.finish("Produce response").map(|()| produced))
+            .map_err(|error| format!("its answer cannot be read: {error}"))?;
+        let results = produced
+            .parts
+            .into_iter()
+            .filter_map(|part| {
+                Some(PartResult {
+                    key: PartitionKey {
+                        topic_id: self.shared.topic_id(&part.topic)?,
+                        partition: part.partition,
+                    },
+                    code: part.code,
+                    base_offset: part.base_offset,
+                    message: part.message,
+                })
+            })
+            .collect();
+        *self.answers.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.shared
+            .with(|dispatch| dispatch.response(self.id, awaited.request, results, clock::now()));
+        Ok(())
+    }
+
+    /// Ends the connection of a broker that is silent for too long, be it while we write or while we wait.
+    async fn watch(&self) -> Fault {
+        loop {
+            sleep(WATCH_EVERY).await;
+            let since = self.awaited().front().map(|awaited| awaited.since);
+            if let Some(since) = since
+                && clock::now().saturating_duration_since(since) > REQUEST_TIMEOUT
+            {
+                return Fault::Passing(format!("no answer within {REQUEST_TIMEOUT:?}"));
+            }
+        }
+    }
+
+    fn awaited(&self) -> std::sync::MutexGuard<'_, VecDeque<Awaited>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,527 @@
+//! One connection to a broker: TCP, TLS, version negotiation, authentication, and calls one at a time.
+//!
+//! ```text
+//! request   i32 length │ i16 api key │ i16 version │ i32 correlation id │ string client id │ body
+//! response  i32 length │ i32 correlation id │ body
+//! ```
+//! Source: the Kafka protocol guide, <https://kafka.apache.org/protocol>.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use kafka_protocol::messages::{ApiVersionsRequest, SaslAuthenticateRequest, SaslHandshakeRequest};
+use kafka_protocol::protocol::{Encodable as _, StrBytes};
+use protocol::Cursor;
+use protocol::limits::KAFKA_BATCH_MAX;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::{KafkaSettings, Sasl, SaslMechanism};
+
+use super::error::ProducerError;
+use super::response::{ApiVersions, Response, SaslAuthenticate, SaslHandshake};
+use super::sasl::{self, Hash, Scram};
+use super::{tls, verdict};
+
+/// How long a connection may take, TLS and authentication included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a broker may take to answer, in-sync replicas included: longer than what we give it in a produce request.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Largest first answer; what a peer sends that does not speak Kafka is mostly beyond it.
+const FIRST_RESPONSE_MAX: usize = 1 << 20;
+
+/// Largest answer: a record batch that is larger than what was asked for comes whole.
+pub(super) const RESPONSE_MAX: usize = KAFKA_BATCH_MAX + (1 << 20);
+
+/// What we call ourselves, for the broker's logs and quotas.
+const CLIENT_ID: &str = "walbrook";
+
+/// Where a broker listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Endpoint {
+    /// Name or address, without brackets.
+    pub(super) host: Arc<str>,
+    /// TCP port.
+    pub(super) port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Endpoint {
+    /// Reads `host:port`, `[v6]:port`, or `host` with Kafka's usual port.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, "")) => (host, "9092"),
+            Some((host, port)) => (host, port.strip_prefix(':')?),
+            None => text.rsplit_once(':').unwrap_or((text, "9092")),
+        };
+        (!host.is_empty()).then_some(())?;
+        Some(Self {
+            host: host.into(),
+            port: port.parse().ok()?,
+        })
+    }
+}
+
+/// What went wrong with a connection.
+#[derive(Debug, Clone)]
+pub(super) enum Fault {
+    /// May pass: connect again.
+    Passing(String),
+    /// Will not pass by itself.
+    Lasting(ProducerError),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passing(reason) => f.write_str(reason),
+            Self::Lasting(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Passing(if error.kind() == io::ErrorKind::UnexpectedEof {
+            "the broker has closed the connection".to_owned()
+        } else {
+            error.to_string()
+        })
+    }
+}
+
+/// How connections are made; the same for all brokers.
+#[derive(Debug, Clone)]
+pub(super) struct Connector {
+    tls: Option<Arc<ClientConfig>>,
+    sasl: Option<Sasl>,
+}
+
+/// A TCP connection, with or without TLS.
+pub(super) enum Stream {
+    /// Plain text.
+    Plain(TcpStream),
+    /// TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// An open, authenticated connection.
+pub(super) struct Connection {
+    /// `host:port`, for messages.
+    pub(super) broker: Arc<str>,
+    stream: Stream,
+    versions: HashMap<i16, (i16, i16)>,
+    correlation: i32,
+    /// A call was begun and not ended (its future was dropped): the next answer would be another's.
+    interrupted: bool,
+}
+
+impl Connector {
+    /// Reads what is needed from the settings, certificate files included.
+    ///
+    /// # Errors
+    /// Files of `kafka.tls` that cannot be used.
+    pub(super) fn new(settings: &KafkaSettings) -> Result<Self, ProducerError> {
+        Ok(Self {
+            tls: settings.tls.as_ref().map(tls::client_config).transpose()?,
+            sasl: settings.sasl.clone(),
+        })
+    }
+
+    /// Connects, negotiates versions and authenticates.
+    pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Connection, Fault> {
+        timeout(CONNECT_TIMEOUT, self.connect_unlimited(endpoint))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Fault::Passing(format!(
+                    "no answer within {CONNECT_TIMEOUT:?}"
+                )))
+            })
+    }
+
+    async fn connect_unlimited(&self, endpoint: &Endpoint) -> Result<Connection, Fault> {
+        let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await?;
+        tcp.set_nodelay(true)?;
+        // A process that dies takes its requests with it: no half-sent batch is written after a restart has looked at the log.
+        let socket = socket2::SockRef::from(&tcp);
+        socket.set_linger(Some(Duration::ZERO))?;
+        socket
+            .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
+        let stream = match &self.tls {
+            None => Stream::Plain(tcp),
+            Some(config) => Stream::Tls(Box::new(self.handshake(config, endpoint, tcp).await?)),
+        };
+        let mut connection = Connection {
+            broker: endpoint.to_string().into(),
+            stream,
+            versions: HashMap::new(),
+            correlation: 0,
+            interrupted: false,
+        };
+        connection.negotiate(self.tls.is_some()).await?;
+        if let Some(sasl) = &self.sasl {
+            connection.authenticate(sasl).await?;
+        }
+        Ok(connection)
+    }
+
+    async fn handshake(
+        &self,
+        config: &Arc<ClientConfig>,
+        endpoint: &Endpoint,
+        tcp: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Fault> {
+        let lasting =
+            |reason: String| Fault::Lasting(ProducerError::broker(&endpoint.to_string(), reason));
+        let name = ServerName::try_from(endpoint.host.to_string()).map_err(|error| {
+            lasting(format!(
+                "not a host name that a certificate could name: {error}"
+            ))
+        })?;
+        let connector = TlsConnector::from(Arc::clone(config));
+        connector.connect(name, tcp).await.map_err(|error| {
+            // rustls reports what the peer sent or is as InvalidData; everything else is the network's.
+            if error.kind() == io::ErrorKind::InvalidData {
+                lasting(format!(
+                    "TLS fails: {error}; check kafka.tls (ca, cert, key), that the broker's certificate names {}, and that this \
+                     listener speaks TLS",
+                    endpoint.host
+                ))
+            } else {
+                error.into()
+            }
+        })
+    }
+}
+
+impl Connection {
+    /// The highest version of an API that both sides speak.
+    pub(super) fn version(
+        &self,
+        key: i16,
+        name: &str,
+        ours: RangeInclusive<i16>,
+    ) -> Result<i16, Fault> {
+        let theirs = self.versions.get(&key).copied();
+        let common = theirs.map(|(min, max)| (min.max(*ours.start()), max.min(*ours.end())));
+        match common {
+            Some((min, max)) if min <= max => Ok(max),
+            _ => Err(Fault::Lasting(ProducerError::broker(
+                &self.broker,
+                format!(
+                    "speaks no version of {name} that we do (ours {} to {}, theirs {}); Kafka 2.1 or later is needed",
+                    ours.start(),
+                    ours.end(),
+                    theirs
+                        .map_or_else(|| "none".to_owned(), |(min, max)| format!("{min} to {max}"))
+                ),
+            ))),
+        }
+    }
+
+    /// Whether the broker knows an API at a version of ours.
+    pub(super) fn speaks<R: Response>(&self) -> bool {
+        self.version(R::KEY, R::NAME, R::VERSIONS).is_ok()
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) async fn call<R: Response>(&mut self, request: &R::Request) -> Result<R, Fault> {
+        let version = self.version(R::KEY, R::NAME, R::VERSIONS)?;
+        self.call_at::<R>(request, version, RESPONSE_MAX).await
+    }
+
+    async fn call_at<R: Response>(
+        &mut self,
+        request: &R::Request,
+        version: i16,
+        max: usize,
+    ) -> Result<R, Fault> {
+        if std::mem::replace(&mut self.interrupted, true) {
+            return Err(Fault::Passing("an earlier call was interrupted".to_owned()));
+        }
+        let answer = timeout(REQUEST_TIMEOUT, self.exchange::<R>(request, version, max))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Fault::Passing(format!(
+                    "no answer to {} within {REQUEST_TIMEOUT:?}",
+                    R::NAME
+                )))
+            })?;
+        self.interrupted = false;
+        Ok(answer)
+    }
+
+    async fn exchange<R: Response>(
+        &mut self,
+        request: &R::Request,
+        version: i16,
+        max: usize,
+    ) -> Result<R, Fault> {
+        self.correlation = self.correlation.wrapping_add(1);
+        let mut frame = Vec::with_capacity(256);
+        frame.extend_from_slice(&[0; 4]);
+        write_header(&mut frame, R::KEY, version, self.correlation);
+        request.encode(&mut frame, version).map_err(|error| {
+            self.lasting(format!(
+                "{} version {version} cannot be encoded: {error}",
+                R::NAME
+            ))
+        })?;
+        let length = u32::try_from(frame.len() - 4)
+            .map_err(|_| self.lasting(format!("{} is too long", R::NAME)))?;
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+        self.stream.write_all(&frame).await?;
+        self.stream.flush().await?;
+        let frame = read_frame(&mut self.stream, max, &self.broker).await?;
+        let mut cursor = Cursor::new(&frame);
+        let correlation = cursor
+            .i32_be("correlation id")
+            .map_err(|error| self.lasting(error.to_string()))?;
+        if correlation != self.correlation {
+            return Err(self.lasting(format!(
+                "answers request {correlation}, but {} was asked",
+                self.correlation
+            )));
+        }
+        let answer = R::read(&mut cursor, version)
+            .and_then(|answer| cursor.finish(R::NAME).map(|()| answer))
+            .map_err(|error| self.lasting(format!("its answer cannot be read: {error}")))?;
+        Ok(answer)
+    }
+
+    fn lasting(&self, reason: String) -> Fault {
+        Fault::Lasting(ProducerError::broker(&self.broker, reason))
+    }
+
+    async fn negotiate(&mut self, encrypted: bool) -> Result<(), Fault> {
+        let answer = self
+            .call_at::<ApiVersions>(&ApiVersionsRequest::default(), 0, FIRST_RESPONSE_MAX)
+            .await;
+        // A TLS listener answers plain text by hanging up, most often with an alert before.
+        let answer = match answer {
+            Err(Fault::Lasting(_)) if !encrypted => {
+                return Err(self.lasting(
+                    "does not answer in Kafka's protocol; is this port a Kafka listener, and a plain-text one? (kafka.tls = { … } \
+                     turns TLS on)"
+                        .to_owned(),
+                ));
+            }
+            other => other?,
+        };
+        self.versions = answer
+            .ranges
+            .into_iter()
+            .map(|(key, min, max)| (key, (min, max)))
+            .collect();
+        Ok(())
+    }
+
+    async fn authenticate(&mut self, sasl: &Sasl) -> Result<(), Fault> {
+        let (mechanism, hash) = match sasl.mechanism {
+            SaslMechanism::Plain => ("PLAIN", None),
+            SaslMechanism::ScramSha256 => ("SCRAM-SHA-256", Some(Hash::Sha256)),
+            SaslMechanism::ScramSha512 => ("SCRAM-SHA-512", Some(Hash::Sha512)),
+        };
+        let broker = Arc::clone(&self.broker);
+        let refused = |reason: String| {
+            Fault::Lasting(ProducerError::Authentication {
+                broker: Arc::clone(&broker),
+                username: sasl.username.as_str().into(),
+                mechanism,
+                reason: reason.into(),
+            })
+        };
+        let request =
+            SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism));
+        let answer = self.call::<SaslHandshake>(&request).await?;
+        if answer.code != 0 {
+            return Err(refused(format!(
+                "{}; it offers {}: set kafka.sasl.mechanism to one of them, or remove kafka.sasl",
+                verdict::name(answer.code),
+                answer.mechanisms.join(", ")
+            )));
+        }
+        let password = sasl.password.reveal();
+        let Some(hash) = hash else {
+            return self
+                .authenticate_step(sasl::plain(&sasl.username, password), &refused)
+                .await
+                .map(|_| ());
+        };
+        let (scram, first) = Scram::new(hash, &sasl.username, &rand::random::<[u8; 24]>());
+        let challenge = self.authenticate_step(first, &refused).await?;
+        let (proven, last) = scram
+            .prove(password, &challenge)
+            .map_err(|error| refused(error.to_string()))?;
+        let signature = self.authenticate_step(last, &refused).await?;
+        proven
+            .verify(&signature)
+            .map_err(|error| refused(error.to_string()))
+    }
+
+    async fn authenticate_step(
+        &mut self,
+        bytes: Vec<u8>,
+        refused: &impl Fn(String) -> Fault,
+    ) -> Result<Vec<u8>, Fault> {
+        let request = SaslAuthenticateRequest::default().with_auth_bytes(bytes.into());
+        let answer = self.call::<SaslAuthenticate>(&request).await?;
+        if answer.code == 0 {
+            return Ok(answer.bytes);
+        }
+        Err(refused(format!(
+            "{}{}; check kafka.sasl.username and kafka.sasl.password",
+            verdict::name(answer.code),
+            answer
+                .message
+                .map_or_else(String::new, |text| format!(" (\"{text}\")"))
+        )))
+    }
+
+    /// Gives the stream away; correlation ids are the new owner's.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+}
+
+/// Appends a request header: api key, version, correlation id, client id.
+pub(super) fn write_header(frame: &mut Vec<u8>, key: i16, version: i16, correlation: i32) {
+    frame.extend_from_slice(&key.to_be_bytes());
+    frame.extend_from_slice(&version.to_be_bytes());
+    frame.extend_from_slice(&correlation.to_be_bytes());
+    frame.extend_from_slice(&(CLIENT_ID.len() as u16).to_be_bytes());
+    frame.extend_from_slice(CLIENT_ID.as_bytes());
+}
+
+/// Reads one length-prefixed frame. Memory grows with what arrives, not with the length that is claimed.
+pub(super) async fn read_frame<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    max: usize,
+    broker: &str,
+) -> Result<Vec<u8>, Fault> {
+    let length = reader.read_i32().await?;
+    let length = usize::try_from(length)
+        .ok()
+        .filter(|length| *length <= max)
+        .ok_or_else(|| {
+            Fault::Lasting(ProducerError::broker(
+                broker,
+                format!("announces an answer of {length} bytes; up to {max} are taken"),
+            ))
+        })?;
+    let mut frame = Vec::new();
+    reader.take(length as u64).read_to_end(&mut frame).await?;
+    if frame.len() < length {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(frame)
+}
+
+impl Stream {
+    fn reader(self: Pin<&mut Self>) -> Pin<&mut (dyn AsyncRead + Unpin)> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream),
+            Self::Tls(stream) => Pin::new(stream.as_mut()),
+        }
+    }
+
+    fn writer(self: Pin<&mut Self>) -> Pin<&mut (dyn AsyncWrite + Unpin)> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream),
+            Self::Tls(stream) => Pin::new(stream.as_mut()),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.reader().poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writer().poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.writer().poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer().poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Endpoint;
+
+    #[test]
+    fn reads_endpoints() {
+        for (text, expected) in [
+            ("k1:9093", Some("k1:9093")),
+            ("k1", Some("k1:9092")),
+            ("[::1]:9092", Some("[::1]:9092")),
+            ("[::1]", Some("[::1]:9092")),
+            ("10.0.0.1:1", Some("10.0.0.1:1")),
+            ("k1:", None),
+            ("k1:70000", None),
+            (":9092", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                Endpoint::parse(text)
+                    .map(|endpoint| endpoint.to_string())
+                    .as_deref(),
+                expected,
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! Which batch goes to which broker when, and what that means for the ordinals: the producer's state machine. Pure logic: sockets,
+//! tasks and clocks are in `native`.
+//!
+//! ```text
+//! enqueue ──► partitions ──► next_request(broker) ──► (the wire) ──► response | lost
+//!                 ▲                                                       │
+//!  metadata, identity, elapsed                                            ▼
+//!                                                              poll_acknowledged, failure
+//! ```
+//! A request is composed when its broker can take one, of one batch of every partition that has one for it: batching by what waits,
+//! without a timer.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tracing::{info, warn};
+
+use crate::encoded::EncodedBatch;
+
+use super::error::ProducerError;
+use super::ledger::Ledger;
+use super::partition::{Identity, Outcome, Partition, WINDOW_MAX, Waiting};
+use super::verdict;
+use super::{Acknowledged, ProducerMetrics};
+
+/// Produce requests on the wire to one broker: as many as idempotence allows.
+pub(super) const IN_FLIGHT_MAX: usize = 5;
+
+/// A request is closed at this size, in bytes, unless its first batch alone is larger. Far below a broker's
+/// `socket.request.max.bytes` (100 MiB by default).
+pub(super) const REQUEST_BYTES_MAX: usize = 16 << 20;
+
+const _: () = assert!(
+    IN_FLIGHT_MAX <= WINDOW_MAX,
+    "leaders remember that many batches of a partition"
+);
+
+/// A topic's partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct PartitionKey {
+    /// [`Route::topic_id`](crate::encoded::Route::topic_id).
+    pub(super) topic_id: u32,
+    /// The partition, from 0.
+    pub(super) partition: i32,
+}
+
+/// One produce request: a batch each of some partitions, in the order of their topics.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// Ours; the wire's correlation id is a matter of the connection.
+    pub(super) id: u64,
+    /// At most one batch per partition.
+    pub(super) parts: Vec<(PartitionKey, Bytes)>,
+}
+
+/// A broker's answer to one batch of a request.
+#[derive(Debug, Clone)]
+pub(super) struct PartResult {
+    /// Whose batch.
+    pub(super) key: PartitionKey,
+    /// Error code, 0 for none.
+    pub(super) code: i16,
+    /// Offset of its first record.
+    pub(super) base_offset: i64,
+    /// The broker's own words.
+    pub(super) message: Option<String>,
+}
+
+/// Something that happened and that tasks wait for.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// Brokers that have something to be sent now.
+    pub(super) brokers: Vec<i32>,
+    /// An ordinal is complete, or nothing will be any more.
+    pub(super) acknowledged: bool,
+    /// Metadata, a producer id or a timer is wanted.
+    pub(super) driver: bool,
+}
+
+#[derive(Debug, Default)]
+struct Broker {
+    ready: VecDeque<usize>,
+    in_flight: Vec<(u64, Vec<usize>)>,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Dispatch {
+    topics: HashMap<u32, Arc<str>>,
+    keys: Vec<PartitionKey>,
+    partitions: Vec<Partition>,
+    index: HashMap<PartitionKey, usize>,
+    brokers: HashMap<i32, Broker>,
+    paused: Vec<usize>,
+    ledger: Ledger,
+    next_request: u64,
+    identity: Option<Identity>,
+    wants_identity: bool,
+    wants_metadata: bool,
+    failure: Option<ProducerError>,
+    signals: Signals,
+    metrics: ProducerMetrics,
+}
+
+impl Dispatch {
+    /// Makes a topic's partitions known; leaders come by [`metadata`](Self::metadata).
+    pub(super) fn register(&mut self, topic_id: u32, topic: Arc<str>, partitions: u32) {
+        self.topics.insert(topic_id, topic);
+        for partition in (0..partitions).filter_map(|number| i32::try_from(number).ok()) {
+            let key = PartitionKey {
+                topic_id,
+                partition,
+            };
+            if !self.index.contains_key(&key) {
+                self.index.insert(key, self.partitions.len());
+                self.keys.push(key);
+                self.partitions.push(Partition::new());
+            }
+        }
+    }
+
+    /// Takes the batches of an ordinal. Ordinals are acknowledged in the order of these calls.
+    pub(super) fn enqueue(&mut self, ordinal: u64, parts: Vec<EncodedBatch>, now: Instant) {
+        let serial = self.ledger.enter(ordinal, parts.len());
+        for part in parts {
+            let key = PartitionKey {
+                topic_id: part.topic_id,
+                partition: part.partition,
+            };
+            let Some(&at) = self.index.get(&key) else {
+                self.fail(ProducerError::partition(
+                    self.topics.get(&part.topic_id).map_or("?", |name| name),
+                    part.partition,
+                    "records for a partition that was never asked for: this is a defect of walbrook, please report it",
+                ));
+                return;
+            };
+            self.partitions[at].push(Waiting {
+                serial,
+                records: part.records,
+                bytes: part.bytes,
+            });
+            self.touch(at, now);
+        }
+        self.signals.acknowledged |= self.ledger.is_ready();
+    }
+
+    /// Takes the producer id that a broker gave us. Partitions without one use it from now on.
+    pub(super) fn identify(&mut self, identity: Identity, now: Instant) {
+        self.identity = Some(identity);
+        self.wants_identity = false;
+        for at in 0..self.partitions.len() {
+            self.touch(at, now);
+        }
+    }
+
+    /// Takes leaders and their epochs (−1 where the broker does not say) from metadata. `None`: the partition has no leader now.
+    pub(super) fn metadata(&mut self, leaders: &[(PartitionKey, Option<i32>, i32)], now: Instant) {
+        self.wants_metadata = false;
+        for (key, leader, epoch) in leaders {
+            if let Some(&at) = self.index.get(key) {
+                self.partitions[at].lead(*leader, *epoch);
+                self.touch(at, now);
+            }
+        }
+    }
+
+    /// The next produce request for `broker`, if it may take one and there is something to send.
+    pub(super) fn next_request(&mut self, broker: i32, now: Instant) -> Option<Request> {
+        let state = self.brokers.get_mut(&broker)?;
+        if self.failure.is_some()
+            || state.in_flight.len() >= IN_FLIGHT_MAX
+            || state.ready.is_empty()
+        {
+            return None;
+        }
+        let id = self.next_request;
+        let mut parts = Vec::new();
+        let mut taken = Vec::new();
+        let mut passed_over = Vec::new();
+        let mut bytes = 0;
+        while let Some(at) = state.ready.pop_front() {
+            let partition = &mut self.partitions[at];
+            if partition.queued != Some(broker) {
+                continue;
+            }
+            let Some(size) = partition
+                .sendable(now)
+                .filter(|_| partition.leader() == Some(broker))
+            else {
+                partition.queued = None;
+                passed_over.push(at);
+                continue;
+            };
+            if !taken.is_empty() && bytes + size > REQUEST_BYTES_MAX {
+                state.ready.push_front(at);
+                break;
+            }
+            partition.queued = None;
+            let Some((batch, again)) = partition.take(id, broker) else {
+                continue;
+            };
+            bytes += size;
+            self.metrics.retries += u64::from(again);
+            parts.push((self.keys[at], batch));
+            taken.push(at);
+        }
+        if !taken.is_empty() {
+            self.next_request += 1;
+            self.metrics.requests += 1;
+            state.in_flight.push((id, taken.clone()));
+        }
+        for at in taken.into_iter().chain(passed_over) {
+            self.touch(at, now);
+        }
+        parts.sort_unstable_by_key(|(key, _)| *key);
+        (!parts.is_empty()).then_some(Request { id, parts })
+    }
+
+    /// The broker's answer to a request. Batches that it does not mention count as unanswered.
+    pub(super) fn response(
+        &mut self,
+        broker: i32,
+        request: u64,
+        mut results: Vec<PartResult>,
+        now: Instant,
+    ) {
+        results.sort_unstable_by_key(|result| result.key);
+        for at in self.end_request(broker, request) {
+            let key = self.keys[at];
+            match results.binary_search_by_key(&key, |result| result.key) {
+                Ok(found) => self.answered(at, request, &results[found], now),
+                Err(_) => {
+                    self.partitions[at].lost(request);
+                    self.wants_metadata = true;
+                }
+            }
+            self.touch(at, now);
+        }
+        self.wake(broker);
+    }
+
+    /// The connection to a broker is gone and with it the answers to everything that was on the wire.
+    pub(super) fn lost(&mut self, broker: i32, now: Instant) {
+        let Some(state) = self.brokers.get_mut(&broker) else {
+            return;
+        };
+        let unanswered = std::mem::take(&mut state.in_flight);
+        // A broker also hangs up when nothing was sent for long: no reason to ask where the partitions are.
+        self.wants_metadata |= !unanswered.is_empty();
+        self.signals.driver |= !unanswered.is_empty();
+        for (request, partitions) in unanswered {
+            for at in partitions {
+                self.partitions[at].lost(request);
+                self.touch(at, now);
+            }
+        }
+        self.wake(broker);
+    }
+
+    /// A broker cannot be connected: perhaps its partitions have moved.
+    pub(super) fn unreachable(&mut self, broker: i32) {
+        let has_work = self.has_work(broker);
+        self.wants_metadata |= has_work;
+        self.signals.driver |= has_work;
+    }
+
+    /// Looks at what waited for time to pass; answers when to come again.
+    pub(super) fn elapsed(&mut self, now: Instant) -> Option<Instant> {
+        // Who asks knows already that there are pauses.
+        let driver = self.signals.driver;
+        for at in std::mem::take(&mut self.paused) {
+            self.partitions[at].paused = false;
+            self.touch(at, now);
+        }
+        self.signals.driver = driver;
+        self.paused
+            .iter()
+            .filter_map(|at| self.partitions[*at].not_before())
+            .min()
+    }
+
+    /// The next ordinal that is complete, in the order in which they were given.
+    pub(super) fn poll_acknowledged(&mut self) -> Option<Acknowledged> {
+        self.ledger.poll()
+    }
+
+    /// Why nothing will be sent any more.
+    pub(super) fn failure(&self) -> Option<&ProducerError> {
+        self.failure.as_ref()
+    }
+
+    /// Stops sending, for good; the first reason stays.
+    pub(super) fn fail(&mut self, error: ProducerError) {
+        self.failure.get_or_insert(error);
+        self.signals.acknowledged = true;
+        self.signals.driver = true;
+    }
+
+    /// Whether metadata would help.
+    pub(super) fn wants_metadata(&self) -> bool {
+        self.failure.is_none() && self.wants_metadata
+    }
+
+    /// Whether a (new) producer id is needed.
+    pub(super) fn wants_identity(&self) -> bool {
+        self.failure.is_none() && self.wants_identity
+    }
+
+    /// Whether a connection to `broker` would be of use now.
+    pub(super) fn has_work(&self, broker: i32) -> bool {
+        let queued = |at: &usize| self.partitions[*at].queued == Some(broker);
+        self.failure.is_none()
+            && self
+                .brokers
+                .get(&broker)
+                .is_some_and(|state| state.ready.iter().any(queued))
+    }
+
+    /// Brokers that lead, or led, a partition of ours.
+    pub(super) fn brokers(&self) -> impl Iterator<Item = i32> + '_ {
+        self.brokers.keys().copied()
+    }
+
+    /// Produce requests on the wire.
+    pub(super) fn in_flight_requests(&self) -> usize {
+        self.brokers
+            .values()
+            .map(|state| state.in_flight.len())
+            .sum()
+    }
+
+    /// Record batches that are not acknowledged.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.partitions.iter().map(Partition::unacknowledged).sum()
+    }
+
+    /// What happened since the last call that tasks wait for.
+    pub(super) fn take_signals(&mut self) -> Signals {
+        std::mem::take(&mut self.signals)
+    }
+
+    /// Counters.
+    pub(super) fn metrics(&mut self) -> &mut ProducerMetrics {
+        &mut self.metrics
+    }
+
+    fn end_request(&mut self, broker: i32, request: u64) -> Vec<usize> {
+        let Some(state) = self.brokers.get_mut(&broker) else {
+            return Vec::new();
+        };
+        let found = state.in_flight.iter().position(|(id, _)| *id == request);
+        found.map_or_else(Vec::new, |at| state.in_flight.remove(at).1)
+    }
+
+    fn answered(&mut self, at: usize, request: u64, result: &PartResult, now: Instant) {
+        let PartitionKey {
+            topic_id,
+            partition,
+        } = self.keys[at];
+        let topic = self.topics.get(&topic_id).cloned().unwrap_or_default();
+        match self.partitions[at].answered(request, result.code, result.base_offset, now) {
+            Outcome::Written { serial, next_offset } => {
+                self.ledger.written(serial, self.keys[at], next_offset);
+                self.signals.acknowledged |= self.ledger.is_ready();
+            }
+            Outcome::Retry { refresh } => self.wants_metadata |= refresh,
+            Outcome::Halt { bytes } => {
+                let reason = verdict::remedy(&topic, result.code, bytes, result.message.as_deref());
+                self.fail(ProducerError::partition(&topic, partition, reason));
+            }
+            Outcome::KeepsForgetting => self.fail(ProducerError::partition(
+                &topic,
+                partition,
+                format!(
+                    "the leader does not keep track of our producer ids ({}), also not of new ones: look at the broker's log and \
+                     disk, then start again",
+                    verdict::name(result.code)
+                ),
+            )),
+            Outcome::Unknown => {}
+        }
+        if self.partitions[at].is_unordered() {
+            self.fail(ProducerError::partition(
+                &topic,
+                partition,
+                format!(
+                    "the leader has lost track of our producer ({}) between two batches of which it has written the later one; \
+                     going on would put changes out of order: start again, and rows from the checkpoint on are written once more",
+                    verdict::name(result.code)
+                ),
+            ));
+        }
+        if let Some(code) = self.partitions[at].warning() {
+            warn!(%topic, partition, error = verdict::name(code), "records are not taken, retrying until they are");
+        } else if self.partitions[at].recovered() {
+            info!(%topic, partition, "records are taken again");
+        }
+    }
+
+    /// Puts a partition where it belongs after anything has happened to it.
+    fn touch(&mut self, at: usize, now: Instant) {
+        let partition = &mut self.partitions[at];
+        if partition.wants_identity() {
+            if let Some(identity) = self.identity {
+                partition.identify(identity);
+            }
+            if partition.wants_identity() {
+                self.wants_identity = true;
+                self.signals.driver = true;
+            }
+        }
+        if partition.wants_leader() {
+            self.wants_metadata = true;
+            self.signals.driver = true;
+            return;
+        }
+        let Some(leader) = partition.leader() else {
+            return;
+        };
+        let broker = self.brokers.entry(leader).or_default();
+        if partition.queued == Some(leader) {
+            return;
+        }
+        if partition.sendable(now).is_some() {
+            partition.queued = Some(leader);
+            broker.ready.push_back(at);
+            self.wake(leader);
+        } else if !partition.paused
+            && !partition.is_idle()
+            && partition.not_before().is_some_and(|until| until > now)
+        {
+            partition.paused = true;
+            self.paused.push(at);
+            self.signals.driver = true;
+        }
+    }
+
+    fn wake(&mut self, broker: i32) {
+        if !self.signals.brokers.contains(&broker) {
+            self.signals.brokers.push(broker);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The cluster as metadata describe it, and the one connection over which it is asked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kafka_protocol::messages::MetadataRequest;
+use kafka_protocol::messages::TopicName;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::protocol::StrBytes;
+
+use super::connection::{Connection, Connector, Endpoint, Fault};
+use super::error::ProducerError;
+use super::response::{Metadata, Response};
+
+/// Brokers that are known, and a connection to one of them.
+pub(super) struct Cluster {
+    connector: Arc<Connector>,
+    bootstrap: Vec<Endpoint>,
+    brokers: BTreeMap<i32, Endpoint>,
+    controller: Option<i32>,
+    control: Option<(Endpoint, Connection)>,
+    /// Which candidate is asked first, so that one that hangs is not the first each time.
+    turn: usize,
+}
+
+impl Cluster {
+    /// Knows the brokers of the configuration, to begin with.
+    ///
+    /// # Errors
+    /// An address that is none.
+    pub(super) fn new(
+        connector: Arc<Connector>,
+        brokers: &[String],
+    ) -> Result<Self, ProducerError> {
+        let parse = |text: &String| {
+            Endpoint::parse(text).ok_or_else(|| {
+                ProducerError::broker(text, "not an address: kafka.brokers takes \"host:port\"")
+            })
+        };
+        Ok(Self {
+            connector,
+            bootstrap: brokers.iter().map(parse).collect::<Result<_, _>>()?,
+            brokers: BTreeMap::new(),
+            controller: None,
+            control: None,
+            turn: 0,
+        })
+    }
+
+    /// How connections are made.
+    pub(super) fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+
+    /// Where the brokers listen, by node id.
+    pub(super) fn brokers(&self) -> &BTreeMap<i32, Endpoint> {
+        &self.brokers
+    }
+
+    /// Asks any broker; goes through all that are known until one answers.
+    pub(super) async fn call<R: Response>(&mut self, request: &R::Request) -> Result<R, Fault> {
+        let mut fault = None;
+        if let Some((endpoint, mut connection)) = self.control.take() {
+            match connection.call::<R>(request).await {
+                Ok(answer) => {
+                    self.control = Some((endpoint, connection));
+                    return Ok(answer);
+                }
+                Err(Fault::Passing(reason)) => fault = Some(Fault::Passing(reason)),
+                Err(lasting) => return Err(lasting),
+            }
+        }
+        for endpoint in self.candidates() {
+            match self.call_at::<R>(endpoint, request).await {
+                Err(Fault::Passing(reason)) => fault = Some(Fault::Passing(reason)),
+                other => return other,
+            }
+        }
+        Err(fault.unwrap_or_else(|| Fault::Passing("no broker is known".to_owned())))
+    }
+
+    /// Asks the controller, where the cluster says who it is.
+    pub(super) async fn call_controller<R: Response>(
+        &mut self,
+        request: &R::Request,
+    ) -> Result<R, Fault> {
+        match self
+            .controller
+            .and_then(|id| self.brokers.get(&id))
+            .cloned()
+        {
+            Some(endpoint) if self.control.as_ref().is_none_or(|(of, _)| *of != endpoint) => {
+                self.call_at::<R>(endpoint, request).await
+            }
+            _ => self.call::<R>(request).await,
+        }
+    }
+
+    async fn call_at<R: Response>(
+        &mut self,
+        endpoint: Endpoint,
+        request: &R::Request,
+    ) -> Result<R, Fault> {
+        self.turn = self.turn.wrapping_add(1);
+        let at = |fault| match fault {
+            Fault::Passing(reason) => Fault::Passing(format!("{endpoint}: {reason}")),
+            lasting => lasting,
+        };
+        let mut connection = self.connector.connect(&endpoint).await.map_err(at)?;
+        let answer = connection.call::<R>(request).await.map_err(at)?;
+        self.control = Some((endpoint, connection));
+        Ok(answer)
+    }
+
+    /// Whether the broker that was asked last knows an API.
+    pub(super) fn speaks<R: Response>(&self) -> bool {
+        self.control
+            .as_ref()
+            .is_some_and(|(_, connection)| connection.speaks::<R>())
+    }
+
+    /// Asks about topics, and learns the brokers on the way.
+    pub(super) async fn metadata(&mut self, topics: &[Arc<str>]) -> Result<Metadata, Fault> {
+        let topics = topics
+            .iter()
+            .map(|name| MetadataRequestTopic::default().with_name(Some(topic_name(name))))
+            .collect();
+        let request = MetadataRequest::default()
+            .with_topics(Some(topics))
+            .with_allow_auto_topic_creation(false);
+        let metadata = self.call::<Metadata>(&request).await?;
+        for (id, host, port) in &metadata.brokers {
+            if let Ok(port) = u16::try_from(*port) {
+                let host = host.as_str().into();
+                self.brokers.insert(*id, Endpoint { host, port });
+            }
+        }
+        self.brokers
+            .retain(|id, _| metadata.brokers.iter().any(|(of, ..)| of == id));
+        self.controller = Some(metadata.controller).filter(|id| *id >= 0);
+        Ok(metadata)
+    }
+
+    fn candidates(&self) -> Vec<Endpoint> {
+        let mut candidates: Vec<Endpoint> = self.brokers.values().cloned().collect();
+        if !candidates.is_empty() {
+            let turn = self.turn % candidates.len();
+            candidates.rotate_left(turn);
+        }
+        for endpoint in &self.bootstrap {
+            if !candidates.contains(endpoint) {
+                candidates.push(endpoint.clone());
+            }
+        }
+        candidates
+    }
+}
+
+/// A topic's name as requests carry it.
+pub(super) fn topic_name(name: &str) -> TopicName {
+    TopicName::from(StrBytes::from_string(name.to_owned()))
+}

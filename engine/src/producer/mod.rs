@@ -1,0 +1,205 @@
+//! Writes record batches into Kafka, in order, and says what Kafka has acknowledged.
+//!
+//! ```text
+//! send(ordinal, parts) ─► waiting batches per partition ─► produce requests per broker ─► acknowledged(ordinal, offsets)
+//! ```
+//! A caller numbers what it sends with ordinals; it learns in the same order when everything of an ordinal is written. Order per
+//! partition is the order of [`Producer::send`]. Faults that pass are retried for as long as they last; what remains is a
+//! [`ProducerError`] that ends the run. How much is in flight is the caller's business: it holds back when its memory is full.
+//!
+//! `native` is our own client, `rskafka` the crate of that name behind the same interface; `docs/decisions/rskafka.md` says what the
+//! latter cannot promise.
+
+mod backoff;
+mod broker;
+mod connection;
+mod dispatch;
+mod error;
+mod ledger;
+mod metadata;
+mod native;
+mod partition;
+mod produce;
+mod registry;
+mod response;
+mod rskafka;
+mod sasl;
+mod tail;
+mod tls;
+mod topics;
+mod verdict;
+
+use std::time::Duration;
+
+use crate::config::{KafkaSettings, ProducerKind};
+use crate::encoded::{EncodedBatch, Route};
+
+pub use error::ProducerError;
+
+/// Everything sent under an ordinal is written by all in-sync replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// As given to [`Producer::send`].
+    pub ordinal: u64,
+    /// Per topic id and partition that the ordinal touched: the offset after its last record. Where the broker recognised a
+    /// repeated batch without naming its offset the partition is absent.
+    pub offsets: Vec<(u32, i32, i64)>,
+}
+
+/// A record at the end of a partition, as far as a restart needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailRecord<'a> {
+    /// [`Route::topic_id`].
+    pub topic_id: u32,
+    /// The partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Who wrote it; −1 for producers that are not idempotent.
+    pub producer_id: i64,
+    /// Whether it has a key.
+    pub has_key: bool,
+    /// Whether it has a value; tombstones have none.
+    pub has_value: bool,
+    /// Header `pos`.
+    pub pos: Option<&'a [u8]>,
+    /// Header `gtid`.
+    pub gtid: Option<&'a [u8]>,
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProducerMetrics {
+    /// Bytes of produce requests, record batches and framing, repeated ones included.
+    pub bytes_sent: u64,
+    /// Produce requests sent.
+    pub requests: u64,
+    /// Record batches that were sent again.
+    pub retries: u64,
+    /// Connections made.
+    pub connections: u64,
+}
+
+/// Writes into Kafka.
+pub struct Producer {
+    client: Client,
+}
+
+enum Client {
+    Native(native::Native),
+    Rskafka(rskafka::Rskafka),
+}
+
+impl Producer {
+    /// Connects to the first broker that answers, and gets a producer id. Within a tokio runtime; tasks run until the producer is
+    /// closed or dropped.
+    ///
+    /// # Errors
+    /// No broker answers within some seconds, TLS or authentication fails, we may not write at all.
+    pub async fn connect(settings: &KafkaSettings) -> Result<Self, ProducerError> {
+        let client = match settings.producer {
+            ProducerKind::Native => Client::Native(native::Native::connect(settings).await?),
+            ProducerKind::Rskafka => Client::Rskafka(rskafka::Rskafka::connect(settings).await?),
+        };
+        Ok(Self { client })
+    }
+
+    /// Where topics lead, in the order of `names`; missing topics are created where `kafka.topics.create` is set. One round trip for
+    /// all that are not known yet, none when all are.
+    ///
+    /// # Errors
+    /// A topic that cannot be used or created. Faults that pass are waited out.
+    pub async fn topics(&self, names: &[&str]) -> Result<Vec<Route>, ProducerError> {
+        match &self.client {
+            Client::Native(native) => native.topics(names).await,
+            Client::Rskafka(rskafka) => rskafka.topics(names).await,
+        }
+    }
+
+    /// The largest record batch that a topic takes, in bytes: `kafka.batch_max`, or the topic's `max.message.bytes` where that is
+    /// known and lower.
+    #[must_use]
+    pub fn batch_max(&self, topic_id: u32) -> usize {
+        match &self.client {
+            Client::Native(native) => native.batch_max(topic_id),
+            Client::Rskafka(rskafka) => rskafka.batch_max(topic_id),
+        }
+    }
+
+    /// Hands record batches over, to partitions of topics that [`topics`](Self::topics) has answered. Does not block and does not
+    /// copy; what is not acknowledged is held in memory. Per partition they are written in the order of these calls.
+    pub fn send(&self, ordinal: u64, parts: Vec<EncodedBatch>) {
+        match &self.client {
+            Client::Native(native) => native.send(ordinal, parts),
+            Client::Rskafka(rskafka) => rskafka.send(ordinal, parts),
+        }
+    }
+
+    /// Waits for the next ordinal to be written, in the order of [`send`](Self::send). Cancel safe.
+    ///
+    /// # Errors
+    /// Why nothing will be written any more; ordinals that were complete before are answered first.
+    pub async fn acknowledged(&mut self) -> Result<Acknowledged, ProducerError> {
+        match &mut self.client {
+            Client::Native(native) => native.acknowledged().await,
+            Client::Rskafka(rskafka) => rskafka.acknowledged().await,
+        }
+    }
+
+    /// Shows every record from the given offsets (topic id, partition, offset) on to the partitions' ends, partition by partition
+    /// and in order, once the ends have stood still; answers topic id, partition and end of those that exist. Bounded memory. To be
+    /// called before the first [`send`](Self::send).
+    ///
+    /// # Errors
+    /// What does not pass: a record batch that cannot be decoded, a missing permission to read.
+    pub async fn tails(
+        &self,
+        from: &[(u32, i32, i64)],
+        mut visit: impl FnMut(TailRecord<'_>) + Send,
+    ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
+        match &self.client {
+            Client::Native(native) => native.tails(from, &mut visit).await,
+            Client::Rskafka(rskafka) => rskafka.tails(from, &mut visit).await,
+        }
+    }
+
+    /// Produce requests on the wire. 0: everything that was sent is acknowledged or waits for a broker.
+    #[must_use]
+    pub fn in_flight_requests(&self) -> usize {
+        match &self.client {
+            Client::Native(native) => native.in_flight_requests(),
+            Client::Rskafka(rskafka) => rskafka.in_flight_requests(),
+        }
+    }
+
+    /// The producer ids that our records carry since the start, the present one last: for the checkpoint. −1 stands for records of a
+    /// client that is not idempotent.
+    #[must_use]
+    pub fn producer_ids(&self) -> Vec<i64> {
+        match &self.client {
+            Client::Native(native) => native.producer_ids(),
+            Client::Rskafka(_) => vec![-1],
+        }
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn metrics(&self) -> ProducerMetrics {
+        match &self.client {
+            Client::Native(native) => native.metrics(),
+            Client::Rskafka(rskafka) => rskafka.metrics(),
+        }
+    }
+
+    /// Waits until everything is acknowledged, but not longer than `patience`; then closes. Acknowledgements that nobody has asked
+    /// for are lost: callers that keep a checkpoint use up [`acknowledged`](Self::acknowledged) first.
+    ///
+    /// # Errors
+    /// Something is not acknowledged.
+    pub async fn close(self, patience: Duration) -> Result<(), ProducerError> {
+        match self.client {
+            Client::Native(native) => native.close(patience).await,
+            Client::Rskafka(rskafka) => rskafka.close(patience).await,
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! Our own client: tasks and sockets around [`Dispatch`].
+//!
+//! ```text
+//! Producer ──► Dispatch (behind a mutex, held for moments) ◄── broker task each: write half, read half, watchdog
+//!                  ▲        ▲
+//!         driver task      timer task
+//!  (metadata, producer ids) (ends of pauses)
+//! ```
+//! The mutex is never held across an await. Whoever changes the dispatch passes its [`Signals`] on to the tasks that wait.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kafka_protocol::messages::{InitProducerIdRequest, ProducerId};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::config::{KafkaSettings, TopicSettings};
+use crate::encoded::{EncodedBatch, Route};
+
+use super::backoff::Backoff;
+use super::broker;
+use super::connection::{Connector, Endpoint, Fault};
+use super::dispatch::{Dispatch, PartitionKey, Signals};
+use super::error::ProducerError;
+use super::metadata::Cluster;
+use super::partition::Identity;
+use super::registry::Registry;
+use super::response::{InitProducerId, TopicMetadata};
+use super::{Acknowledged, ProducerMetrics, TailRecord, tail, topics, verdict};
+
+/// How long brokers may be silent at start before that is an error. Once connected, we wait for ever.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The pauses between questions about leaders.
+const REFRESH_MIN: Duration = Duration::from_millis(50);
+const REFRESH_MAX: Duration = Duration::from_secs(1);
+
+/// The native producer.
+pub(super) struct Native {
+    shared: Arc<Shared>,
+    settings: TopicSettings,
+    batch_max: usize,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What the tasks have in common.
+pub(super) struct Shared {
+    dispatch: Mutex<Dispatch>,
+    cluster: tokio::sync::Mutex<Cluster>,
+    pub(super) connector: Arc<Connector>,
+    endpoints: Mutex<BTreeMap<i32, Endpoint>>,
+    registry: Mutex<Registry>,
+    brokers: Mutex<HashMap<i32, BrokerTask>>,
+    producer_ids: Mutex<Vec<i64>>,
+    acknowledged: Notify,
+    driver: Notify,
+    timer: Notify,
+}
+
+struct BrokerTask {
+    wake: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Native {
+    pub(super) async fn connect(settings: &KafkaSettings) -> Result<Self, ProducerError> {
+        let connector = Arc::new(Connector::new(settings)?);
+        let mut cluster = Cluster::new(Arc::clone(&connector), &settings.brokers)?;
+        let identity = start(&mut cluster, settings).await?;
+        let shared = Arc::new(Shared {
+            endpoints: Mutex::new(cluster.brokers().clone()),
+            dispatch: Mutex::default(),
+            cluster: tokio::sync::Mutex::new(cluster),
+            connector,
+            registry: Mutex::default(),
+            brokers: Mutex::default(),
+            producer_ids: Mutex::new(vec![identity.id]),
+            acknowledged: Notify::new(),
+            driver: Notify::new(),
+            timer: Notify::new(),
+        });
+        shared.with(|dispatch| dispatch.identify(identity, clock::now()));
+        let tasks = vec![
+            tokio::spawn(drive(Arc::clone(&shared))),
+            tokio::spawn(keep_time(Arc::clone(&shared))),
+        ];
+        Ok(Self {
+            shared,
+            settings: settings.topics,
+            batch_max: settings.batch_max,
+            tasks,
+        })
+    }
+
+    pub(super) async fn topics(&self, names: &[&str]) -> Result<Vec<Route>, ProducerError> {
+        let new = lock(&self.shared.registry).unknown(names);
+        if !new.is_empty() {
+            let mut cluster = self.shared.cluster.lock().await;
+            let found = topics::ensure(&mut cluster, &new, &self.settings).await?;
+            let limits = topics::message_bytes_max(&mut cluster, &new).await;
+            *lock(&self.shared.endpoints) = cluster.brokers().clone();
+            drop(cluster);
+            for topic in &found {
+                self.shared
+                    .register(topic, limits.get(topic.name.as_str()).copied());
+            }
+            self.shared.learn(&found);
+            start_brokers(&self.shared);
+        }
+        let known = lock(&self.shared.registry);
+        let missing = |name| ProducerError::topic(name, "metadata do not mention it");
+        names
+            .iter()
+            .map(|name| known.route(name).ok_or_else(|| missing(name)))
+            .collect()
+    }
+
+    pub(super) fn batch_max(&self, topic_id: u32) -> usize {
+        let limit = lock(&self.shared.registry).message_bytes_max(topic_id);
+        limit.map_or(self.batch_max, |limit| limit.min(self.batch_max))
+    }
+
+    pub(super) fn send(&self, ordinal: u64, parts: Vec<EncodedBatch>) {
+        self.shared
+            .with(|dispatch| dispatch.enqueue(ordinal, parts, clock::now()));
+    }
+
+    pub(super) async fn acknowledged(&mut self) -> Result<Acknowledged, ProducerError> {
+        loop {
+            let ready = self
+                .shared
+                .with(|dispatch| match dispatch.poll_acknowledged() {
+                    Some(acknowledged) => Some(Ok(acknowledged)),
+                    None => dispatch.failure().cloned().map(Err),
+                });
+            match ready {
+                Some(result) => return result,
+                None => self.shared.acknowledged.notified().await,
+            }
+        }
+    }
+
+    pub(super) async fn tails(
+        &self,
+        from: &[(u32, i32, i64)],
+        visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
+    ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
+        let name = |topic_id| self.shared.name(topic_id);
+        let mut cluster = self.shared.cluster.lock().await;
+        tail::read(&mut cluster, &name, from, visit).await
+    }
+
+    pub(super) fn in_flight_requests(&self) -> usize {
+        self.shared.with(|dispatch| dispatch.in_flight_requests())
+    }
+
+    pub(super) fn producer_ids(&self) -> Vec<i64> {
+        lock(&self.shared.producer_ids).clone()
+    }
+
+    pub(super) fn metrics(&self) -> ProducerMetrics {
+        self.shared.with(|dispatch| *dispatch.metrics())
+    }
+
+    pub(super) async fn close(self, patience: Duration) -> Result<(), ProducerError> {
+        let deadline = clock::now() + patience;
+        loop {
+            let (left, failure) = self
+                .shared
+                .with(|dispatch| (dispatch.unacknowledged(), dispatch.failure().cloned()));
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
+            if left == 0 {
+                return Ok(());
+            }
+            let now = clock::now();
+            if now >= deadline {
+                return Err(ProducerError::Unacknowledged { batches: left });
+            }
+            // Acknowledgements are not consumed here: looking again now and then is all that is left to do.
+            sleep(Duration::from_millis(5).min(deadline - now)).await;
+        }
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        for (_, broker) in lock(&self.shared.brokers).drain() {
+            broker.task.abort();
+        }
+    }
+}
+
+impl Shared {
+    /// Changes the dispatch and passes on what follows from it.
+    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Dispatch) -> T) -> T {
+        let (result, signals) = {
+            let mut dispatch = lock(&self.dispatch);
+            let result = change(&mut dispatch);
+            (result, dispatch.take_signals())
+        };
+        self.pass_on(signals);
+        result
+    }
+
+    fn pass_on(&self, signals: Signals) {
+        if signals.acknowledged {
+            self.acknowledged.notify_one();
+        }
+        if signals.driver {
+            self.driver.notify_one();
+            self.timer.notify_one();
+        }
+        if !signals.brokers.is_empty() {
+            let brokers = lock(&self.brokers);
+            for id in signals.brokers {
+                match brokers.get(&id) {
+                    Some(broker) => broker.wake.notify_one(),
+                    // No task serves it yet: the driver starts one.
+                    None => self.driver.notify_one(),
+                }
+            }
+        }
+    }
+
+    /// Where a broker listens, as metadata said last.
+    pub(super) fn endpoint(&self, broker: i32) -> Option<Endpoint> {
+        lock(&self.endpoints).get(&broker).cloned()
+    }
+
+    /// The name of a topic.
+    pub(super) fn name(&self, topic_id: u32) -> Arc<str> {
+        lock(&self.registry).name(topic_id)
+    }
+
+    /// The number of a topic.
+    pub(super) fn topic_id(&self, name: &str) -> Option<u32> {
+        lock(&self.registry).id(name)
+    }
+
+    fn register(&self, topic: &TopicMetadata, message_bytes_max: Option<usize>) {
+        let topic_id = lock(&self.registry).enter(topic, message_bytes_max);
+        let partitions = topic.partitions.len() as u32;
+        self.with(|dispatch| dispatch.register(topic_id, topic.name.as_str().into(), partitions));
+    }
+
+    /// Tells the dispatch who leads.
+    fn learn(&self, topics: &[TopicMetadata]) {
+        let mut leaders = Vec::new();
+        for topic in topics {
+            let Some(topic_id) = self.topic_id(&topic.name) else {
+                continue;
+            };
+            for partition in &topic.partitions {
+                let key = PartitionKey {
+                    topic_id,
+                    partition: partition.index,
+                };
+                let leader = Some(partition.leader).filter(|leader| *leader >= 0);
+                leaders.push((key, leader, partition.leader_epoch));
+            }
+        }
+        self.with(|dispatch| dispatch.metadata(&leaders, clock::now()));
+    }
+
+    async fn refresh(&self) -> Result<(), Fault> {
+        let names = lock(&self.registry).names();
+        let metadata = {
+            let mut cluster = self.cluster.lock().await;
+            let metadata = cluster.metadata(&names).await?;
+            *lock(&self.endpoints) = cluster.brokers().clone();
+            metadata
+        };
+        self.learn(&metadata.topics);
+        Ok(())
+    }
+
+    async fn identify(&self) -> Result<(), Fault> {
+        let identity = init_producer_id(&mut *self.cluster.lock().await).await?;
+        warn!(
+            producer_id = identity.id,
+            "a broker has forgotten our producer id; going on with a new one"
+        );
+        lock(&self.producer_ids).push(identity.id);
+        self.with(|dispatch| dispatch.identify(identity, clock::now()));
+        Ok(())
+    }
+}
+
+/// Finds a broker and gets a producer id, with some patience.
+async fn start(cluster: &mut Cluster, settings: &KafkaSettings) -> Result<Identity, ProducerError> {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+    let attempts = async {
+        let mut last = String::new();
+        loop {
+            let attempt = async {
+                cluster.metadata(&[]).await?;
+                init_producer_id(cluster).await
+            };
+            match timeout(START_PATIENCE, attempt).await {
+                Ok(Ok(identity)) => return Ok(identity),
+                Ok(Err(Fault::Lasting(error))) => return Err(error),
+                Ok(Err(Fault::Passing(reason))) => last = reason,
+                Err(_) => {
+                    if last.is_empty() {
+                        last = format!("no answer within {START_PATIENCE:?}");
+                    }
+                    backoff = Backoff::new(START_PATIENCE, START_PATIENCE);
+                }
+            }
+            let pause = backoff.pause();
+            if backoff.attempts() > 5 || pause >= START_PATIENCE {
+                return Err(ProducerError::Unreachable {
+                    brokers: settings.brokers.join(", ").into(),
+                    reason: last.into(),
+                });
+            }
+            warn!(reason = %last, "no broker answers yet");
+            sleep(pause).await;
+        }
+    };
+    attempts.await
+}
+
+async fn init_producer_id(cluster: &mut Cluster) -> Result<Identity, Fault> {
+    let request = InitProducerIdRequest::default()
+        .with_producer_id(ProducerId(-1))
+        .with_producer_epoch(-1)
+        .with_transaction_timeout_ms(i32::MAX);
+    let answer = cluster.call::<InitProducerId>(&request).await?;
+    let error = kafka_protocol::error::ResponseError::try_from_code(answer.code);
+    match error {
+        None => Ok(Identity {
+            id: answer.producer_id,
+            epoch: answer.producer_epoch,
+        }),
+        Some(error) if error.is_retriable() || answer.code == -1 => Err(Fault::Passing(format!(
+            "no producer id: {}",
+            verdict::name(answer.code)
+        ))),
+        Some(_) => Err(Fault::Lasting(ProducerError::broker(
+            "cluster",
+            format!(
+                "we may not write as an idempotent producer: {} (error {}); grant it with kafka-acls.sh --add --allow-principal User:… \
+                 --operation IdempotentWrite --cluster (before Kafka 2.8), and --operation Write on the topics",
+                verdict::name(answer.code),
+                answer.code
+            ),
+        ))),
+    }
+}
+
+/// Keeps brokers served, leaders known, and the producer identified.
+async fn drive(shared: Arc<Shared>) {
+    let mut backoff = Backoff::new(REFRESH_MIN, REFRESH_MAX);
+    let mut troubled = false;
+    loop {
+        start_brokers(&shared);
+        let (identity, metadata, failed) = shared.with(|dispatch| {
+            (
+                dispatch.wants_identity(),
+                dispatch.wants_metadata(),
+                dispatch.failure().is_some(),
+            )
+        });
+        if failed {
+            return;
+        }
+        if !identity && !metadata {
+            backoff.reset();
+            shared.driver.notified().await;
+            continue;
+        }
+        let result = async {
+            if identity {
+                shared.identify().await?;
+            }
+            if metadata {
+                shared.refresh().await?;
+            }
+            Ok(())
+        };
+        match result.await {
+            Ok(()) if troubled => {
+                troubled = false;
+                info!("a broker answers again");
+            }
+            Ok(()) => {}
+            Err(Fault::Passing(reason)) => {
+                if !troubled {
+                    warn!(%reason, "no broker answers, retrying until one does");
+                }
+                troubled = true;
+            }
+            Err(Fault::Lasting(error)) => shared.with(|dispatch| dispatch.fail(error)),
+        }
+        // What is still wanted is asked for again after a growing pause: elections take their time.
+        start_brokers(&shared);
+        sleep(backoff.pause()).await;
+    }
+}
+
+/// A task for every broker that leads something.
+fn start_brokers(shared: &Arc<Shared>) {
+    let leading: Vec<i32> = shared.with(|dispatch| dispatch.brokers().collect());
+    let mut brokers = lock(&shared.brokers);
+    for id in leading {
+        brokers.entry(id).or_insert_with(|| {
+            let wake = Arc::new(Notify::new());
+            wake.notify_one();
+            let task = tokio::spawn(broker::serve(Arc::clone(shared), id, Arc::clone(&wake)));
+            BrokerTask { wake, task }
+        });
+    }
+}
+
+/// Ends pauses.
+async fn keep_time(shared: Arc<Shared>) {
+    loop {
+        let now = clock::now();
+        let wake = shared.with(|dispatch| dispatch.elapsed(now));
+        let changed = shared.timer.notified();
+        match wake {
+            Some(at) => {
+                let _ = timeout(at.saturating_duration_since(now), changed).await;
+            }
+            None => changed.await,
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! The queue of one partition: what waits, what is on the wire, and in which order it may be (re)sent. Pure logic, no IO.
+//!
+//! ```text
+//!            window (sequence numbers given, at most 5)                waiting (no sequence yet)
+//! front ► [ Written | Failed | InFlight | InFlight | … ]           [ batch | batch | … ] ◄ push
+//! ```
+//! A leader takes the batches of an idempotent producer only in sequence and remembers the last five of each, so that a batch sent
+//! again within that window is recognised (Kafka, KIP-98). Hence the rules here:
+//! - a batch keeps its sequence whatever happens to it, because an attempt without an answer may have been written;
+//! - after a failure nothing of the partition is sent until every batch on the wire has its answer; then all that failed goes again,
+//!   in order, before anything new;
+//! - batches stay in the window, written ones too, until all before them are written: the window never exceeds what leaders remember;
+//! - a new producer id starts sequences anew and so loses the leader's memory of what was written: it is taken only when nothing is
+//!   on the wire and no batch behind a failed one has been written.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::kafka::record_batch;
+
+use super::verdict::{DOUBTFUL_ATTEMPTS_MAX, Verdict, is_leader_change, verdict};
+
+/// Batches of one partition that a leader can tell apart from repetitions (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
+pub(super) const WINDOW_MAX: usize = 5;
+
+/// The first pause after a fault that is to pass by itself; doubled with each further one.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Producer ids lost in a row, without a batch written in between, before that halts the engine.
+const IDENTITIES_LOST_MAX: u32 = 5;
+
+/// Metadata older than what we know is ignored this often; then it is believed (a topic that was created anew counts from 0 again).
+const STALE_MAX: u32 = 20;
+
+/// A producer id with its epoch, given by a broker (InitProducerId).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The producer id.
+    pub(super) id: i64,
+    /// Its epoch.
+    pub(super) epoch: i16,
+}
+
+/// A record batch as it was handed to us.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Serial number of the ordinal that it belongs to.
+    pub(super) serial: u64,
+    /// Records in it.
+    pub(super) records: u32,
+    /// The batch, not yet stamped.
+    pub(super) bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// May be sent (again).
+    Ready,
+    /// On the wire.
+    InFlight { request: u64, broker: i32 },
+    /// Its last attempt failed or has no answer; waits until nothing of the partition is on the wire.
+    Failed,
+    /// Written, but something before it is not.
+    Written,
+}
+
+#[derive(Debug)]
+struct Sent {
+    serial: u64,
+    records: u32,
+    attempts: u32,
+    bytes: Bytes,
+    state: State,
+}
+
+/// What follows from an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The batch is written: its ordinal's serial number, and the offset after its last record where the broker said it.
+    Written {
+        /// As in [`Waiting::serial`].
+        serial: u64,
+        /// `None` when the broker recognised a repetition without telling its offset.
+        next_offset: Option<i64>,
+    },
+    /// It is not; it will be sent again. `refresh`: after metadata have been asked for.
+    Retry {
+        /// Whether metadata are needed.
+        refresh: bool,
+    },
+    /// It never will be.
+    Halt {
+        /// Size of the batch.
+        bytes: usize,
+    },
+    /// New producer ids do not help.
+    KeepsForgetting,
+    /// The answer belongs to nothing that is on the wire.
+    Unknown,
+}
+
+/// One partition.
+#[derive(Debug, Default)]
+pub(super) struct Partition {
+    leader: Option<i32>,
+    leader_epoch: i32,
+    stale: u32,
+    identity: Option<Identity>,
+    /// The identity is lost: a new one is needed before anything is sent.
+    forgotten: bool,
+    identities_lost: u32,
+    next_sequence: i32,
+    window: VecDeque<Sent>,
+    waiting: VecDeque<Waiting>,
+    /// Faults in a row.
+    faults: u32,
+    fault: i16,
+    warned: bool,
+    not_before: Option<Instant>,
+    /// The broker in whose queue it stands.
+    pub(super) queued: Option<i32>,
+    /// Whether it stands among those that wait for a pause to end.
+    pub(super) paused: bool,
+}
+
+impl Partition {
+    pub(super) fn new() -> Self {
+        Self {
+            leader_epoch: -1,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn push(&mut self, batch: Waiting) {
+        self.waiting.push_back(batch);
+    }
+
+    pub(super) fn leader(&self) -> Option<i32> {
+        self.leader
+    }
+
+    /// Whether there is anything left to write.
+    pub(super) fn is_idle(&self) -> bool {
+        self.window.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Batches that are not acknowledged.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.window
+            .iter()
+            .filter(|sent| sent.state != State::Written)
+            .count()
+            + self.waiting.len()
+    }
+
+    /// Whether it waits for a producer id.
+    pub(super) fn wants_identity(&self) -> bool {
+        (self.identity.is_none() || (self.forgotten && !self.has_in_flight())) && !self.is_idle()
+    }
+
+    /// Whether it waits for metadata.
+    pub(super) fn wants_leader(&self) -> bool {
+        self.leader.is_none() && !self.is_idle()
+    }
+
+    /// When a pause ends that keeps it from sending.
+    pub(super) fn not_before(&self) -> Option<Instant> {
+        self.not_before
+    }
+
+    /// The current fault, once there have been enough in a row to tell, and once only.
+    pub(super) fn warning(&mut self) -> Option<i16> {
+        let patience = if is_leader_change(self.fault) { 4 } else { 1 };
+        if self.warned || self.faults < patience {
+            return None;
+        }
+        self.warned = true;
+        Some(self.fault)
+    }
+
+    /// Whether a fault that was warned of has passed; once only.
+    pub(super) fn recovered(&mut self) -> bool {
+        self.faults == 0 && std::mem::take(&mut self.warned)
+    }
+
+    /// Takes a producer id: the first one, or a new one when the old one is lost. Batches of the window are numbered anew.
+    ///
+    /// Nothing may be on the wire; nothing in the window may be written.
+    pub(super) fn identify(&mut self, identity: Identity) {
+        if !self.wants_identity() || self.identity == Some(identity) {
+            return;
+        }
+        assert!(
+            !self.has_in_flight(),
+            "a new producer id while batches are on the wire"
+        );
+        self.identity = Some(identity);
+        self.forgotten = false;
+        self.next_sequence = 0;
+        for sent in &mut self.window {
+            assert!(
+                sent.state != State::Written,
+                "a new producer id behind a written batch"
+            );
+            let bytes = Vec::from(std::mem::take(&mut sent.bytes));
+            sent.bytes = stamped(bytes, identity, self.next_sequence);
+            self.next_sequence = sequence_after(self.next_sequence, sent.records);
+            sent.state = State::Ready;
+        }
+    }
+
+    /// What metadata say of its leader.
+    pub(super) fn lead(&mut self, leader: Option<i32>, epoch: i32) {
+        if epoch >= 0 && epoch < self.leader_epoch && self.stale < STALE_MAX {
+            self.stale += 1;
+            return;
+        }
+        self.stale = 0;
+        self.leader_epoch = epoch;
+        self.leader = leader;
+    }
+
+    /// Whether its producer id is lost while a batch behind an unwritten one is written: a new id could only put the former behind
+    /// the latter.
+    pub(super) fn is_unordered(&self) -> bool {
+        self.forgotten
+            && !self.has_in_flight()
+            && self.window.iter().any(|sent| sent.state == State::Written)
+    }
+
+    fn has_in_flight(&self) -> bool {
+        self.window
+            .iter()
+            .any(|sent| matches!(sent.state, State::InFlight { .. }))
+    }
+
+    /// Bytes of the batch that may be sent to the leader now.
+    pub(super) fn sendable(&self, now: Instant) -> Option<usize> {
+        let leader = self.leader?;
+        self.identity?;
+        if self.forgotten || self.not_before.is_some_and(|until| until > now) {
+            return None;
+        }
+        let mut ready = None;
+        for sent in &self.window {
+            match sent.state {
+                State::Failed => return None,
+                State::InFlight { broker, .. } if broker != leader => return None,
+                State::Ready if ready.is_none() => ready = Some(sent.bytes.len()),
+                _ => {}
+            }
+        }
+        match ready {
+            Some(bytes) => Some(bytes),
+            None if self.window.len() < WINDOW_MAX => {
+                self.waiting.front().map(|batch| batch.bytes.len())
+            }
+            None => None,
+        }
+    }
+
+    /// Gives the batch that [`sendable`](Self::sendable) announced to `request`: its bytes, and whether they were sent before.
+    pub(super) fn take(&mut self, request: u64, broker: i32) -> Option<(Bytes, bool)> {
+        let in_flight = State::InFlight { request, broker };
+        if let Some(sent) = self
+            .window
+            .iter_mut()
+            .find(|sent| sent.state == State::Ready)
+        {
+            sent.state = in_flight;
+            sent.attempts = sent.attempts.saturating_add(1);
+            return Some((sent.bytes.clone(), sent.attempts > 1));
+        }
+        let identity = self.identity?;
+        let Waiting {
+            serial,
+            records,
+            bytes,
+        } = self.waiting.pop_front()?;
+        let bytes = stamped(bytes, identity, self.next_sequence);
+        self.next_sequence = sequence_after(self.next_sequence, records);
+        self.window.push_back(Sent {
+            serial,
+            records,
+            attempts: 1,
+            bytes: bytes.clone(),
+            state: in_flight,
+        });
+        Some((bytes, false))
+    }
+
+    /// The broker's answer to the batch in `request`.
+    pub(super) fn answered(
+        &mut self,
+        request: u64,
+        code: i16,
+        base_offset: i64,
+        now: Instant,
+    ) -> Outcome {
+        let Some(at) = self.position(request) else {
+            return Outcome::Unknown;
+        };
+        let first_unwritten = self
+            .window
+            .iter()
+            .take(at)
+            .all(|sent| sent.state == State::Written);
+        match verdict(code) {
+            Verdict::Written => self.written(at, Some(base_offset).filter(|offset| *offset >= 0)),
+            Verdict::Repeated => self.written(at, None),
+            Verdict::OutOfSequence if !first_unwritten => self.failed(at, false),
+            Verdict::OutOfSequence | Verdict::Forgotten => self.forgotten(at, code, now),
+            Verdict::Pause => {
+                self.fault(code, now);
+                self.failed(at, false)
+            }
+            Verdict::Refresh => {
+                self.fault(code, now);
+                self.leader = None;
+                self.failed(at, true)
+            }
+            Verdict::Doubtful if self.faults < DOUBTFUL_ATTEMPTS_MAX => {
+                self.fault(code, now);
+                self.failed(at, false)
+            }
+            Verdict::Doubtful | Verdict::Halt => Outcome::Halt {
+                bytes: self.window.get(at).map_or(0, |sent| sent.bytes.len()),
+            },
+        }
+    }
+
+    /// `request` will never be answered: its connection is gone. The batch may have been written.
+    pub(super) fn lost(&mut self, request: u64) {
+        if let Some(at) = self.position(request) {
+            self.failed(at, true);
+        }
+    }
+
+    fn position(&self, request: u64) -> Option<usize> {
+        self.window.iter().position(
+            |sent| matches!(sent.state, State::InFlight { request: of, .. } if of == request),
+        )
+    }
+
+    fn written(&mut self, at: usize, base_offset: Option<i64>) -> Outcome {
+        self.faults = 0;
+        self.identities_lost = 0;
+        let Some(sent) = self.window.get_mut(at) else {
+            return Outcome::Unknown;
+        };
+        sent.state = State::Written;
+        let outcome = Outcome::Written {
+            serial: sent.serial,
+            next_offset: base_offset.map(|base| base + i64::from(sent.records)),
+        };
+        while self
+            .window
+            .front()
+            .is_some_and(|sent| sent.state == State::Written)
+        {
+            self.window.pop_front();
+        }
+        self.release();
+        outcome
+    }
+
+    fn failed(&mut self, at: usize, refresh: bool) -> Outcome {
+        if let Some(sent) = self.window.get_mut(at) {
+            sent.state = State::Failed;
+        }
+        self.release();
+        Outcome::Retry { refresh }
+    }
+
+    fn forgotten(&mut self, at: usize, code: i16, now: Instant) -> Outcome {
+        if !self.forgotten {
+            self.forgotten = true;
+            self.identities_lost += 1;
+        }
+        self.fault(code, now);
+        if self.identities_lost > IDENTITIES_LOST_MAX {
+            return Outcome::KeepsForgetting;
+        }
+        self.failed(at, false)
+    }
+
+    /// Once nothing is on the wire, everything that failed may go again.
+    fn release(&mut self) {
+        if self.forgotten || self.has_in_flight() {
+            return;
+        }
+        for sent in &mut self.window {
+            if sent.state == State::Failed {
+                sent.state = State::Ready;
+            }
+        }
+    }
+
+    fn fault(&mut self, code: i16, now: Instant) {
+        let doublings = self.faults.min(10);
+        self.faults = self.faults.saturating_add(1);
+        self.fault = code;
+        self.not_before = Some(now + (PAUSE_MIN * (1 << doublings)).min(PAUSE_MAX));
+    }
+}
+
+/// The batch with its producer id, epoch, first sequence and checksum.
+fn stamped(mut bytes: Vec<u8>, identity: Identity, sequence: i32) -> Bytes {
+    record_batch::stamp(&mut bytes, identity.id, identity.epoch, sequence)
+        .expect("a record batch that was encoded here has a header");
+    Bytes::from(bytes)
+}
+
+/// The sequence after `records` records from `sequence` on: after `i32::MAX` comes 0 (`DefaultRecordBatch.incrementSequence`).
+fn sequence_after(sequence: i32, records: u32) -> i32 {
+    let next = (i64::from(sequence) + i64::from(records)) & i64::from(i32::MAX);
+    i32::try_from(next).unwrap_or(0)
+}

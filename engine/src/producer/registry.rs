@@ -1,0 +1,86 @@
+//! Topics by number and by name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::encoded::Route;
+
+use super::response::TopicMetadata;
+
+/// Topics that were asked for, numbered from 0.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    topics: Vec<Entry>,
+    ids: HashMap<Arc<str>, u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: Arc<str>,
+    partitions: u32,
+    /// `max.message.bytes`, where known.
+    message_bytes_max: Option<usize>,
+}
+
+impl Registry {
+    /// Enters a topic; a topic that is known keeps its number and its partitions, because keys have been put there by their count.
+    pub(super) fn enter(&mut self, topic: &TopicMetadata, message_bytes_max: Option<usize>) -> u32 {
+        if let Some(topic_id) = self.id(&topic.name) {
+            return topic_id;
+        }
+        let topic_id = self.topics.len() as u32;
+        let name: Arc<str> = topic.name.as_str().into();
+        self.ids.insert(Arc::clone(&name), topic_id);
+        self.topics.push(Entry {
+            name,
+            partitions: topic.partitions.len() as u32,
+            message_bytes_max,
+        });
+        topic_id
+    }
+
+    /// Those of `names` that are not known, each once.
+    pub(super) fn unknown(&self, names: &[&str]) -> Vec<Arc<str>> {
+        let mut unknown: Vec<Arc<str>> = names
+            .iter()
+            .filter(|name| !self.ids.contains_key(**name))
+            .map(|name| Arc::from(*name))
+            .collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        unknown
+    }
+
+    /// Where a topic leads.
+    pub(super) fn route(&self, name: &str) -> Option<Route> {
+        let topic_id = self.id(name)?;
+        let entry = self.topics.get(topic_id as usize)?;
+        Some(Route {
+            topic: Arc::clone(&entry.name),
+            topic_id,
+            partitions: entry.partitions,
+        })
+    }
+
+    pub(super) fn id(&self, name: &str) -> Option<u32> {
+        self.ids.get(name).copied()
+    }
+
+    /// The name of a topic; empty for a number that was never given.
+    pub(super) fn name(&self, topic_id: u32) -> Arc<str> {
+        self.topics
+            .get(topic_id as usize)
+            .map_or_else(Arc::default, |entry| Arc::clone(&entry.name))
+    }
+
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        self.topics
+            .iter()
+            .map(|entry| Arc::clone(&entry.name))
+            .collect()
+    }
+
+    pub(super) fn message_bytes_max(&self, topic_id: u32) -> Option<usize> {
+        self.topics.get(topic_id as usize)?.message_bytes_max
+    }
+}

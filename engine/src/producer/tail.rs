@@ -1,0 +1,514 @@
+//! Reads the ends of partitions after a restart: what was written and perhaps never acknowledged.
+//!
+//! ```text
+//!        from (checkpoint)                high watermark      log end
+//! ─────────┴──────────────────────────────────┴─────────────────┴───   leader
+//!          └──────────── read ─────────────────────────────────►┘
+//! ```
+//! A high watermark hides what the leader has and followers lack, so the log end is asked for by OffsetForLeaderEpoch; records can be
+//! fetched once the high watermark has reached it. Requests of the process that died may still be on their way: what counts as the
+//! end is an end that has stood still for [`SETTLE`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::BrokerId;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use kafka_protocol::messages::list_offsets_request::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
+use kafka_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
+use protocol::kafka::record_batch::Decoder;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::clock;
+
+use super::TailRecord;
+use super::backoff::Backoff;
+use super::connection::{Connection, Fault};
+use super::dispatch::PartitionKey;
+use super::error::ProducerError;
+use super::metadata::{Cluster, topic_name};
+use super::response::{Fetch, ListOffsets, OffsetForLeaderEpoch, PartitionOffset, Response};
+use super::verdict;
+
+/// How long ends must stand still.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// How often ends are looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(60);
+
+/// Bytes of one fetch; a record batch that is larger comes whole.
+const FETCH_BYTES: i32 = 1 << 20;
+
+/// How long a broker may hold a fetch that finds nothing.
+const FETCH_WAIT: Duration = Duration::from_millis(250);
+
+/// Timestamps that ask ListOffsets for the high watermark and for the first offset that is left.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+
+/// Replica id of those who are none.
+const NO_REPLICA: BrokerId = BrokerId(-1);
+
+type Name<'a> = &'a (dyn Fn(u32) -> Arc<str> + Sync);
+
+struct Leader {
+    id: i32,
+    epoch: i32,
+}
+
+struct Reader<'a> {
+    cluster: &'a mut Cluster,
+    name: Name<'a>,
+    leaders: BTreeMap<PartitionKey, Leader>,
+    connections: HashMap<i32, Connection>,
+}
+
+/// Shows every record from the given offsets to the partitions' ends to `visit`, partition by partition, in order; answers the ends.
+/// Partitions that do not exist any more are left out. Holds one fetch and one decompressed record batch in memory.
+///
+/// # Errors
+/// What does not pass. Everything else is waited out.
+pub(super) async fn read(
+    cluster: &mut Cluster,
+    name: Name<'_>,
+    from: &[(u32, i32, i64)],
+    visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
+) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
+    if from.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut reader = Reader {
+        cluster,
+        name,
+        leaders: BTreeMap::new(),
+        connections: HashMap::new(),
+    };
+    let keys: Vec<PartitionKey> = from
+        .iter()
+        .map(|(topic_id, partition, _)| PartitionKey {
+            topic_id: *topic_id,
+            partition: *partition,
+        })
+        .collect();
+    let ends = reader.settled(&keys).await?;
+    let mut read_to = Vec::with_capacity(from.len());
+    for (key, (topic_id, partition, offset)) in keys.iter().zip(from) {
+        let Some(end) = ends.get(key) else { continue };
+        if end < offset {
+            warn!(
+                topic = %name(*topic_id), partition, checkpoint = offset, end,
+                "the partition ends before the checkpoint's offset: it has lost records or was created anew"
+            );
+        }
+        reader.fetch_all(*key, *offset, *end, visit).await?;
+        read_to.push((*topic_id, *partition, *end));
+    }
+    Ok(read_to)
+}
+
+impl Reader<'_> {
+    /// Waits until all ends have stood still, with high watermarks at them.
+    async fn settled(
+        &mut self,
+        keys: &[PartitionKey],
+    ) -> Result<BTreeMap<PartitionKey, i64>, ProducerError> {
+        let mut backoff = Backoff::new(LOOK_EVERY, Duration::from_secs(2));
+        let mut last: Option<BTreeMap<PartitionKey, i64>> = None;
+        let mut since = clock::now();
+        let started = since;
+        let mut told = false;
+        loop {
+            let (ends, reached) = match self.ends(keys).await {
+                Ok(found) => found,
+                Err(Fault::Lasting(error)) => return Err(error),
+                Err(Fault::Passing(reason)) => {
+                    if backoff.attempts() == 3 {
+                        warn!(%reason, "the ends of partitions cannot be read yet, retrying until they can");
+                    }
+                    self.forget();
+                    last = None;
+                    sleep(backoff.pause()).await;
+                    continue;
+                }
+            };
+            let now = clock::now();
+            if !reached || last.as_ref() != Some(&ends) {
+                since = now;
+            } else if now.saturating_duration_since(since) >= SETTLE {
+                return Ok(ends);
+            }
+            if !told && now.saturating_duration_since(started) > Duration::from_secs(5) {
+                told = true;
+                info!(
+                    "waiting until followers have what leaders have, and until nobody writes: another engine still running?"
+                );
+            }
+            last = Some(ends);
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The ends now, and whether all high watermarks have reached them.
+    async fn ends(
+        &mut self,
+        keys: &[PartitionKey],
+    ) -> Result<(BTreeMap<PartitionKey, i64>, bool), Fault> {
+        self.find_leaders(keys).await?;
+        let mut by_leader: BTreeMap<i32, Vec<PartitionKey>> = BTreeMap::new();
+        for key in keys {
+            if let Some(leader) = self.leaders.get(key) {
+                by_leader.entry(leader.id).or_default().push(*key);
+            }
+        }
+        let mut ends = BTreeMap::new();
+        let mut reached = true;
+        for (leader, keys) in by_leader {
+            let watermarks = self.list_offsets(leader, &keys, LATEST).await?;
+            let log_ends = self.log_ends(leader, &keys).await?;
+            for (key, watermark) in watermarks {
+                let end = log_ends.get(&key).copied().unwrap_or(-1).max(watermark);
+                reached &= watermark >= end;
+                ends.insert(key, end);
+            }
+        }
+        Ok((ends, reached))
+    }
+
+    async fn find_leaders(&mut self, keys: &[PartitionKey]) -> Result<(), Fault> {
+        // Of many, some may not exist any more; one alone that is not known is asked for again.
+        let known = match keys {
+            [key] => self.leaders.contains_key(key),
+            _ => !self.leaders.is_empty(),
+        };
+        if known {
+            return Ok(());
+        }
+        let names: BTreeMap<Arc<str>, u32> = keys
+            .iter()
+            .map(|key| ((self.name)(key.topic_id), key.topic_id))
+            .collect();
+        let wanted: BTreeSet<PartitionKey> = keys.iter().copied().collect();
+        let asked: Vec<Arc<str>> = names.keys().cloned().collect();
+        for topic in self.cluster.metadata(&asked).await?.topics {
+            let Some(&topic_id) = names.get(topic.name.as_str()) else {
+                continue;
+            };
+            match ResponseError::try_from_code(topic.code) {
+                None | Some(ResponseError::UnknownTopicOrPartition) => {}
+                Some(_) => return Err(self.fault(&topic.name, -1, topic.code)),
+            }
+            for partition in topic.partitions {
+                let key = PartitionKey {
+                    topic_id,
+                    partition: partition.index,
+                };
+                if !wanted.contains(&key) {
+                    continue;
+                }
+                if partition.leader < 0 {
+                    self.leaders.clear();
+                    return Err(Fault::Passing(format!(
+                        "\"{}\" partition {} has no leader",
+                        topic.name, partition.index
+                    )));
+                }
+                let leader = Leader {
+                    id: partition.leader,
+                    epoch: partition.leader_epoch,
+                };
+                self.leaders.insert(key, leader);
+            }
+        }
+        Ok(())
+    }
+
+    async fn list_offsets(
+        &mut self,
+        leader: i32,
+        keys: &[PartitionKey],
+        timestamp: i64,
+    ) -> Result<BTreeMap<PartitionKey, i64>, Fault> {
+        let partition = |key: &PartitionKey| {
+            ListOffsetsPartition::default()
+                .with_partition_index(key.partition)
+                .with_current_leader_epoch(-1)
+                .with_timestamp(timestamp)
+        };
+        let topics = by_topic(keys)
+            .map(|keys| {
+                ListOffsetsTopic::default()
+                    .with_name(topic_name(&(self.name)(keys[0].topic_id)))
+                    .with_partitions(keys.iter().map(partition).collect())
+            })
+            .collect();
+        let request = ListOffsetsRequest::default()
+            .with_replica_id(NO_REPLICA)
+            .with_topics(topics);
+        let ListOffsets(offsets) = self.call::<ListOffsets>(leader, &request).await?;
+        self.keyed(keys, offsets)
+    }
+
+    /// Where leaders' logs end; absent where the broker does not tell.
+    async fn log_ends(
+        &mut self,
+        leader: i32,
+        keys: &[PartitionKey],
+    ) -> Result<BTreeMap<PartitionKey, i64>, Fault> {
+        let known: Vec<PartitionKey> = keys
+            .iter()
+            .copied()
+            .filter(|key| {
+                self.leaders
+                    .get(key)
+                    .is_some_and(|leader| leader.epoch >= 0)
+            })
+            .collect();
+        if known.is_empty()
+            || !self
+                .connection(leader)
+                .await?
+                .speaks::<OffsetForLeaderEpoch>()
+        {
+            return Ok(BTreeMap::new());
+        }
+        let partition = |key: &PartitionKey| {
+            OffsetForLeaderPartition::default()
+                .with_partition(key.partition)
+                .with_current_leader_epoch(-1)
+                .with_leader_epoch(self.leaders.get(key).map_or(-1, |leader| leader.epoch))
+        };
+        let topics = by_topic(&known)
+            .map(|keys| {
+                OffsetForLeaderTopic::default()
+                    .with_topic(topic_name(&(self.name)(keys[0].topic_id)))
+                    .with_partitions(keys.iter().map(partition).collect())
+            })
+            .collect();
+        let request = OffsetForLeaderEpochRequest::default()
+            .with_replica_id(NO_REPLICA)
+            .with_topics(topics);
+        let OffsetForLeaderEpoch(offsets) =
+            self.call::<OffsetForLeaderEpoch>(leader, &request).await?;
+        self.keyed(&known, offsets)
+    }
+
+    fn keyed(
+        &self,
+        keys: &[PartitionKey],
+        offsets: Vec<PartitionOffset>,
+    ) -> Result<BTreeMap<PartitionKey, i64>, Fault> {
+        let names: HashMap<Arc<str>, u32> = keys
+            .iter()
+            .map(|key| ((self.name)(key.topic_id), key.topic_id))
+            .collect();
+        let mut keyed = BTreeMap::new();
+        for offset in offsets {
+            if offset.code != 0 {
+                return Err(self.fault(&offset.topic, offset.partition, offset.code));
+            }
+            if let Some(&topic_id) = names.get(offset.topic.as_str()) {
+                let partition = offset.partition;
+                keyed.insert(
+                    PartitionKey {
+                        topic_id,
+                        partition,
+                    },
+                    offset.offset,
+                );
+            }
+        }
+        Ok(keyed)
+    }
+
+    /// Reads one partition up to `end`.
+    async fn fetch_all(
+        &mut self,
+        key: PartitionKey,
+        from: i64,
+        end: i64,
+        visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
+    ) -> Result<(), ProducerError> {
+        let mut backoff = Backoff::new(LOOK_EVERY, Duration::from_secs(2));
+        let mut decoder = Decoder::new();
+        let mut at = from;
+        while at < end {
+            let before = at;
+            let reason = match self.fetch(key, &mut at, from, &mut decoder, visit).await {
+                Ok(()) if at > before => {
+                    backoff.reset();
+                    continue;
+                }
+                Ok(()) => "nothing is returned".to_owned(),
+                Err(Fault::Lasting(error)) => return Err(error),
+                Err(Fault::Passing(reason)) => {
+                    self.forget();
+                    reason
+                }
+            };
+            if backoff.attempts() == 3 {
+                let topic = (self.name)(key.topic_id);
+                warn!(%topic, partition = key.partition, offset = at, end, %reason, "records cannot be read, retrying until they can");
+            }
+            sleep(backoff.pause()).await;
+        }
+        Ok(())
+    }
+
+    async fn fetch(
+        &mut self,
+        key: PartitionKey,
+        at: &mut i64,
+        from: i64,
+        decoder: &mut Decoder,
+        visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
+    ) -> Result<(), Fault> {
+        self.find_leaders(&[key]).await?;
+        let topic = (self.name)(key.topic_id);
+        let Some(leader) = self.leaders.get(&key).map(|leader| leader.id) else {
+            return Err(Fault::Passing(format!(
+                "metadata do not mention \"{topic}\" partition {}",
+                key.partition
+            )));
+        };
+        let partition = FetchPartition::default()
+            .with_partition(key.partition)
+            .with_current_leader_epoch(-1)
+            .with_fetch_offset(*at)
+            .with_log_start_offset(-1)
+            .with_partition_max_bytes(FETCH_BYTES);
+        let request = FetchRequest::default()
+            .with_replica_id(NO_REPLICA)
+            .with_max_wait_ms(FETCH_WAIT.as_millis() as i32)
+            .with_min_bytes(1)
+            .with_max_bytes(FETCH_BYTES)
+            .with_session_epoch(-1)
+            .with_topics(vec![
+                FetchTopic::default()
+                    .with_topic(topic_name(&topic))
+                    .with_partitions(vec![partition]),
+            ]);
+        let fetched = self.call::<Fetch>(leader, &request).await?;
+        match ResponseError::try_from_code(fetched.code) {
+            None => {}
+            Some(ResponseError::OffsetOutOfRange) => {
+                let first = self
+                    .list_offsets(leader, &[key], EARLIEST)
+                    .await?
+                    .get(&key)
+                    .copied()
+                    .unwrap_or(-1);
+                if first > *at {
+                    // Retention has removed what lay before; what is gone cannot be compared.
+                    *at = first;
+                    return Ok(());
+                }
+                return Err(Fault::Passing(format!(
+                    "offset {at} is out of range, the first one is {first}"
+                )));
+            }
+            Some(_) => return Err(self.fault(&topic, key.partition, fetched.code)),
+        }
+        show(key, &fetched.records, at, from, decoder, visit).map_err(|error| {
+            Fault::Lasting(ProducerError::partition(
+                &topic,
+                key.partition,
+                format!("the record batch at offset {at} cannot be read: {error}"),
+            ))
+        })
+    }
+
+    async fn call<R: Response>(&mut self, leader: i32, request: &R::Request) -> Result<R, Fault> {
+        let result = self.connection(leader).await?.call::<R>(request).await;
+        if result.is_err() {
+            self.connections.remove(&leader);
+        }
+        result
+    }
+
+    async fn connection(&mut self, leader: i32) -> Result<&mut Connection, Fault> {
+        if !self.connections.contains_key(&leader) {
+            let endpoint = self.cluster.brokers().get(&leader).cloned();
+            let endpoint = endpoint
+                .ok_or_else(|| Fault::Passing(format!("broker {leader} is not in the metadata")))?;
+            let connection = self.cluster.connector().connect(&endpoint).await?;
+            self.connections.insert(leader, connection);
+        }
+        self.connections
+            .get_mut(&leader)
+            .ok_or_else(|| Fault::Passing("the connection is gone".to_owned()))
+    }
+
+    /// After a fault: leaders may have moved.
+    fn forget(&mut self) {
+        self.leaders.clear();
+        self.connections.clear();
+    }
+
+    fn fault(&self, topic: &str, partition: i32, code: i16) -> Fault {
+        let name = verdict::name(code);
+        match ResponseError::try_from_code(code) {
+            Some(ResponseError::TopicAuthorizationFailed) => Fault::Lasting(ProducerError::topic(
+                topic,
+                format!(
+                    "we may not read it, which a restart needs to see what is written: {name}; grant it with kafka-acls.sh --add \
+                     --allow-principal User:… --operation Read --operation Describe --topic {topic}"
+                ),
+            )),
+            Some(error) if error.is_retriable() || code == -1 => {
+                Fault::Passing(format!("\"{topic}\" partition {partition}: {name}"))
+            }
+            _ => Fault::Lasting(ProducerError::partition(
+                topic,
+                partition,
+                format!("cannot be read: {name} (error {code})"),
+            )),
+        }
+    }
+}
+
+/// Shows the records of whole batches, and advances `at` behind them.
+fn show(
+    key: PartitionKey,
+    mut bytes: &[u8],
+    at: &mut i64,
+    from: i64,
+    decoder: &mut Decoder,
+    visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
+) -> Result<(), protocol::DecodeError> {
+    while let Some((header, records)) = decoder.decode(bytes)? {
+        bytes = bytes.get(header.encoded_len()..).unwrap_or_default();
+        *at = header.next_offset().max(*at);
+        if header.is_control() {
+            continue;
+        }
+        for record in records {
+            let record = record?;
+            if record.offset < from {
+                continue;
+            }
+            visit(TailRecord {
+                topic_id: key.topic_id,
+                partition: key.partition,
+                offset: record.offset,
+                producer_id: header.producer_id,
+                has_key: record.key.is_some(),
+                has_value: record.value.is_some(),
+                pos: record.header("pos"),
+                gtid: record.header("gtid"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Runs of keys of the same topic.
+fn by_topic(keys: &[PartitionKey]) -> impl Iterator<Item = &[PartitionKey]> {
+    keys.chunk_by(|a, b| a.topic_id == b.topic_id)
+}

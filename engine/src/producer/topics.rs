@@ -1,0 +1,272 @@
+//! Topics: found, created where the configuration allows it, and asked how large a record batch they take.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use kafka_protocol::messages::describe_configs_request::{
+    DescribeConfigsRequest, DescribeConfigsResource,
+};
+use kafka_protocol::protocol::StrBytes;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use crate::config::TopicSettings;
+
+use super::backoff::Backoff;
+use super::connection::Fault;
+use super::error::ProducerError;
+use super::metadata::{Cluster, topic_name};
+use super::response::{CreateTopics, DescribeConfigs, TopicMetadata};
+use super::verdict;
+
+/// How long the controller may take to create topics.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Topics of one CreateTopics request: a controller applies one request as a whole.
+const CREATE_MAX: usize = 500;
+
+/// Rounds of asking about the same topics before the log tells what they wait for, and again after as many.
+const ROUNDS_UNTIL_WARNING: u32 = 8;
+
+/// Resource type TOPIC of DescribeConfigs.
+const RESOURCE_TOPIC: i8 = 2;
+
+/// The topics' partitions, each topic existing and each partition with a leader; missing topics are created.
+/// A topic comes once, in the order of names.
+///
+/// # Errors
+/// A topic that is missing and may not be created, that cannot be created, or that we may not see. Faults that pass are waited out.
+pub(super) async fn ensure(
+    cluster: &mut Cluster,
+    names: &[Arc<str>],
+    settings: &TopicSettings,
+) -> Result<Vec<TopicMetadata>, ProducerError> {
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    let mut wanted: BTreeSet<Arc<str>> = names.iter().cloned().collect();
+    let mut created: BTreeSet<Arc<str>> = BTreeSet::new();
+    let mut found = BTreeMap::new();
+    while !wanted.is_empty() {
+        let round = round(cluster, &wanted, &mut created, settings).await;
+        let waits_for = match round {
+            Ok((ready, waits_for)) => {
+                for topic in ready {
+                    wanted.remove(topic.name.as_str());
+                    found.insert(topic.name.clone(), topic);
+                }
+                waits_for
+            }
+            Err(Fault::Passing(reason)) => Some(reason),
+            Err(Fault::Lasting(error)) => return Err(error),
+        };
+        if wanted.is_empty() {
+            break;
+        }
+        let pause = backoff.pause();
+        if backoff.attempts() % ROUNDS_UNTIL_WARNING == 0 {
+            let reason = waits_for.unwrap_or_else(|| "metadata do not mention them yet".to_owned());
+            warn!(topics = wanted.len(), %reason, "topics are not ready, waiting until they are");
+        }
+        sleep(pause).await;
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Asks once, creates what is missing. Answers the topics that are ready, and what one of the others waits for.
+async fn round(
+    cluster: &mut Cluster,
+    wanted: &BTreeSet<Arc<str>>,
+    created: &mut BTreeSet<Arc<str>>,
+    settings: &TopicSettings,
+) -> Result<(Vec<TopicMetadata>, Option<String>), Fault> {
+    let names: Vec<_> = wanted.iter().cloned().collect();
+    let mut ready = Vec::new();
+    let mut missing = Vec::new();
+    let mut waits_for = None;
+    for topic in cluster.metadata(&names).await?.topics {
+        let Some(name) = wanted.get(topic.name.as_str()) else {
+            continue;
+        };
+        match ResponseError::try_from_code(topic.code) {
+            None => match topic
+                .partitions
+                .iter()
+                .find(|partition| partition.leader < 0)
+            {
+                Some(partition) => {
+                    waits_for = Some(format!(
+                        "\"{name}\" partition {} has no leader",
+                        partition.index
+                    ))
+                }
+                None if topic.partitions.is_empty() => {
+                    waits_for = Some(format!("\"{name}\" has no partitions"))
+                }
+                None => ready.push(topic),
+            },
+            Some(ResponseError::UnknownTopicOrPartition) if created.contains(name) => {
+                waits_for = Some(format!(
+                    "\"{name}\" is created, but this broker does not know it yet"
+                ));
+            }
+            Some(ResponseError::UnknownTopicOrPartition) => missing.push(Arc::clone(name)),
+            Some(error) if error.is_retriable() => {
+                waits_for = Some(format!("\"{name}\": {}", verdict::name(topic.code)));
+            }
+            Some(_) => return Err(Fault::Lasting(unusable(name, topic.code))),
+        }
+    }
+    if let Some(name) = missing.first()
+        && !settings.create
+    {
+        return Err(Fault::Lasting(ProducerError::topic(
+            name,
+            format!(
+                "does not exist ({} topics are missing); create it (kafka-topics.sh --create --topic {name} --partitions {}) or set \
+                 kafka.topics.create = true",
+                missing.len(),
+                settings.partitions
+            ),
+        )));
+    }
+    for names in missing.chunks(CREATE_MAX) {
+        if let Some(reason) = create(cluster, names, created, settings).await? {
+            waits_for = Some(reason);
+        }
+    }
+    Ok((ready, waits_for))
+}
+
+/// Creates topics; answers why one of them has to be tried again.
+async fn create(
+    cluster: &mut Cluster,
+    names: &[Arc<str>],
+    created: &mut BTreeSet<Arc<str>>,
+    settings: &TopicSettings,
+) -> Result<Option<String>, Fault> {
+    let topics = names
+        .iter()
+        .map(|name| {
+            CreatableTopic::default()
+                .with_name(topic_name(name))
+                .with_num_partitions(settings.partitions)
+                .with_replication_factor(settings.replication)
+        })
+        .collect();
+    let request = CreateTopicsRequest::default()
+        .with_topics(topics)
+        .with_timeout_ms(CREATE_TIMEOUT.as_millis() as i32);
+    let answer = cluster.call_controller::<CreateTopics>(&request).await?;
+    let mut again = None;
+    for (name, code, message) in answer.topics {
+        match ResponseError::try_from_code(code) {
+            None => info!(topic = %name, partitions = settings.partitions, "topic created"),
+            // Somebody else was faster, or a request that timed out was carried out.
+            Some(ResponseError::TopicAlreadyExists) => {}
+            Some(error) if error.is_retriable() || error == ResponseError::UnknownServerError => {
+                again = Some(format!(
+                    "\"{name}\" is not created: {}",
+                    verdict::name(code)
+                ));
+                continue;
+            }
+            Some(_) => {
+                return Err(Fault::Lasting(not_created(
+                    &name,
+                    code,
+                    message.as_deref(),
+                    settings,
+                )));
+            }
+        }
+        created.insert(name.into());
+    }
+    Ok(again)
+}
+
+fn unusable(name: &str, code: i16) -> ProducerError {
+    let reason = match ResponseError::try_from_code(code) {
+        Some(ResponseError::TopicAuthorizationFailed) => format!(
+            "we may not see it: TOPIC_AUTHORIZATION_FAILED; grant it with kafka-acls.sh --add --allow-principal User:… --operation \
+             Describe --operation Write --operation Create --topic {name}"
+        ),
+        Some(ResponseError::InvalidTopicException) => {
+            "not a topic name that Kafka takes (letters, digits, '.', '_', '-', at most 249); change kafka.topic".to_owned()
+        }
+        _ => format!("cannot be used: {} (error {code})", verdict::name(code)),
+    };
+    ProducerError::topic(name, reason)
+}
+
+fn not_created(
+    name: &str,
+    code: i16,
+    message: Option<&str>,
+    settings: &TopicSettings,
+) -> ProducerError {
+    use ResponseError as E;
+    let said = message.map_or_else(String::new, |text| format!(" (\"{text}\")"));
+    let error = verdict::name(code);
+    let remedy = match ResponseError::try_from_code(code) {
+        Some(E::InvalidReplicationFactor) => format!(
+            "set kafka.topics.replication ({} now) to at most the number of brokers",
+            settings.replication
+        ),
+        Some(E::InvalidPartitions) => format!("set kafka.topics.partitions ({} now)", settings.partitions),
+        Some(E::TopicAuthorizationFailed | E::ClusterAuthorizationFailed) => format!(
+            "grant it with kafka-acls.sh --add --allow-principal User:… --operation Create --topic {name}, or create the topic and set \
+             kafka.topics.create = false"
+        ),
+        Some(E::InvalidTopicException) => {
+            "Kafka takes letters, digits, '.', '_' and '-', at most 249 of them; change kafka.topic".to_owned()
+        }
+        Some(E::PolicyViolation) => {
+            "the cluster's create.topic.policy forbids it: change kafka.topics.partitions or kafka.topics.replication, or create the \
+             topic yourself"
+                .to_owned()
+        }
+        _ => "create the topic yourself and start again".to_owned(),
+    };
+    ProducerError::topic(name, format!("cannot be created: {error}{said}; {remedy}"))
+}
+
+/// The topics' `max.message.bytes`, where the broker tells us: it asks for DescribeConfigs on the topic, which is not needed to write.
+pub(super) async fn message_bytes_max(
+    cluster: &mut Cluster,
+    names: &[Arc<str>],
+) -> BTreeMap<Arc<str>, usize> {
+    if names.is_empty() || !cluster.speaks::<DescribeConfigs>() {
+        return BTreeMap::new();
+    }
+    let resources = names
+        .iter()
+        .map(|name| {
+            DescribeConfigsResource::default()
+                .with_resource_type(RESOURCE_TOPIC)
+                .with_resource_name(StrBytes::from_string(name.to_string()))
+                .with_configuration_keys(Some(vec![StrBytes::from_static_str("max.message.bytes")]))
+        })
+        .collect();
+    let request = DescribeConfigsRequest::default().with_resources(resources);
+    let answer = match cluster.call::<DescribeConfigs>(&request).await {
+        Ok(answer) => answer,
+        Err(fault) => {
+            debug!(%fault, "topics do not tell max.message.bytes");
+            return BTreeMap::new();
+        }
+    };
+    let mut limits = BTreeMap::new();
+    for (_, name, values) in answer.resources {
+        for (key, value) in values {
+            if let (true, Some(bytes)) = (
+                key == "max.message.bytes",
+                value.and_then(|text| text.parse().ok()),
+            ) {
+                limits.insert(name.as_str().into(), bytes);
+            }
+        }
+    }
+    limits
+}
