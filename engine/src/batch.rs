@@ -74,7 +74,8 @@ pub struct RowGroup {
 pub struct Transaction {
     /// Name of the binlog file of the transaction's first event, in `text`.
     pub file: Span,
-    /// Offset of the transaction's first event in that file.
+    /// Offset of the transaction's first event in that file. It grows along the stream, because dedupe after a restart compares it
+    /// ([`crate::settled`]): rows that come with an XA COMMIT have the place of that commit's group, not of the XA START.
     pub offset: u64,
     /// The transaction's GTID as text, in `text`; [`Span::NONE`] without GTIDs.
     pub gtid: Span,

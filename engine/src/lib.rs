@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod encoded;
 pub mod position;
 pub mod producer;
 pub mod schema;
+pub mod settled;
 pub mod source;

@@ -5,10 +5,10 @@ pub mod tables;
 
 use std::path::PathBuf;
 
-use protocol::mysql::BinlogPosition;
-
 pub use secret::Secret;
 pub use tables::Selection;
+
+use crate::position::Position;
 
 /// A whole configuration, valid in itself; whether servers agree is for `walbrook check`.
 #[derive(Debug, Clone)]
@@ -96,10 +96,8 @@ pub enum Start {
     Now,
     /// At the first binlog that is still there.
     Earliest,
-    /// At a place in the server's binary log.
-    Binlog(BinlogPosition),
-    /// After a set of GTIDs, in the server's own text form.
-    Gtids(Box<str>),
+    /// At this position.
+    At(Position),
 }
 
 /// `[kafka]`.

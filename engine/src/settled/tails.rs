@@ -1,0 +1,324 @@
+//! Reads the tails of the partitions into what they prove.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use protocol::mysql::{Gtid, GtidSet};
+
+use super::pos::{self, Place, Pos};
+use super::{Partition, Settled};
+use crate::checkpoint::Checkpoint;
+use crate::source::Identity;
+
+/// Names of transactions that one message lists; the rest is counted.
+const NAMED_MAX: usize = 8;
+
+/// Why the tails cannot be continued on this server. Both halt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettledError {
+    /// Another server's records, and no GTIDs to recognise them by.
+    #[error(
+        "partition {partition} of topic {topic} holds changes after the checkpoint that were read from server {written_from} and carry no \
+         GTID (the last is {pos}), so on server {server} it cannot be known which of its transactions they are; connect to \
+         {written_from} again, or choose where to go on with `walbrook position set` (changes after that are written again)"
+    )]
+    NoGtids {
+        /// Topic of the first such record.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// The server that it was read from.
+        written_from: String,
+        /// The server that is read now.
+        server: String,
+        /// Its `pos`.
+        pos: String,
+    },
+    /// Kafka has transactions that this server has not.
+    #[error(
+        "Kafka holds {count} transactions after the checkpoint that server {server} never had: {names}; it was probably promoted before \
+         they reached it. Undo their changes downstream or replay them there; then go on with `walbrook position set`, naming a \
+         position of this server"
+    )]
+    UnknownTransactions {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        names: String,
+        /// The server that is read now.
+        server: String,
+    },
+    /// A record of ours that we cannot have written.
+    #[error(
+        "record at offset {offset} of partition {partition} of topic {topic} is of producer {producer}, which is ours, but its header {header} \
+         is \"{value}\": {why}; remove the topic or choose where to go on with `walbrook position set`"
+    )]
+    ForeignRecord {
+        /// Its topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// Its offset.
+        offset: i64,
+        /// Its producer id.
+        producer: i64,
+        /// `pos` or `gtid`.
+        header: &'static str,
+        /// What stands there.
+        value: String,
+        /// What was expected.
+        why: String,
+    },
+}
+
+/// What one partition's tail holds, in all that was read of it.
+#[derive(Debug, Default)]
+struct Tail {
+    topic: Box<str>,
+    /// The offset that must come next if nothing was compacted away.
+    next: i64,
+    /// Whether offsets are missing.
+    gap: bool,
+    /// Highest place per server (by its number in `Tails::servers`) and base name of its files.
+    highest: Vec<(usize, Box<str>, Place)>,
+    /// Servers that records of it were read from.
+    servers: BTreeSet<usize>,
+    /// Highest row per GTID, and the server that its first record was read from.
+    gtids: HashMap<Box<str>, (u64, usize)>,
+    /// The last record without a GTID of each server: its `pos`.
+    without_gtid: BTreeMap<usize, String>,
+}
+
+/// Collects the tails of all partitions, then answers for one server.
+#[derive(Debug, Default)]
+pub struct Tails {
+    /// Producer id to the server that it wrote changes of; `AMBIGUOUS` when it wrote of several.
+    producers: HashMap<i64, usize>,
+    servers: Vec<String>,
+    partitions: BTreeMap<(u32, i32), Tail>,
+}
+
+/// Server number of records whose producer wrote changes of more than one: only their GTIDs say anything.
+const AMBIGUOUS: usize = usize::MAX;
+
+impl Tails {
+    /// Ready to take the records that the checkpoint's producers wrote.
+    #[must_use]
+    pub fn new(checkpoint: &Checkpoint) -> Self {
+        let mut tails = Self::default();
+        for (id, servers) in &checkpoint.producers {
+            let mut numbers =
+                servers.iter().map(
+                    |server| match tails.servers.iter().position(|s| s == server) {
+                        Some(number) => number,
+                        None => {
+                            tails.servers.push(server.clone());
+                            tails.servers.len() - 1
+                        }
+                    },
+                );
+            let first = numbers.next();
+            let number = if numbers.next().is_some() {
+                AMBIGUOUS
+            } else {
+                first.unwrap_or(AMBIGUOUS)
+            };
+            // Drains what is left so that every server has its number.
+            numbers.for_each(drop);
+            tails.producers.insert(*id, number);
+        }
+        tails
+    }
+
+    /// Whether a record of this producer says anything: others need only their offsets noted.
+    #[must_use]
+    pub fn is_ours(&self, producer_id: i64) -> bool {
+        self.producers.contains_key(&producer_id)
+    }
+
+    /// Begins a partition at the checkpoint's offset. `from` is where reading really began: later, when the broker has
+    /// deleted what was before.
+    pub fn begin(&mut self, topic: &str, topic_id: u32, partition: i32, wanted: i64, from: i64) {
+        let tail = Tail {
+            topic: topic.into(),
+            next: from,
+            gap: from > wanted,
+            ..Tail::default()
+        };
+        self.partitions.insert((topic_id, partition), tail);
+    }
+
+    /// One record, in order of offsets, whoever wrote it. `pos` and `gtid` are the values of its headers.
+    ///
+    /// # Errors
+    /// [`SettledError::ForeignRecord`] when it is of our producer and has no readable `pos`.
+    pub fn record(
+        &mut self,
+        topic_id: u32,
+        partition: i32,
+        offset: i64,
+        producer_id: i64,
+        pos: Option<&[u8]>,
+        gtid: Option<&[u8]>,
+    ) -> Result<(), SettledError> {
+        let tail = self.partitions.entry((topic_id, partition)).or_default();
+        tail.gap |= offset != tail.next;
+        tail.next = offset + 1;
+        let Some(&server) = self.producers.get(&producer_id) else {
+            return Ok(());
+        };
+        let foreign = |header, value: Option<&[u8]>, why: String| SettledError::ForeignRecord {
+            topic: tail.topic.to_string(),
+            partition,
+            offset,
+            producer: producer_id,
+            header,
+            value: value.map_or_else(
+                || "absent".into(),
+                |v| String::from_utf8_lossy(v).into_owned(),
+            ),
+            why,
+        };
+        let read =
+            Pos::parse(pos.unwrap_or_default()).map_err(|e| foreign("pos", pos, e.to_string()))?;
+        let gtid = gtid
+            .map(|value| {
+                std::str::from_utf8(value).map_err(|e| foreign("gtid", Some(value), e.to_string()))
+            })
+            .transpose()?;
+        tail.add(server, &read, gtid);
+        Ok(())
+    }
+
+    /// The partition has been read up to `end`, its log end offset.
+    pub fn finish(&mut self, topic_id: u32, partition: i32, end: i64) {
+        if let Some(tail) = self.partitions.get_mut(&(topic_id, partition)) {
+            tail.gap |= tail.next < end;
+            tail.next = tail.next.max(end);
+        }
+    }
+
+    /// What is settled for a stream from `server`. `executed` are the GTIDs that it has executed; `None` without GTIDs.
+    ///
+    /// # Errors
+    /// The tails hold another server's records that cannot be recognised on this one, or that it never had.
+    pub fn settled(
+        &self,
+        server: &Identity,
+        executed: Option<&GtidSet>,
+    ) -> Result<Settled, SettledError> {
+        let name = server.to_string();
+        let here = self.servers.iter().position(|s| *s == name);
+        let mut unknown = BTreeSet::new();
+        let mut settled = Settled::nothing();
+        for ((topic_id, partition), tail) in &self.partitions {
+            let is_here = |number: usize| Some(number) == here;
+            if let Some((number, pos)) = tail
+                .without_gtid
+                .iter()
+                .find(|(number, _)| !is_here(**number))
+            {
+                return Err(SettledError::NoGtids {
+                    topic: tail.topic.to_string(),
+                    partition: *partition,
+                    written_from: self
+                        .servers
+                        .get(*number)
+                        .map_or_else(|| "unknown".into(), Clone::clone),
+                    server: name,
+                    pos: pos.clone(),
+                });
+            }
+            // Where everything was read from this server, its order says it all.
+            let elsewhere = tail.servers.iter().any(|number| !is_here(*number));
+            if elsewhere {
+                let had = |gtid: &str| {
+                    let gtid = gtid.parse::<Gtid>();
+                    gtid.is_ok_and(|gtid| executed.is_some_and(|set| set.contains(&gtid)))
+                };
+                let lost = tail
+                    .gtids
+                    .iter()
+                    .filter(|(gtid, (_, number))| !is_here(*number) && !had(gtid));
+                unknown.extend(lost.map(|(gtid, _)| gtid.clone()));
+            }
+            let ends = match elsewhere && tail.gap {
+                true => &mut settled.restarted,
+                false => &mut settled.ends,
+            };
+            ends.entry(tail.topic.to_string())
+                .or_default()
+                .insert(*partition, tail.next);
+            if elsewhere && tail.gap {
+                continue;
+            }
+            let here = tail.highest.iter().filter(|(number, ..)| is_here(*number));
+            let found = Partition {
+                highest: here
+                    .map(|(_, base, place)| (base.clone(), *place))
+                    .collect(),
+                gtids: match elsewhere {
+                    true => tail
+                        .gtids
+                        .iter()
+                        .map(|(gtid, (row, _))| (gtid.clone(), *row))
+                        .collect(),
+                    false => HashMap::new(),
+                },
+            };
+            if !found.highest.is_empty() || !found.gtids.is_empty() {
+                settled.partitions.insert((*topic_id, *partition), found);
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(settled);
+        }
+        let mut names = unknown
+            .iter()
+            .take(NAMED_MAX)
+            .map(|gtid| &**gtid)
+            .collect::<Vec<_>>()
+            .join(", ");
+        if unknown.len() > NAMED_MAX {
+            names += &format!(" and {} more", unknown.len() - NAMED_MAX);
+        }
+        Err(SettledError::UnknownTransactions {
+            count: unknown.len(),
+            names,
+            server: name,
+        })
+    }
+}
+
+impl Tail {
+    fn add(&mut self, server: usize, pos: &Pos<'_>, gtid: Option<&str>) {
+        self.servers.insert(server);
+        match gtid {
+            Some(gtid) => match self.gtids.get_mut(gtid) {
+                Some((row, _)) => *row = (*row).max(pos.row),
+                None => {
+                    self.gtids.insert(gtid.into(), (pos.row, server));
+                }
+            },
+            None => {
+                self.without_gtid.insert(server, pos.to_string());
+            }
+        }
+        if server == AMBIGUOUS {
+            return;
+        }
+        let (base, number) = pos::split_file(pos.file);
+        let place = Place {
+            number,
+            offset: pos.offset,
+            row: pos.row,
+        };
+        match self
+            .highest
+            .iter_mut()
+            .find(|(s, b, _)| *s == server && &**b == base)
+        {
+            Some((_, _, highest)) => *highest = (*highest).max(place),
+            None => self.highest.push((server, base.into(), place)),
+        }
+    }
+}
