@@ -23,6 +23,10 @@ pub struct Cli {
 enum Command {
     /// Start, stop or list real servers for tests, installed by the command itself.
     Servers(crate::servers::Args),
+    /// Run the deterministic workload into a real server.
+    Seed(crate::seed::Args),
+    /// Capture a real server's replication stream as sent.
+    Record(crate::record::Args),
     /// Print what a workload must make of a table: counts and digests.
     Truth(crate::truth::Args),
 }
@@ -57,6 +61,8 @@ pub fn main(cli: Cli) -> ExitCode {
 async fn run(command: Command) -> Outcome {
     match command {
         Command::Servers(args) => crate::servers::run(args).await,
+        Command::Seed(args) => crate::seed::run(args).await,
+        Command::Record(args) => crate::record::run(args).await,
         Command::Truth(args) => crate::truth::run(args),
     }
 }

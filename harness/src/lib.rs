@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod record;
+pub mod seed;
 pub mod servers;
 pub mod truth;
 pub mod workload;

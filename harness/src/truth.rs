@@ -202,7 +202,7 @@ impl History {
         self.text.extend_from_slice(after.unwrap_or_default());
         history.chain = digest(&[&self.text]);
         history.changes += 1;
-        history.row = after.map(|text| digest(&[b"s", text]));
+        history.row = after.map(row_digest);
     }
 
     /// What the key has been through so far.
@@ -261,6 +261,11 @@ pub fn row_text(row: &Row) -> Vec<u8> {
         &mut text,
     );
     text
+}
+
+/// What a row adds to [`Truth::state`], by its [`columns_text`].
+pub fn row_digest(text: &[u8]) -> [u8; 16] {
+    digest(&[b"s", text])
 }
 
 /// Writes the text of a row as digests take it; `timestamp` as the records spell it.

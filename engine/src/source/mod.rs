@@ -12,26 +12,21 @@ mod error;
 pub mod mysql;
 
 use std::fmt;
+use std::path::Path;
 
 pub use error::{SourceError, Verdict};
 
 use crate::batch::Batch;
+use crate::config::SourceSettings;
 use crate::position::Position;
 
-/// Where to begin.
+/// What a checkpoint says about where to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Start {
-    /// With what is written from now on.
-    Now,
-    /// With the oldest that the server still has.
-    Earliest,
-    /// After the transaction that ends here: a checkpoint, or what the operator configured.
-    At {
-        /// The position.
-        position: Position,
-        /// The server that the position was read from, where known: on another server only GTIDs count.
-        server: Option<Identity>,
-    },
+pub struct Resume {
+    /// After the last transaction that is done with.
+    pub position: Position,
+    /// The server that the position was read from, where known: on another server only GTIDs count.
+    pub server: Option<Identity>,
 }
 
 /// Which server a position belongs to. Its text is what checkpoints keep.
@@ -124,6 +119,32 @@ pub enum Source {
 }
 
 impl Source {
+    /// Connects, checks what the server must have, and begins the stream: after `resume`, otherwise where `settings.start` says.
+    /// Attempts that may succeed later are repeated here only while the server is starting; who wants more patience calls again.
+    ///
+    /// `state` is the directory where the source may keep files under its name.
+    ///
+    /// # Errors
+    /// The server cannot be reached (`Retry`), lacks something or is another one (`Halt`), or has the position no more (`Resync`).
+    pub async fn connect(
+        settings: &SourceSettings,
+        resume: Option<Resume>,
+        limits: Limits,
+        state: &Path,
+    ) -> Result<Self, SourceError> {
+        mysql::MySql::connect(settings, resume, limits, state)
+            .await
+            .map(|source| Self::MySql(Box::new(source)))
+    }
+
+    /// Connects, judges every requirement, and disconnects. Changes nothing.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses us.
+    pub async fn check(settings: &SourceSettings) -> Result<Vec<Requirement>, SourceError> {
+        mysql::MySql::check(settings).await
+    }
+
     /// Awaits one read of the server's stream and decodes what it brought into `batch`. Cancel-safe: dropping the future loses
     /// nothing. Does not await when the batch is full or decoded input is waiting (a compressed transaction being expanded, what was
     /// cut off by the last seal).

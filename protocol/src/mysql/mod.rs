@@ -6,12 +6,17 @@ pub mod column;
 pub mod command;
 pub mod compress;
 pub mod decimal;
+pub mod event;
 pub mod gtid;
 pub mod handshake;
 pub mod lenenc;
+pub mod length_encoded;
 pub mod packet;
+pub mod payload;
 pub mod position;
 pub mod resultset;
+pub mod rows;
+pub mod table_map;
 pub mod temporal;
 pub mod value;
 

@@ -1,0 +1,273 @@
+//! `harness seed`: puts the deterministic workload into a real server and proves that it arrived there.
+//!
+//! Statements are those of an application that writes in bulk: multi-row INSERT, `INSERT … ON DUPLICATE KEY UPDATE` (the one
+//! statement that updates many rows to different values), `DELETE … WHERE id IN (…)`. Afterwards the table is read back: a truth
+//! that the server itself contradicts is worth nothing.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder};
+
+use crate::cli::Outcome;
+use crate::servers::Flavour;
+use crate::truth::{Truth, columns_text, row_digest, timestamp_text};
+use crate::workload::{Operation, Row, Run, Workload};
+
+/// `harness seed`: the workload into a real server.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Kind of server.
+    #[arg(value_enum)]
+    server: Flavour,
+    /// `mysql://user:password@host:port`; `${NAME}` stands for an environment variable.
+    #[arg(long)]
+    url: String,
+    /// Row changes.
+    #[arg(long)]
+    rows: u64,
+    /// Seed of the workload.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Where to write what must come out.
+    #[arg(long)]
+    truth: Option<PathBuf>,
+}
+
+/// Runs `harness seed`.
+///
+/// # Errors
+/// No connection, a refused statement, a table that is not what the workload makes of it, an unwritable truth file.
+pub async fn run(args: Args) -> Outcome {
+    let mut connection = connect(&args.url).await?;
+    let workload = Workload::new(args.rows, args.seed);
+    let truth = seed(&mut connection, &workload).await?;
+    connection.disconnect().await?;
+    if let Some(path) = args.truth {
+        std::fs::write(&path, truth.to_toml())
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    println!(
+        "{} changes in {}.{}: {} rows left",
+        truth.changes, truth.schema, truth.table, truth.live_rows
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Connects to `url`; `mariadb://` is the same protocol.
+///
+/// # Errors
+/// An unusable URL, an unset variable, no connection.
+pub async fn connect(url: &str) -> Result<Conn, Box<dyn std::error::Error + Send + Sync>> {
+    let options = OptsBuilder::from_opts(options(url)?)
+        .prefer_socket(false)
+        .max_allowed_packet(Some(64 << 20));
+    Ok(Conn::new(options).await?)
+}
+
+/// Reads a URL argument.
+///
+/// # Errors
+/// An unusable URL or an unset variable; the message does not repeat the URL, which may hold a password.
+pub fn options(url: &str) -> Result<Opts, String> {
+    let url = expanded(url)?;
+    let url = url
+        .strip_prefix("mariadb:")
+        .map_or(url.clone(), |rest| format!("mysql:{rest}"));
+    Opts::from_url(&url).map_err(|_| "--url: expected mysql://user:password@host:port".to_owned())
+}
+
+/// Replaces `${NAME}` by the environment's value, so that passwords need not stand in process lists.
+pub fn expanded(text: &str) -> Result<String, String> {
+    let mut parts = text.split("${");
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (name, rest) = part.split_once('}').ok_or("`${` without `}`")?;
+        let value =
+            std::env::var(name).map_err(|_| format!("environment variable {name} is not set"))?;
+        result.extend(percent_encoding::utf8_percent_encode(
+            &value,
+            percent_encoding::NON_ALPHANUMERIC,
+        ));
+        result.push_str(rest);
+    }
+    Ok(result)
+}
+
+/// Makes the table anew and runs one pass of `workload` into it; answers the truth after comparing it with the table.
+///
+/// # Errors
+/// Those of the server, or the differing line.
+pub async fn seed(
+    connection: &mut Conn,
+    workload: &Workload,
+) -> Result<Truth, Box<dyn std::error::Error + Send + Sync>> {
+    prepare(connection).await?;
+    write(connection, workload).await?;
+    let truth = Truth::of(workload);
+    let (rows, state) = table_state(connection).await?;
+    if (rows, &state) != (truth.live_rows, &truth.state) {
+        let expected = format!("{} rows, digest {}", truth.live_rows, truth.state);
+        return Err(format!("the table is not what the workload makes of it: expected {expected}, found {rows} rows, digest {state}").into());
+    }
+    Ok(truth)
+}
+
+/// Makes database and table anew.
+///
+/// # Errors
+/// Those of the server.
+pub async fn prepare(connection: &mut Conn) -> Result<(), mysql_async::Error> {
+    for statement in [
+        "SET time_zone = '+00:00'",
+        "CREATE DATABASE IF NOT EXISTS walbrook CHARACTER SET utf8mb4",
+        "DROP TABLE IF EXISTS walbrook.events",
+        "CREATE TABLE walbrook.events (id BIGINT NOT NULL PRIMARY KEY, category VARCHAR(64) NOT NULL, \
+         domain VARCHAR(255) NOT NULL, timestamp TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)",
+    ] {
+        connection.query_drop(statement).await?;
+    }
+    Ok(())
+}
+
+/// Runs one pass of `workload` into the table that [`prepare`] made.
+///
+/// # Errors
+/// Those of the server.
+pub async fn write(connection: &mut Conn, workload: &Workload) -> Result<(), mysql_async::Error> {
+    let version: Option<String> = connection.query_first("SELECT VERSION()").await?;
+    let flavour = if version.is_some_and(|version| version.contains("MariaDB")) {
+        Flavour::Mariadb
+    } else {
+        Flavour::Mysql
+    };
+    connection.query_drop("SET time_zone = '+00:00'").await?;
+    for transaction in workload.transactions() {
+        connection.query_drop("BEGIN").await?;
+        for run in &transaction.runs {
+            connection.query_drop(statement(run, flavour)).await?;
+        }
+        connection.query_drop("COMMIT").await?;
+    }
+    Ok(())
+}
+
+/// One statement for a whole run.
+fn statement(run: &Run, flavour: Flavour) -> String {
+    if run.operation == Operation::Delete {
+        let ids: Vec<String> = run
+            .changes
+            .iter()
+            .filter_map(|change| change.before.as_ref())
+            .map(|row| row.id.to_string())
+            .collect();
+        return format!(
+            "DELETE FROM walbrook.events WHERE id IN ({})",
+            ids.join(",")
+        );
+    }
+    let mut sql = "INSERT INTO walbrook.events VALUES ".to_owned();
+    for row in run
+        .changes
+        .iter()
+        .filter_map(|change| change.after.as_ref())
+    {
+        let Row {
+            id,
+            category,
+            domain,
+            timestamp_s,
+        } = row;
+        // The generator's strings need no escaping.
+        let _ = write!(
+            sql,
+            "({id},'{category}','{domain}','{}'),",
+            sql_timestamp(*timestamp_s)
+        );
+    }
+    sql.pop();
+    match (run.operation, flavour) {
+        (Operation::Update, Flavour::Mysql) => {
+            sql.push_str(" AS new ON DUPLICATE KEY UPDATE category = new.category, timestamp = new.timestamp");
+        }
+        (Operation::Update, Flavour::Mariadb) => {
+            sql.push_str(" ON DUPLICATE KEY UPDATE category = VALUES(category), timestamp = VALUES(timestamp)");
+        }
+        _ => {}
+    }
+    sql
+}
+
+fn sql_timestamp(seconds: i64) -> String {
+    timestamp_text(seconds).replace('T', " ").replace('Z', "")
+}
+
+/// Rows of the table and their digest, as [`Truth::state`] has it.
+async fn table_state(connection: &mut Conn) -> Result<(u64, String), mysql_async::Error> {
+    let select = "SELECT id, category, domain, CONCAT(REPLACE(CAST(timestamp AS CHAR), ' ', 'T'), 'Z') FROM walbrook.events";
+    let mut result = connection.query_iter(select).await?;
+    let (mut rows, mut state) = (0u64, 0u128);
+    let mut text = Vec::new();
+    while let Some(row) = result.next().await? {
+        let (id, category, domain, timestamp) =
+            mysql_async::from_row_opt::<(i64, String, String, String)>(row)
+                .map_err(|error| mysql_async::Error::Other(error.into()))?;
+        text.clear();
+        columns_text(id, &category, &domain, &timestamp, &mut text);
+        state = state.wrapping_add(u128::from_le_bytes(row_digest(&text)));
+        rows += 1;
+    }
+    Ok((rows, format!("{state:032x}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Change;
+
+    #[test]
+    fn a_run_is_one_statement() {
+        let row = |id, category: &str| Row {
+            id,
+            category: category.into(),
+            domain: "d.io".into(),
+            timestamp_s: 1_739_805_579,
+        };
+        let update = Run {
+            operation: Operation::Update,
+            changes: vec![Change {
+                before: Some(row(1, "a")),
+                after: Some(row(1, "b")),
+            }],
+        };
+        assert_eq!(
+            statement(&update, Flavour::Mariadb),
+            "INSERT INTO walbrook.events VALUES (1,'b','d.io','2025-02-17 15:19:39') \
+             ON DUPLICATE KEY UPDATE category = VALUES(category), timestamp = VALUES(timestamp)"
+        );
+        let delete = |id| Change {
+            before: Some(row(id, "a")),
+            after: None,
+        };
+        let deletes = Run {
+            operation: Operation::Delete,
+            changes: vec![delete(3), delete(5)],
+        };
+        assert_eq!(
+            statement(&deletes, Flavour::Mysql),
+            "DELETE FROM walbrook.events WHERE id IN (3,5)"
+        );
+    }
+
+    #[test]
+    fn variables_are_expanded_and_escaped() {
+        let path = expanded("mysql://u:${PATH}@h").unwrap();
+        assert!(path.contains("%2F") && !path.contains('$'), "{path}");
+        assert_eq!(
+            expanded("${WALBROOK_NO_SUCH}").unwrap_err(),
+            "environment variable WALBROOK_NO_SUCH is not set"
+        );
+    }
+}

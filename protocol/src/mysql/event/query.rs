@@ -1,0 +1,149 @@
+//! QUERY: a statement as text, with the session that ran it (`Query_event`).
+//!
+//! ```text
+//! | thread 4 | seconds 4 | database length 1 | error 2 | status length 2 | status variables | database, NUL | statement |
+//! ```
+
+use super::{Format, Kind};
+use crate::mysql::charset::Charset;
+use crate::{Cursor, DecodeError};
+
+/// A QUERY event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// The session that ran it.
+    pub thread: u32,
+    /// Seconds it took.
+    pub seconds: u32,
+    /// Error that it ended with on the server, 0 for none.
+    pub error: u16,
+    /// The session's default database, empty for none.
+    pub database: &'a [u8],
+    /// The statement, in the character set of `charset`.
+    pub statement: &'a [u8],
+    /// `character_set_client` of the session; `None` where the server wrote none.
+    pub charset: Option<Charset>,
+    /// `OPTION_…` flags of the session (`Q_FLAGS2_CODE`): e.g. `OPTION_NO_FOREIGN_KEY_CHECKS`.
+    pub flags: Option<u32>,
+    /// Bits of `@@sql_mode`: `0x4` is ANSI_QUOTES, `0x10_0000` NO_BACKSLASH_ESCAPES.
+    pub sql_mode: Option<u64>,
+    /// XID of the DDL statement (`Q_DDL_LOGGED_WITH_XID`), MySQL 8.
+    pub ddl_xid: Option<u64>,
+}
+
+/// Length of the part of the post-header that every server writes.
+const POST_HEADER_LENGTH: usize = 13;
+
+impl<'a> Query<'a> {
+    pub(super) fn parse(format: &Format, mut cursor: Cursor<'a>) -> Result<Self, DecodeError> {
+        let thread = cursor.u32_le("QUERY thread")?;
+        let seconds = cursor.u32_le("QUERY seconds")?;
+        let database_length = usize::from(cursor.u8("QUERY database length")?);
+        let error = cursor.u16_le("QUERY error code")?;
+        let status_length = usize::from(cursor.u16_le("QUERY status length")?);
+        let more = format
+            .post_header_length(Kind::QUERY)
+            .saturating_sub(POST_HEADER_LENGTH);
+        cursor.skip(more, "QUERY post-header")?;
+        Self::after_post_header(
+            cursor,
+            thread,
+            seconds,
+            error,
+            database_length,
+            status_length,
+        )
+    }
+
+    /// What QUERY and EXECUTE_LOAD_QUERY share.
+    pub(super) fn after_post_header(
+        mut cursor: Cursor<'a>,
+        thread: u32,
+        seconds: u32,
+        error: u16,
+        database_length: usize,
+        status_length: usize,
+    ) -> Result<Self, DecodeError> {
+        let status_at = cursor.at() as u64;
+        let status = cursor.take(status_length, "QUERY status variables")?;
+        let database = cursor.take(database_length, "QUERY database")?;
+        let nul = cursor.u8("QUERY database end")?;
+        if nul != 0 {
+            return Err(cursor.invalid("QUERY database end", u64::from(nul)));
+        }
+        let mut query = Self {
+            thread,
+            seconds,
+            error,
+            database,
+            statement: cursor.rest(),
+            charset: None,
+            flags: None,
+            sql_mode: None,
+            ddl_xid: None,
+        };
+        query
+            .read_status(status)
+            .map_err(|error| error.shifted(status_at))?;
+        Ok(query)
+    }
+
+    /// Reads the status variables up to the first code that we do not know: they have no lengths, so it ends what can be read,
+    /// as in the server's own reader.
+    fn read_status(&mut self, status: &'a [u8]) -> Result<(), DecodeError> {
+        let mut cursor = Cursor::new(status);
+        let what = "QUERY status variable";
+        while !cursor.is_empty() {
+            match cursor.u8(what)? {
+                0 => self.flags = Some(cursor.u32_le(what)?),
+                1 => self.sql_mode = Some(cursor.u64_le(what)?),
+                // Catalog with a NUL, up to 5.0.3.
+                2 => {
+                    let length = usize::from(cursor.u8(what)?);
+                    cursor.skip(length + 1, what)?;
+                }
+                3 => cursor.skip(4, what)?, // auto_increment increment and offset
+                4 => {
+                    let client = cursor.u16_le("QUERY client character set")?;
+                    cursor.skip(4, what)?;
+                    self.charset = Some(Charset { collation: client });
+                }
+                // time zone, catalog
+                5 | 6 => {
+                    let length = usize::from(cursor.u8(what)?);
+                    cursor.skip(length, what)?;
+                }
+                7 | 8 => cursor.skip(2, what)?, // lc_time_names, charset of the database
+                9 => cursor.skip(8, what)?,     // tables of a multi-table update
+                10 => cursor.skip(4, what)?,    // bytes of a slave's relay log event
+                // invoker: user and host
+                11 => {
+                    for _ in 0..2 {
+                        let length = usize::from(cursor.u8(what)?);
+                        cursor.skip(length, what)?;
+                    }
+                }
+                // updated databases: a count (254: too many to name), names with NUL
+                12 => {
+                    let count = cursor.u8(what)?;
+                    if count != 254 {
+                        for _ in 0..count {
+                            cursor.until_nul(what)?;
+                        }
+                    }
+                }
+                13 => cursor.skip(3, what)?,      // microseconds
+                14 | 15 => cursor.skip(8, what)?, // commit timestamps, never released
+                16 => cursor.skip(1, what)?,      // explicit_defaults_for_timestamp
+                17 => self.ddl_xid = Some(cursor.u64_le(what)?),
+                18 => cursor.skip(2, what)?, // default_collation_for_utf8mb4
+                19 | 20 => cursor.skip(1, what)?, // sql_require_primary_key, default_table_encryption
+                128 => cursor.skip(3, what)?,     // MariaDB: microseconds of now()
+                129 => self.ddl_xid = Some(cursor.u64_le(what)?), // MariaDB: XID of the DDL
+                130 => cursor.skip(8, what)?,     // MariaDB: sequence number of a GTID's group
+                _ => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+}
