@@ -5,7 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Version and commit, as `--version` prints them after the program's name.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("WALBROOK_COMMIT"), ")");
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("WALBROOK_COMMIT"),
+    ")"
+);
 
 /// Change data capture from MySQL and MariaDB into Apache Kafka.
 #[derive(Debug, Parser)]
