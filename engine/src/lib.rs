@@ -8,9 +8,9 @@
 
 pub mod batch;
 pub mod checkpoint;
-pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod encode;
 pub mod encoded;
 pub mod position;
 pub mod producer;

@@ -1,0 +1,248 @@
+//! A row image as a JSON object, and the key that it holds.
+//!
+//! Columns that an image lacks (`binlog_row_image` MINIMAL or NOBLOB) are null. In an after image they are taken from the before
+//! image where that holds them: the update left them as they were.
+
+use protocol::DecodeError;
+use protocol::mysql::Value;
+use protocol::mysql::rows::Image;
+
+use super::error::EncodeErrorKind;
+use super::template::Template;
+use super::value::{ValueError, ValueWriter};
+
+/// One image of a row: a bit per column that it holds, and the bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowImage<'a> {
+    pub(super) present: &'a [u8],
+    pub(super) bytes: &'a [u8],
+    /// Whether it may hold JSON diffs.
+    pub(super) partial: bool,
+}
+
+impl<'a> RowImage<'a> {
+    #[inline]
+    fn read<'t>(self, template: &'t Template) -> Result<Reader<'a, 't>, EncodeErrorKind> {
+        let columns = template.mysql_columns();
+        let image = if self.partial {
+            Image::partial(columns, self.present, self.bytes)
+        } else {
+            Image::new(columns, self.present, self.bytes)
+        };
+        match image {
+            Ok(image) => Ok(Reader {
+                image,
+                template,
+                next: 0,
+            }),
+            Err(error) => Err(broken(template, 0, error)),
+        }
+    }
+}
+
+/// An image being read, and the column that it stands before.
+struct Reader<'a, 't> {
+    image: Image<'a, 't>,
+    template: &'t Template,
+    next: usize,
+}
+
+impl<'a> Reader<'a, '_> {
+    /// The next column that the image holds.
+    #[inline]
+    fn next(&mut self) -> Result<Option<(usize, Option<Value<'a>>)>, EncodeErrorKind> {
+        match self.image.next() {
+            Ok(Some((column, value))) => {
+                self.next = column + 1;
+                Ok(Some((column, value)))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(broken(self.template, self.next, error)),
+        }
+    }
+
+    /// The value of `column`, which no earlier call went beyond; `None` where the image lacks it.
+    #[inline]
+    fn find(&mut self, column: usize) -> Result<Option<Option<Value<'a>>>, EncodeErrorKind> {
+        while self.next <= column {
+            match self.next()? {
+                Some((found, value)) if found == column => return Ok(Some(value)),
+                Some((found, _)) if found < column => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cold]
+fn broken(template: &Template, column: usize, error: DecodeError) -> EncodeErrorKind {
+    EncodeErrorKind::Value {
+        column: template.column_name(column),
+        error,
+    }
+}
+
+#[cold]
+fn unwritable(template: &Template, column: usize, error: ValueError) -> EncodeErrorKind {
+    error.of_column(template.column_name(column))
+}
+
+#[inline]
+fn holds(present: &[u8], column: usize) -> bool {
+    present
+        .get(column / 8)
+        .is_some_and(|byte| byte >> (column % 8) & 1 != 0)
+}
+
+/// Appends the row as a JSON object. `before`: the image that lacking columns and JSON diffs of an after image refer to.
+#[inline]
+pub(super) fn write_row(
+    out: &mut Vec<u8>,
+    template: &Template,
+    image: RowImage<'_>,
+    before: Option<RowImage<'_>>,
+    values: &mut ValueWriter,
+) -> Result<(), EncodeErrorKind> {
+    let columns = template.mysql_columns();
+    let mut reader = image.read(template)?;
+    let mut expected = 0;
+    while let Some((column, value)) = reader.next()? {
+        if column != expected {
+            write_lacking(out, template, expected..column, before, values)?;
+        }
+        expected = column + 1;
+        let (Some(of), Some(prepared)) = (columns.get(column), template.columns.get(column)) else {
+            return Err(EncodeErrorKind::Batch(
+                "an image with more columns than its table",
+            ));
+        };
+        out.extend_from_slice(&prepared.prefix);
+        let Some(value) = value else {
+            out.extend_from_slice(b"null");
+            continue;
+        };
+        let diffed = match value {
+            Value::JsonDiffs(_) => before_value(template, before, column)?,
+            _ => None,
+        };
+        if let Err(error) = values.write::<false>(out, of, prepared.ascii, value, diffed) {
+            return Err(unwritable(template, column, error));
+        }
+    }
+    if expected != columns.len() {
+        write_lacking(out, template, expected..columns.len(), before, values)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+#[cold]
+fn before_value<'a>(
+    template: &Template,
+    before: Option<RowImage<'a>>,
+    column: usize,
+) -> Result<Option<Value<'a>>, EncodeErrorKind> {
+    match before {
+        Some(before) => Ok(before.read(template)?.find(column)?.flatten()),
+        None => Ok(None),
+    }
+}
+
+/// Appends columns that an image lacks.
+#[cold]
+fn write_lacking(
+    out: &mut Vec<u8>,
+    template: &Template,
+    lacking: std::ops::Range<usize>,
+    before: Option<RowImage<'_>>,
+    values: &mut ValueWriter,
+) -> Result<(), EncodeErrorKind> {
+    let before =
+        before.filter(|before| lacking.clone().any(|column| holds(before.present, column)));
+    let mut before = before.map(|before| before.read(template)).transpose()?;
+    for column in lacking {
+        let (Some(of), Some(prepared)) = (
+            template.mysql_columns().get(column),
+            template.columns.get(column),
+        ) else {
+            return Err(EncodeErrorKind::Batch(
+                "an image with more columns than its table",
+            ));
+        };
+        let known = match &mut before {
+            Some(before) => before.find(column)?.flatten(),
+            None => None,
+        };
+        out.extend_from_slice(&prepared.prefix);
+        match known {
+            Some(value) => values
+                .write::<false>(out, of, prepared.ascii, value, None)
+                .map_err(|error| unwritable(template, column, error))?,
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+    Ok(())
+}
+
+/// Writes the key of a row into `out`: the value of each key column from `image`, or from `other` where that lacks it.
+pub(super) fn write_key(
+    out: &mut Vec<u8>,
+    template: &Template,
+    image: RowImage<'_>,
+    other: Option<RowImage<'_>>,
+    values: &mut ValueWriter,
+) -> Result<(), EncodeErrorKind> {
+    out.clear();
+    let mut reader = image.read(template)?;
+    for key in &template.key {
+        let column = usize::from(key.column);
+        // Key order need not be table order.
+        if column < reader.next {
+            reader = image.read(template)?;
+        }
+        let found = match reader.find(column)? {
+            Some(value) => Some(value),
+            None => match other {
+                Some(other) => other.read(template)?.find(column)?,
+                None => None,
+            },
+        };
+        let (Some(value), Some(of), Some(prepared)) = (
+            found,
+            template.mysql_columns().get(column),
+            template.columns.get(column),
+        ) else {
+            let column = template.column_name(column);
+            return Err(EncodeErrorKind::KeyColumn { column });
+        };
+        out.extend_from_slice(&key.prefix);
+        match value {
+            Some(value) => values
+                .write::<true>(out, of, prepared.ascii, value, None)
+                .map_err(|error| unwritable(template, column, error))?,
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// The `unchanged` header: a JSON array of the columns that neither `present` nor `other` holds; empty where there are none.
+pub(super) fn write_unchanged(
+    out: &mut Vec<u8>,
+    template: &Template,
+    present: &[u8],
+    other: Option<&[u8]>,
+) {
+    out.clear();
+    for (n, column) in template.mysql_columns().iter().enumerate() {
+        if !holds(present, n) && !other.is_some_and(|other| holds(other, n)) {
+            out.push(if out.is_empty() { b'[' } else { b',' });
+            super::text::write_string(out, &column.name);
+        }
+    }
+    if !out.is_empty() {
+        out.push(b']');
+    }
+}

@@ -1,0 +1,160 @@
+//! What can be prepared of a table's records: once per table version, so that a row only fills the gaps.
+
+use std::sync::Arc;
+
+use protocol::kafka::murmur2;
+use protocol::mysql::{Column, ColumnType};
+
+use crate::config::EncodeSettings;
+use crate::encoded::Route;
+use crate::schema::{Columns, Table};
+
+use super::text::{write_key_string, write_string};
+
+/// The constant parts of one table version's records, and where they go.
+#[derive(Debug)]
+pub struct Template {
+    pub(super) table: Arc<Table>,
+    pub(super) route: Route,
+    /// In table order.
+    pub(super) columns: Box<[ColumnTemplate]>,
+    /// In key order; empty for a null key.
+    pub(super) key: Box<[KeyColumn]>,
+    /// The partition of records without a key.
+    pub(super) null_key_partition: u32,
+    /// `,"source":{"version":…,"name":…,"ts_ms":`
+    pub(super) source_head: Box<[u8]>,
+    /// `,"snapshot":"false","db":…,"sequence":null,"ts_us":`
+    pub(super) source_database: Box<[u8]>,
+    /// `,"table":…,"server_id":`
+    pub(super) source_table: Box<[u8]>,
+}
+
+/// What can be prepared of a column.
+#[derive(Debug)]
+pub(super) struct ColumnTemplate {
+    /// `{"name":` of the first column, `,"name":` of the others.
+    pub(super) prefix: Box<[u8]>,
+    /// Whether ASCII bytes of the column are the same in UTF-8: true of every character set but UCS-2, UTF-16, UTF-32 and SWE7.
+    pub(super) ascii: bool,
+}
+
+/// What can be prepared of a key's column.
+#[derive(Debug)]
+pub(super) struct KeyColumn {
+    /// Index in table order.
+    pub(super) column: u16,
+    /// `{"name":` of the first column, `,"name":` of the others.
+    pub(super) prefix: Box<[u8]>,
+}
+
+impl Template {
+    /// Prepares what the records of `table` have in common when they go to `route`.
+    #[must_use]
+    pub fn new(table: Arc<Table>, route: Route, settings: &EncodeSettings) -> Arc<Self> {
+        let Columns::MySql(columns) = &table.columns;
+        let column_templates = columns
+            .iter()
+            .enumerate()
+            .map(|(n, column)| ColumnTemplate {
+                prefix: prefix(n, &column.name, write_string),
+                ascii: keeps_ascii(column),
+            })
+            .collect();
+        let key = table
+            .key
+            .iter()
+            .filter_map(|n| columns.get(usize::from(*n)).map(|column| (*n, column)))
+            .enumerate()
+            .map(|(place, (column, of))| KeyColumn {
+                column,
+                prefix: prefix(place, &of.name, write_key_string),
+            })
+            .collect();
+        let whole_name = format!("{}.{}", table.schema, table.name);
+        let null_key_partition = murmur2::partition(whole_name.as_bytes(), route.partitions.max(1));
+        Arc::new(Self {
+            columns: column_templates,
+            key,
+            null_key_partition,
+            source_head: source_head(settings),
+            source_database: pieces(&[
+                b",\"snapshot\":\"false\",\"db\":",
+                &string(&table.schema),
+                b",\"sequence\":null,\"ts_us\":",
+            ]),
+            source_table: pieces(&[b",\"table\":", &string(&table.name), b",\"server_id\":"]),
+            table,
+            route,
+        })
+    }
+
+    /// The table version that it was made for.
+    #[must_use]
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// Where its records go.
+    #[must_use]
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// The columns in the server's terms.
+    #[inline]
+    pub(super) fn mysql_columns(&self) -> &[Column] {
+        let Columns::MySql(columns) = &self.table.columns;
+        columns
+    }
+
+    /// A column's name for messages.
+    #[cold]
+    pub(super) fn column_name(&self, column: usize) -> Box<str> {
+        match self.mysql_columns().get(column) {
+            Some(of) if !of.name.is_empty() => of.name.clone(),
+            _ => format!("number {}", column + 1).into(),
+        }
+    }
+}
+
+fn source_head(settings: &EncodeSettings) -> Box<[u8]> {
+    pieces(&[
+        b",\"source\":{\"version\":",
+        &string(settings.version),
+        b",\"connector\":",
+        &string(settings.connector),
+        b",\"name\":",
+        &string(&settings.source),
+        b",\"ts_ms\":",
+    ])
+}
+
+fn prefix(place: usize, name: &str, write: impl Fn(&mut Vec<u8>, &str)) -> Box<[u8]> {
+    let mut text = vec![if place == 0 { b'{' } else { b',' }];
+    write(&mut text, name);
+    text.push(b':');
+    text.into()
+}
+
+fn string(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    write_string(&mut out, text);
+    out
+}
+
+fn pieces(pieces: &[&[u8]]) -> Box<[u8]> {
+    pieces.concat().into()
+}
+
+/// Asks the decoder itself, rather than a second list of character sets.
+fn keeps_ascii(column: &Column) -> bool {
+    let charset = match &column.kind {
+        ColumnType::Char { charset, .. }
+        | ColumnType::VarChar { charset, .. }
+        | ColumnType::Text { charset, .. } => charset,
+        _ => return false,
+    };
+    let ascii: Vec<u8> = (0x20..0x7f).collect();
+    matches!(charset.decode(&ascii), Ok(text) if *text == *String::from_utf8_lossy(&ascii))
+}
