@@ -3,14 +3,15 @@
 pub mod auth;
 pub mod charset;
 pub mod column;
+pub mod column_compression;
 pub mod command;
 pub mod compress;
 pub mod decimal;
 pub mod event;
 pub mod gtid;
 pub mod handshake;
+pub mod json;
 pub mod lenenc;
-pub mod length_encoded;
 pub mod packet;
 pub mod payload;
 pub mod position;

@@ -9,7 +9,7 @@
 use std::io::Read;
 
 use super::event::{Format, HEADER_LENGTH, Header, Kind};
-use super::length_encoded;
+use super::lenenc;
 use crate::limits::MYSQL_EVENT_MAX;
 use crate::{Cursor, DecodeError, DecodeErrorKind};
 
@@ -38,11 +38,11 @@ impl<'a> TransactionPayload<'a> {
     pub(super) fn parse(mut cursor: Cursor<'a>) -> Result<Self, DecodeError> {
         let (mut size, mut compression, mut expanded) = (None, None, None);
         loop {
-            let kind = length_encoded::read(&mut cursor, "TRANSACTION_PAYLOAD field type")?;
+            let kind = lenenc::integer(&mut cursor, "TRANSACTION_PAYLOAD field type")?;
             if kind == field::END {
                 break;
             }
-            let bytes = length_encoded::bytes(&mut cursor, "TRANSACTION_PAYLOAD field")?;
+            let bytes = lenenc::string(&mut cursor, "TRANSACTION_PAYLOAD field")?;
             let at = (cursor.at() - bytes.len()) as u64;
             let mut value = Cursor::new(bytes);
             let slot = match kind {
@@ -51,7 +51,7 @@ impl<'a> TransactionPayload<'a> {
                 field::EXPANDED_SIZE => &mut expanded,
                 _ => continue,
             };
-            let read = length_encoded::read(&mut value, "TRANSACTION_PAYLOAD field")
+            let read = lenenc::integer(&mut value, "TRANSACTION_PAYLOAD field")
                 .and_then(|read| value.finish("TRANSACTION_PAYLOAD field").map(|()| read));
             *slot = Some(read.map_err(|error| error.shifted(at))?);
         }
@@ -265,7 +265,7 @@ impl<'a> Compressed<'a> {
                 };
                 cursor.skip(extra, "compressed ROWS extra data")?;
             }
-            let columns = length_encoded::read(&mut cursor, "compressed ROWS column count")?;
+            let columns = lenenc::integer(&mut cursor, "compressed ROWS column count")?;
             let bitmap = usize::try_from(columns.div_ceil(8)).unwrap_or(usize::MAX);
             cursor.skip(bitmap, "compressed ROWS columns")?;
             let update = matches!(

@@ -11,7 +11,7 @@
 
 use super::column::{Column, ColumnType};
 use super::event::{Format, HEADER_LENGTH, Kind};
-use super::length_encoded;
+use super::lenenc;
 use super::value::{Value, stored_length};
 use crate::limits::COLUMNS_MAX;
 use crate::{Cursor, DecodeError, DecodeErrorKind, Span};
@@ -69,7 +69,7 @@ impl<'a> Rows<'a> {
             };
             cursor.skip(usize::from(more), "ROWS extra data")?;
         }
-        let count = length_encoded::read(&mut cursor, "ROWS column count")?;
+        let count = lenenc::integer(&mut cursor, "ROWS column count")?;
         if count > COLUMNS_MAX as u64 {
             return Err(DecodeError::new(
                 "ROWS column count",
@@ -321,7 +321,7 @@ impl Iterator for RowWalker<'_, '_> {
 /// Reads an after image's options; whether a bitmap of partial JSON columns follows.
 fn partial_json(cursor: &mut Cursor<'_>) -> Result<bool, DecodeError> {
     const PARTIAL_JSON: u64 = 1;
-    let options = length_encoded::read(cursor, "ROWS value options")?;
+    let options = lenenc::integer(cursor, "ROWS value options")?;
     if options & !PARTIAL_JSON != 0 {
         return Err(cursor.invalid("ROWS value options", options));
     }

@@ -11,7 +11,7 @@ mod metadata;
 
 use super::column::{Column, ColumnType};
 use super::event::{Format, HEADER_LENGTH, Kind};
-use super::length_encoded;
+use super::lenenc;
 use crate::limits::COLUMNS_MAX;
 use crate::{Cursor, DecodeError, DecodeErrorKind};
 pub use metadata::{Description, KeyPart};
@@ -54,7 +54,7 @@ impl<'a> TableMap<'a> {
         cursor.skip(2, "TABLE_MAP flags")?;
         let database = name(&mut cursor, "TABLE_MAP database")?;
         let table = name(&mut cursor, "TABLE_MAP table")?;
-        let count = length_encoded::read(&mut cursor, "TABLE_MAP column count")?;
+        let count = lenenc::integer(&mut cursor, "TABLE_MAP column count")?;
         if count > COLUMNS_MAX as u64 {
             return Err(DecodeError::new(
                 "TABLE_MAP column count",
@@ -67,7 +67,7 @@ impl<'a> TableMap<'a> {
         }
         let count = count as usize;
         let types = cursor.take(count, "TABLE_MAP column types")?;
-        let metadata = length_encoded::bytes(&mut cursor, "TABLE_MAP metadata")?;
+        let metadata = lenenc::string(&mut cursor, "TABLE_MAP metadata")?;
         let metadata_at = cursor.at() - metadata.len();
         let nullable = cursor.take(count.div_ceil(8), "TABLE_MAP NULL bits")?;
         let optional_at = cursor.at();
@@ -123,7 +123,7 @@ impl<'a> TableMap<'a> {
 
 /// `| length lenenc | name | NUL |`, UTF-8.
 fn name<'a>(cursor: &mut Cursor<'a>, what: &'static str) -> Result<&'a str, DecodeError> {
-    let bytes = length_encoded::bytes(cursor, what)?;
+    let bytes = lenenc::string(cursor, what)?;
     let at = (cursor.at() - bytes.len()) as u64;
     let nul = cursor.u8(what)?;
     if nul != 0 {

@@ -2,7 +2,7 @@
 
 use super::{Format, Header, Kind, Query};
 use crate::limits::BINLOG_FILE_NAME_MAX;
-use crate::mysql::length_encoded;
+use crate::mysql::lenenc;
 use crate::{Cursor, DecodeError, DecodeErrorKind};
 
 /// ROTATE: `| position 8 | file name |`.
@@ -96,17 +96,17 @@ impl<'a> Heartbeat<'a> {
     pub(super) fn parse_v2(mut cursor: Cursor<'a>) -> Result<Self, DecodeError> {
         let (mut file, mut position) = (None, None);
         loop {
-            let kind = length_encoded::read(&mut cursor, "HEARTBEAT_V2 field type")?;
+            let kind = lenenc::integer(&mut cursor, "HEARTBEAT_V2 field type")?;
             if kind == 0 {
                 break;
             }
-            let value = length_encoded::bytes(&mut cursor, "HEARTBEAT_V2 field")?;
+            let value = lenenc::string(&mut cursor, "HEARTBEAT_V2 field")?;
             let at = cursor.at() - value.len();
             match kind {
                 1 => file = Some(file_name(value, cursor.at(), "HEARTBEAT_V2 file name")?),
                 2 => {
                     let mut inner = Cursor::new(value);
-                    let read = length_encoded::read(&mut inner, "HEARTBEAT_V2 position")
+                    let read = lenenc::integer(&mut inner, "HEARTBEAT_V2 position")
                         .and_then(|read| inner.finish("HEARTBEAT_V2 position").map(|()| read));
                     position = Some(read.map_err(|error| error.shifted(at as u64))?);
                 }

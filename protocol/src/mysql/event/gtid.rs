@@ -11,7 +11,7 @@
 //! ```
 
 use super::{Header, Kind};
-use crate::mysql::length_encoded;
+use crate::mysql::lenenc;
 use crate::{Cursor, DecodeError, DecodeErrorKind};
 
 /// A MySQL transaction's identity and times.
@@ -99,10 +99,7 @@ impl<'a> Gtid<'a> {
         if cursor.is_empty() {
             return Ok(gtid);
         }
-        gtid.transaction_length = Some(length_encoded::read(
-            &mut cursor,
-            "GTID transaction length",
-        )?);
+        gtid.transaction_length = Some(lenenc::integer(&mut cursor, "GTID transaction length")?);
         if cursor.is_empty() {
             return Ok(gtid);
         }
@@ -396,7 +393,7 @@ mod tests {
         field(6, &encode(1_700_000_000_000_000));
         field(8, &encode(321));
         field(9, &encode(90_700));
-        let size = 1 + 2 + 1 + fields.len() as u64;
+        let size = 1 + 1 + 1 + fields.len() as u64;
         let event = [encode(1), encode(size), encode(9), fields].concat();
         assert_eq!(event.len() as u64, size);
         let gtid = Gtid::parse_tagged(Cursor::new(&event)).unwrap();

@@ -5,7 +5,7 @@
 
 use crate::mysql::charset::Charset;
 use crate::mysql::column::{Column, ColumnType, wire};
-use crate::mysql::length_encoded;
+use crate::mysql::lenenc;
 use crate::{Cursor, DecodeError, DecodeErrorKind};
 
 /// What a TABLE_MAP says about its columns, and which parts of it the server wrote.
@@ -126,7 +126,7 @@ pub(super) fn describe(
     let mut primary_key = None;
     while !cursor.is_empty() {
         let kind = cursor.u8("TABLE_MAP optional field type")?;
-        let value = length_encoded::bytes(&mut cursor, "TABLE_MAP optional field")?;
+        let value = lenenc::string(&mut cursor, "TABLE_MAP optional field")?;
         let at = (cursor.at() - value.len()) as u64;
         let mut value = Cursor::new(value);
         let read = match kind {
@@ -226,7 +226,7 @@ impl Describer<'_> {
         value: &mut Cursor<'_>,
     ) -> Result<Vec<(usize, Charset)>, DecodeError> {
         let collation = |value: &mut Cursor<'_>| {
-            let id = length_encoded::read(value, "TABLE_MAP collation")?;
+            let id = lenenc::integer(value, "TABLE_MAP collation")?;
             u16::try_from(id)
                 .map(|collation| Charset { collation })
                 .map_err(|_| value.invalid("TABLE_MAP collation", id))
@@ -246,7 +246,7 @@ impl Describer<'_> {
         }
         if default.is_some() {
             while !value.is_empty() {
-                let nth = length_encoded::read(value, "TABLE_MAP collation's column")?;
+                let nth = lenenc::integer(value, "TABLE_MAP collation's column")?;
                 let charset = collation(value)?;
                 let slot = usize::try_from(nth)
                     .ok()
@@ -268,7 +268,7 @@ impl Describer<'_> {
 
     fn read_names(&mut self, value: &mut Cursor<'_>) -> Result<(), DecodeError> {
         for column in &mut self.columns {
-            let bytes = length_encoded::bytes(value, "TABLE_MAP column name")?;
+            let bytes = lenenc::string(value, "TABLE_MAP column name")?;
             let text = std::str::from_utf8(bytes).map_err(|_| {
                 DecodeError::new(
                     "TABLE_MAP column name",
@@ -288,10 +288,10 @@ impl Describer<'_> {
         into: &mut RawLabels<'a>,
     ) -> Result<(), DecodeError> {
         for index in self.indices(class) {
-            let count = length_encoded::read(value, "TABLE_MAP label count")?;
+            let count = lenenc::integer(value, "TABLE_MAP label count")?;
             let mut labels = Vec::new();
             for _ in 0..count {
-                let label = length_encoded::bytes(value, "TABLE_MAP label")?;
+                let label = lenenc::string(value, "TABLE_MAP label")?;
                 labels.push((value.at() - label.len(), label));
             }
             into.push((index, labels));
@@ -330,7 +330,7 @@ impl Describer<'_> {
         const POINT: u64 = 1;
         let indices: Vec<usize> = self.indices(Class::Geometry).collect();
         for index in indices {
-            let geometry = length_encoded::read(value, "TABLE_MAP geometry type")?;
+            let geometry = lenenc::integer(value, "TABLE_MAP geometry type")?;
             self.update(index, |kind| match kind {
                 ColumnType::Geometry { length_bytes, .. } => ColumnType::Geometry {
                     length_bytes,
@@ -349,9 +349,9 @@ impl Describer<'_> {
     ) -> Result<Vec<KeyPart>, DecodeError> {
         let mut key = Vec::new();
         while !value.is_empty() {
-            let column = length_encoded::read(value, "TABLE_MAP key column")?;
+            let column = lenenc::integer(value, "TABLE_MAP key column")?;
             let prefix = if prefixes {
-                length_encoded::read(value, "TABLE_MAP key prefix")?
+                lenenc::integer(value, "TABLE_MAP key prefix")?
             } else {
                 0
             };
