@@ -5,7 +5,7 @@
 //! that the server itself contradicts is worth nothing.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mysql_async::prelude::Queryable;
@@ -25,9 +25,12 @@ pub struct Args {
     /// `mysql://user:password@host:port`; `${NAME}` stands for an environment variable.
     #[arg(long)]
     url: String,
-    /// Row changes.
+    /// Row changes of the workload.
+    #[arg(long, required_unless_present = "sql", conflicts_with = "sql")]
+    rows: Option<u64>,
+    /// Scripts to run instead of the workload, in order.
     #[arg(long)]
-    rows: u64,
+    sql: Vec<PathBuf>,
     /// Seed of the workload.
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -42,7 +45,14 @@ pub struct Args {
 /// No connection, a refused statement, a table that is not what the workload makes of it, an unwritable truth file.
 pub async fn run(args: Args) -> Outcome {
     let mut connection = connect(&args.url).await?;
-    let workload = Workload::new(args.rows, args.seed);
+    for path in &args.sql {
+        script(&mut connection, path).await?;
+    }
+    let Some(rows) = args.rows else {
+        connection.disconnect().await?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let workload = Workload::new(rows, args.seed);
     let truth = seed(&mut connection, &workload).await?;
     connection.disconnect().await?;
     if let Some(path) = args.truth {
@@ -94,6 +104,34 @@ pub fn expanded(text: &str) -> Result<String, String> {
         result.push_str(rest);
     }
     Ok(result)
+}
+
+/// Runs the statements of the file at `path`.
+///
+/// # Errors
+/// An unreadable file; the server's refusal, with the number of the statement.
+pub async fn script(
+    connection: &mut Conn,
+    path: &Path,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+    let failed =
+        |number: usize, error: mysql_async::Error| format!("{shown}: statement {number}: {error}");
+    // One request with many statements: what ends a statement is for the server to know.
+    let mut result = connection
+        .query_iter(text)
+        .await
+        .map_err(|error| failed(1, error))?;
+    let mut number = 1;
+    while !result.is_empty() {
+        result
+            .for_each(drop)
+            .await
+            .map_err(|error| failed(number, error))?;
+        number += 1;
+    }
+    Ok(())
 }
 
 /// Makes the table anew and runs one pass of `workload` into it; answers the truth after comparing it with the table.

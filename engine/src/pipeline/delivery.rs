@@ -13,7 +13,7 @@ use super::saver::Saver;
 use super::{PipelineError, Progress};
 use crate::batch::Batch;
 use crate::clock;
-use crate::producer::{Acknowledgements, Producer};
+use crate::producer::Producer;
 
 /// A recycled batch keeps at most this many times the usual size: one giant row must not be paid for ever.
 const RECYCLED_EXCESS: usize = 2;
@@ -22,7 +22,6 @@ const RECYCLED_EXCESS: usize = 2;
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) producer: Arc<Producer>,
-    pub(super) acknowledgements: Acknowledgements,
     pub(super) account: Account,
     pub(super) queue: mpsc::UnboundedReceiver<Submitted>,
     pub(super) new_topics: mpsc::UnboundedReceiver<NewTopics>,
@@ -51,7 +50,7 @@ impl Delivery {
         let mut fed = true;
         while fed || encoding.is_some() || !self.account.is_idle() {
             tokio::select! {
-                acknowledged = self.acknowledgements.next(), if !self.account.is_idle() => {
+                acknowledged = self.producer.acknowledged(), if !self.account.is_idle() => {
                     let acknowledged = acknowledged?;
                     if !self.account.acknowledged(&acknowledged, &self.topics, clock::now()) {
                         return Err(PipelineError::Halt(format!(
@@ -117,8 +116,7 @@ impl Delivery {
         self.account.amend(|ledger| {
             ledger.producers(&producer_ids, &new.server);
             for topic in &new.topics {
-                let ends: Vec<(i32, i64)> = (0..).zip(topic.ends.iter().copied()).collect();
-                ledger.topic(&topic.name, &ends);
+                ledger.topic(&topic.name, &topic.ends);
             }
         });
         for topic in new.topics {

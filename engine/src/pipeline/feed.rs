@@ -44,8 +44,8 @@ pub(super) struct NewTopics {
 pub(super) struct NewTopic {
     pub(super) id: u32,
     pub(super) name: Arc<str>,
-    /// End offset per partition, before our first record.
-    pub(super) ends: Vec<i64>,
+    /// End offset of each partition before our first record.
+    pub(super) ends: Vec<(i32, i64)>,
 }
 
 /// Why feeding ended.

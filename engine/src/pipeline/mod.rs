@@ -136,8 +136,7 @@ pub async fn run(
 ) -> Result<Outcome, PipelineError> {
     let started = clock::now();
     let threads_settings = Arc::new(config.encode_settings(settings));
-    let (producer, acknowledgements) = Producer::connect(&config.kafka).await?;
-    let producer = Arc::new(producer);
+    let producer = Arc::new(Producer::connect(&config.kafka).await?);
     let threads = EncodingThreads::start(&threads_settings, config.engine.encode_threads)
         .map_err(|e| PipelineError::Halt(format!("cannot start the encoding threads: {e}")))?;
     let buffers = threads.count() + 2;
@@ -162,7 +161,6 @@ pub async fn run(
     let give_up = Arc::new(Notify::new());
     let delivery = Delivery {
         producer: Arc::clone(&producer),
-        acknowledgements,
         account: Account::new(resumed.ledger),
         queue: queued,
         new_topics: named,

@@ -1,7 +1,145 @@
-//! From a checkpoint to a running stream: connect, read the tails of the topics, and know what is written already.
+//! From a checkpoint to a running stream: connect, read the tails of the topics, know what is written already.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use tracing::info;
+use protocol::mysql::GtidSet;
+use tracing::{info, warn};
+
+use super::PipelineError;
+use crate::checkpoint::{self, Checkpoint, CheckpointStore, Ledger};
+use crate::config::SourceSettings;
+use crate::position::Position;
+use crate::producer::Producer;
+use crate::settled::{Settled, SettledError, Tails};
+use crate::source::{self, Source};
+
+/// A connected source and what is known about earlier runs.
+#[derive(Debug)]
+pub(super) struct Resumed {
+    pub(super) source: Source,
+    pub(super) ledger: Ledger,
+    /// What an earlier run wrote beyond the checkpoint; `None` when that is nothing.
+    pub(super) settled: Option<Arc<Settled>>,
+    /// Topics that the checkpoint names, by the producer's number.
+    pub(super) topics: HashMap<u32, Arc<str>>,
+}
+
+/// Connects the source after the checkpoint, or where the configuration says when there is none, and reads what earlier runs wrote
+/// after it. `selection` is the digest of what decides which row goes where.
+pub(super) async fn resume(
+    settings: &SourceSettings,
+    limits: source::Limits,
+    state: &Path,
+    selection: String,
+    store: &dyn CheckpointStore,
+    producer: &Producer,
+) -> Result<Resumed, PipelineError> {
+    let name = &settings.name;
+    let previous = store.load(name)?;
+    let after = previous.as_ref().map(|checkpoint| source::Resume {
+        position: checkpoint.position.clone(),
+        server: checkpoint.server.clone(),
+    });
+    let source = Source::connect(settings, after, limits, state).await?;
+    let now = checkpoint::Resume {
+        server: source.identity().clone(),
+        position: source.position(),
+        selection,
+        producers: producer.producer_ids(),
+    };
+    info!(source = %name, server = %now.server, position = %now.position, resumed = previous.is_some(), "streaming");
+    let previous = previous.filter(|checkpoint| may_dedupe(name, checkpoint, &now.selection));
+    let Some(previous) = previous else {
+        return Ok(Resumed {
+            source,
+            ledger: Ledger::fresh(now),
+            settled: None,
+            topics: HashMap::new(),
+        });
+    };
+    let (topics, settled) = read_tails(&previous, &source, producer).await?;
+    for (topic, partitions) in settled.restarted() {
+        warn!(
+            source = %name,
+            topic,
+            partitions = ?partitions.keys(),
+            "these partitions were compacted and written from another server: changes since the checkpoint are written again"
+        );
+    }
+    let ledger = Ledger::continued(previous, now, &settled);
+    Ok(Resumed {
+        source,
+        ledger,
+        settled: (!settled.is_empty()).then(|| Arc::new(settled)),
+        topics,
+    })
+}
+
+/// Whether what the checkpoint says about topics still holds for this configuration.
+fn may_dedupe(source: &str, checkpoint: &Checkpoint, selection: &str) -> bool {
+    if checkpoint.offsets.is_empty() {
+        return false;
+    }
+    let same = checkpoint.selection == selection;
+    if !same {
+        warn!(
+            source,
+            "`tables` or `topic` changed since the checkpoint: changes that were written after it are written again"
+        );
+    }
+    same
+}
+
+/// Reads every partition from the checkpoint's offset to its end.
+async fn read_tails(
+    checkpoint: &Checkpoint,
+    source: &Source,
+    producer: &Producer,
+) -> Result<(HashMap<u32, Arc<str>>, Settled), PipelineError> {
+    let names: Vec<&str> = checkpoint.offsets.keys().map(String::as_str).collect();
+    let routes = producer.topics(&names).await?;
+    let mut tails = Tails::new(checkpoint);
+    let mut from = Vec::new();
+    for (route, (topic, partitions)) in routes.iter().zip(&checkpoint.offsets) {
+        for (partition, offset) in partitions {
+            tails.begin(topic, route.topic_id, *partition, *offset, *offset);
+            from.push((route.topic_id, *partition, *offset));
+        }
+    }
+    let mut refused: Option<SettledError> = None;
+    let ends = producer
+        .tails(&from, |record| {
+            if refused.is_none() {
+                let noted = tails.record(
+                    record.topic_id,
+                    record.partition,
+                    record.offset,
+                    record.producer_id,
+                    record.pos,
+                    record.gtid,
+                );
+                refused = noted.err();
+            }
+        })
+        .await?;
+    if let Some(refused) = refused {
+        return Err(refused.into());
+    }
+    for (topic_id, partition, end) in ends {
+        tails.finish(topic_id, partition, end);
+    }
+    let settled = tails.settled(source.identity(), executed(source.end()).as_ref())?;
+    let topics = routes
+        .into_iter()
+        .map(|route| (route.topic_id, route.topic))
+        .collect();
+    Ok((topics, settled))
+}
+
+/// The GTIDs that the server had executed when we connected.
+fn executed(end: &Position) -> Option<GtidSet> {
+    let Position::MySql { gtids, .. } = end;
+    gtids.as_deref()?.parse().ok()
+}

@@ -34,6 +34,7 @@ use std::time::Duration;
 use crate::config::{KafkaSettings, ProducerKind};
 use crate::encoded::{EncodedBatch, Route};
 
+use self::dispatch::PartitionKey;
 pub use error::ProducerError;
 
 /// Everything sent under an ordinal is written by all in-sync replicas.
@@ -135,12 +136,13 @@ impl Producer {
         }
     }
 
-    /// Waits for the next ordinal to be written, in the order of [`send`](Self::send). Cancel safe.
+    /// Waits for the next ordinal to be written, in the order of [`send`](Self::send). Cancel safe; for one caller
+    /// at a time.
     ///
     /// # Errors
     /// Why nothing will be written any more; ordinals that were complete before are answered first.
-    pub async fn acknowledged(&mut self) -> Result<Acknowledged, ProducerError> {
-        match &mut self.client {
+    pub async fn acknowledged(&self) -> Result<Acknowledged, ProducerError> {
+        match &self.client {
             Client::Native(native) => native.acknowledged().await,
             Client::Rskafka(rskafka) => rskafka.acknowledged().await,
         }
@@ -161,6 +163,32 @@ impl Producer {
             Client::Native(native) => native.tails(from, &mut visit).await,
             Client::Rskafka(rskafka) => rskafka.tails(from, &mut visit).await,
         }
+    }
+
+    /// The log end offset of every partition of these topics as it stands now, by topic id and partition; what a partition lacks is
+    /// absent.
+    ///
+    /// # Errors
+    /// What does not pass, such as a missing permission.
+    pub async fn ends(&self, routes: &[Route]) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
+        let partitions = |route: &Route| {
+            let topic_id = route.topic_id;
+            (0..)
+                .take(route.partitions as usize)
+                .map(move |partition| PartitionKey {
+                    topic_id,
+                    partition,
+                })
+        };
+        let keys: Vec<PartitionKey> = routes.iter().flat_map(partitions).collect();
+        let ends = match &self.client {
+            Client::Native(native) => native.ends(&keys).await?,
+            Client::Rskafka(rskafka) => rskafka.ends(&keys).await?,
+        };
+        let ends = ends.into_iter();
+        Ok(ends
+            .map(|(key, end)| (key.topic_id, key.partition, end))
+            .collect())
     }
 
     /// Produce requests on the wire. 0: everything that was sent is acknowledged or waits for a broker.

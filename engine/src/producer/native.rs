@@ -134,7 +134,7 @@ impl Native {
             .with(|dispatch| dispatch.enqueue(ordinal, parts, clock::now()));
     }
 
-    pub(super) async fn acknowledged(&mut self) -> Result<Acknowledged, ProducerError> {
+    pub(super) async fn acknowledged(&self) -> Result<Acknowledged, ProducerError> {
         loop {
             let ready = self
                 .shared
@@ -157,6 +157,15 @@ impl Native {
         let name = |topic_id| self.shared.name(topic_id);
         let mut cluster = self.shared.cluster.lock().await;
         tail::read(&mut cluster, &name, from, visit).await
+    }
+
+    pub(super) async fn ends(
+        &self,
+        keys: &[PartitionKey],
+    ) -> Result<BTreeMap<PartitionKey, i64>, ProducerError> {
+        let name = |topic_id| self.shared.name(topic_id);
+        let mut cluster = self.shared.cluster.lock().await;
+        tail::ends(&mut cluster, &name, keys).await
     }
 
     pub(super) fn in_flight_requests(&self) -> usize {

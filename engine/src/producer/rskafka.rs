@@ -158,7 +158,7 @@ impl Rskafka {
         }
     }
 
-    pub(super) async fn acknowledged(&mut self) -> Result<Acknowledged, ProducerError> {
+    pub(super) async fn acknowledged(&self) -> Result<Acknowledged, ProducerError> {
         loop {
             {
                 let mut state = lock(&self.shared.state);
@@ -181,6 +181,15 @@ impl Rskafka {
         let name = |topic_id| lock(&self.shared.registry).name(topic_id);
         let mut cluster = self.cluster.lock().await;
         tail::read(&mut cluster, &name, from, visit).await
+    }
+
+    pub(super) async fn ends(
+        &self,
+        keys: &[PartitionKey],
+    ) -> Result<BTreeMap<PartitionKey, i64>, ProducerError> {
+        let name = |topic_id| lock(&self.shared.registry).name(topic_id);
+        let mut cluster = self.cluster.lock().await;
+        tail::ends(&mut cluster, &name, keys).await
     }
 
     pub(super) fn in_flight_requests(&self) -> usize {

@@ -113,6 +113,38 @@ pub(super) async fn read(
     Ok(read_to)
 }
 
+/// The log end offset of each partition as it stands now, without waiting for anybody to settle; partitions that do not exist are
+/// left out.
+///
+/// # Errors
+/// What does not pass. Everything else is waited out.
+pub(super) async fn ends(
+    cluster: &mut Cluster,
+    name: Name<'_>,
+    keys: &[PartitionKey],
+) -> Result<BTreeMap<PartitionKey, i64>, ProducerError> {
+    let mut reader = Reader {
+        cluster,
+        name,
+        leaders: BTreeMap::new(),
+        connections: HashMap::new(),
+    };
+    let mut backoff = Backoff::new(LOOK_EVERY, Duration::from_secs(2));
+    loop {
+        match reader.ends(keys).await {
+            Ok((ends, _)) => return Ok(ends),
+            Err(Fault::Lasting(error)) => return Err(error),
+            Err(Fault::Passing(reason)) => {
+                if backoff.attempts() == 3 {
+                    warn!(%reason, "the ends of partitions cannot be read yet, retrying until they can");
+                }
+                reader.forget();
+                sleep(backoff.pause()).await;
+            }
+        }
+    }
+}
+
 impl Reader<'_> {
     /// Waits until all ends have stood still, with high watermarks at them.
     async fn settled(
