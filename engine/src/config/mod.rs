@@ -1,10 +1,18 @@
 //! `walbrook.toml` and URL arguments, checked and typed. `docs/walbrook.toml` is the annotated example of all of it.
 
+mod document;
+mod error;
+mod expand;
+mod file;
 pub mod secret;
+mod size;
 pub mod tables;
+mod url;
 
 use std::path::PathBuf;
 
+pub use error::{ConfigError, Origin};
+pub use expand::{Variables, environment};
 pub use secret::Secret;
 pub use tables::Selection;
 

@@ -114,12 +114,17 @@ impl Selection {
         let mut texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
         texts.sort_unstable();
         texts.dedup();
-        let hash = Sha256::digest(texts.join("\n"));
-        hash.iter().take(8).fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        short_digest(&texts.join("\n"))
     }
+}
+
+/// 16 hexadecimal digits that differ when the text does.
+pub(super) fn short_digest(text: &str) -> String {
+    let hash = Sha256::digest(text);
+    hash.iter().take(8).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn compile(glob: &str) -> Result<Pattern, String> {
