@@ -8,12 +8,17 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod encode;
 pub mod encoded;
+pub mod logging;
+pub mod pipeline;
 pub mod position;
 pub mod producer;
+pub mod report;
 pub mod schema;
 pub mod settled;
 pub mod source;

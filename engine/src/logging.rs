@@ -15,7 +15,8 @@ pub fn start(format: LogFormat, verbose: u8, quiet: bool) {
         (false, _) => "trace",
     };
     let default = format!("warn,engine={level}");
-    let filter = EnvFilter::try_from_env("WALBROOK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let filter =
+        EnvFilter::try_from_env("WALBROOK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

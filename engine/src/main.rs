@@ -1,4 +1,12 @@
 //! `walbrook`: change data capture from MySQL and MariaDB into Apache Kafka.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use engine::cli::Cli;
+
+fn main() -> ExitCode {
+    // clap exits with 2 on a usage error by itself, as `interface` asks.
+    engine::commands::run(Cli::parse())
+}

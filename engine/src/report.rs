@@ -127,7 +127,7 @@ impl Figures {
         let sum = |of: &dyn Fn(&Outcome) -> u64| outcomes.iter().map(|(_, o)| of(o)).sum::<u64>();
         for (_, outcome) in outcomes {
             // Same bounds: they are made by one constructor.
-            drop(latency.add(&outcome.latency));
+            let _ = latency.add(&outcome.latency);
         }
         let elapsed = outcomes.iter().map(|(_, o)| o.elapsed).max();
         let seconds = elapsed.unwrap_or_default().as_secs_f64();
@@ -276,7 +276,11 @@ fn machine() -> String {
         .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{processor}, {cores} cores, {} {}", std::env::consts::OS, kernel.trim())
+    format!(
+        "{processor}, {cores} cores, {} {}",
+        std::env::consts::OS,
+        kernel.trim()
+    )
 }
 
 fn proc_value(file: &str, key: &str) -> Option<String> {

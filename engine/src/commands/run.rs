@@ -121,11 +121,11 @@ fn finish(outcomes: &[(String, Outcome)], arguments: &RunArguments, exit: Exit) 
     for (name, outcome) in outcomes {
         println!("{}", report::summary_line(name, outcome));
     }
-    if let (Some(file), Some(report)) = (&arguments.report, Report::of(outcomes)) {
-        if let Err(e) = report.write(file) {
-            error!("cannot write the report {}: {e}", file.display());
-            return Exit::Halted;
-        }
+    if let (Some(file), Some(report)) = (&arguments.report, Report::of(outcomes))
+        && let Err(e) = report.write(file)
+    {
+        error!("cannot write the report {}: {e}", file.display());
+        return Exit::Halted;
     }
     exit
 }

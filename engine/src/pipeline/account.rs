@@ -131,16 +131,22 @@ impl Account {
         self.totals.bytes_out += front.bytes;
         if let Some(read_at) = front.departure.read_at.filter(|_| front.records > 0) {
             let waited = now.saturating_duration_since(read_at).as_micros();
-            let waited = u64::try_from(waited).unwrap_or(u64::MAX).clamp(1, LATENCY_US_MAX);
+            let waited = u64::try_from(waited)
+                .unwrap_or(u64::MAX)
+                .clamp(1, LATENCY_US_MAX);
             self.latency.saturating_record_n(waited, front.records);
         }
         if front.records > 0 {
             self.last_acknowledged_at = Some(now);
         }
-        let offsets = acknowledged.offsets.iter().filter_map(|(id, partition, next)| {
-            topics.get(id).map(|name| (&**name, *partition, *next))
-        });
-        self.ledger.acknowledged(offsets, front.departure.end.as_ref());
+        let offsets = acknowledged
+            .offsets
+            .iter()
+            .filter_map(|(id, partition, next)| {
+                topics.get(id).map(|name| (&**name, *partition, *next))
+            });
+        self.ledger
+            .acknowledged(offsets, front.departure.end.as_ref());
         self.dirty |= front.records > 0 || front.departure.end.is_some();
         true
     }

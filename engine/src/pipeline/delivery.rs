@@ -5,21 +5,22 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::account::{Account, Departure};
 use super::encoding::Encoded;
 use super::feed::{NewTopics, Submitted};
-use super::account::{Account, Departure};
 use super::memory::{Memory, Reservation};
 use super::saver::Saver;
 use super::{PipelineError, Progress};
 use crate::batch::Batch;
+use crate::checkpoint::Ledger;
 use crate::clock;
 use crate::producer::Producer;
+use crate::settled::Settled;
 
 /// A recycled batch keeps at most this many times the usual size: one giant row must not be paid for ever.
 const RECYCLED_EXCESS: usize = 2;
 
 /// The delivering half of a pipeline.
-#[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) producer: Arc<Producer>,
     pub(super) account: Account,
@@ -31,6 +32,8 @@ pub(super) struct Delivery {
     pub(super) batch_bytes: usize,
     pub(super) topics: HashMap<u32, Arc<str>>,
     pub(super) saver: Saver,
+    /// What an earlier run wrote beyond the checkpoint, until the stream has passed it.
+    pub(super) settled: Option<Arc<Settled>>,
     /// Ends the delivery although not everything is acknowledged.
     pub(super) give_up: Arc<Notify>,
 }
@@ -40,7 +43,7 @@ impl Delivery {
     /// checkpoint has been written as far as it could be.
     pub(super) async fn run(mut self) -> (Account, Result<(), PipelineError>) {
         let delivered = self.deliver().await;
-        let saved = self.saver.finish(&mut self.account).await;
+        let saved = self.saver.save_now(&mut self.account).await;
         let result = delivered.and(saved.map_err(PipelineError::from));
         (self.account, result)
     }
@@ -58,11 +61,7 @@ impl Delivery {
                             acknowledged.ordinal
                         )));
                     }
-                    let changes = self.account.totals().changes;
-                    self.progress.send_modify(|progress| {
-                        progress.acknowledged = acknowledged.ordinal;
-                        progress.changes = changes;
-                    });
+                    self.acknowledged(acknowledged.ordinal);
                 }
                 submitted = self.queue.recv(), if fed && encoding.is_none() => match submitted {
                     Some(Submitted { departure, expected, encoded }) => encoding = Some((departure, expected, encoded)),
@@ -84,8 +83,29 @@ impl Delivery {
         Ok(())
     }
 
+    fn acknowledged(&mut self, ordinal: u64) {
+        let position = &self.account.checkpoint().position;
+        if self
+            .settled
+            .as_ref()
+            .is_some_and(|settled| settled.is_passed(position))
+        {
+            self.settled = None;
+            self.account.amend(Ledger::tails_passed);
+        }
+        let changes = self.account.totals().changes;
+        let tails_passed = self.settled.is_none();
+        self.progress.send_modify(|progress| {
+            progress.acknowledged = ordinal;
+            progress.changes = changes;
+            progress.tails_passed = tails_passed;
+        });
+    }
+
     fn depart(&mut self, departure: Departure, encoded: Encoded) -> Result<(), PipelineError> {
-        let Encoded { mut batch, parts, .. } = encoded;
+        let Encoded {
+            mut batch, parts, ..
+        } = encoded;
         batch.clear();
         batch.shrink(self.batch_bytes * RECYCLED_EXCESS);
         // The feed may be gone already; then nobody needs the batch.
@@ -100,7 +120,8 @@ impl Delivery {
         let ordinal = departure.ordinal;
         let received = departure.bytes as u64;
         let memory = self.memory.reserve(bytes);
-        self.account.departed(departure, changes, records, bytes as u64, memory);
+        self.account
+            .departed(departure, changes, records, bytes as u64, memory);
         self.producer.send(ordinal, parts);
         self.progress.send_modify(|progress| {
             progress.encoded = ordinal;
@@ -124,7 +145,7 @@ impl Delivery {
         }
         self.saver.save_now(&mut self.account).await?;
         // The feed may have been stopped meanwhile.
-        drop(new.done.send(()));
+        let _ = new.done.send(());
         Ok(())
     }
 }
@@ -132,7 +153,11 @@ impl Delivery {
 /// Awaits the oldest batch in the encoding threads; pends for ever when there is none. Cancel-safe: the batch stays until it is done.
 async fn finished(
     encoding: &mut Option<(Departure, Reservation, oneshot::Receiver<Encoded>)>,
-) -> (Departure, Reservation, Result<Encoded, oneshot::error::RecvError>) {
+) -> (
+    Departure,
+    Reservation,
+    Result<Encoded, oneshot::error::RecvError>,
+) {
     let Some((_, _, receiver)) = encoding else {
         return std::future::pending().await;
     };

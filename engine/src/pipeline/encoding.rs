@@ -8,7 +8,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -35,8 +34,6 @@ pub(super) struct Job {
 pub(super) struct Encoded {
     pub(super) batch: Batch,
     pub(super) parts: Result<Vec<EncodedBatch>, EncodeError>,
-    /// How long encoding took, on its thread.
-    pub(super) took: Duration,
 }
 
 type Order = (Job, oneshot::Sender<Encoded>);
@@ -87,19 +84,16 @@ fn work(queue: &Mutex<mpsc::Receiver<Order>>, settings: Arc<EncodeSettings>) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((job, reply)) = next else { return };
-        let started = clock::now();
         let parts = encoder.encode(
             &job.batch,
             &job.templates,
             job.settled.as_deref(),
             clock::since_epoch(),
         );
-        let took = clock::now().saturating_duration_since(started);
         // Nobody listens any more when the run has ended: what was encoded is not needed then.
         drop(reply.send(Encoded {
             batch: job.batch,
             parts,
-            took,
         }));
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::encoding::{Encoded, EncodingThreads, Job};
 use super::account::Departure;
+use super::encoding::{Encoded, EncodingThreads, Job};
 use super::memory::{Memory, Reservation};
 use super::{PipelineError, Progress};
 use crate::batch::Batch;
 use crate::config::EncodeSettings;
-use crate::encode::{self, Template};
+use crate::encode::{Template, Topics};
+use crate::encoded::Route;
 use crate::producer::Producer;
 use crate::schema::Table;
 use crate::settled::Settled;
@@ -60,13 +61,11 @@ pub(super) enum FeedEnd {
 }
 
 /// The feeding half of a pipeline.
-#[derive(Debug)]
 pub(super) struct Feed {
     pub(super) source: Source,
     pub(super) producer: Arc<Producer>,
     pub(super) threads: EncodingThreads,
     pub(super) settings: Arc<EncodeSettings>,
-    pub(super) topic_template: String,
     pub(super) queue: mpsc::UnboundedSender<Submitted>,
     pub(super) new_topics: mpsc::UnboundedSender<NewTopics>,
     pub(super) free: mpsc::UnboundedReceiver<Batch>,
@@ -74,6 +73,8 @@ pub(super) struct Feed {
     pub(super) memory: Arc<Memory>,
     pub(super) settled: Option<Arc<Settled>>,
     pub(super) templates: Templates,
+    /// The server that the checkpoint names.
+    pub(super) announced: Identity,
     pub(super) ordinal: u64,
     /// Acknowledged batches when the last one was sealed.
     pub(super) acknowledged_at_seal: u64,
@@ -105,7 +106,7 @@ impl Feed {
             };
             if seal {
                 self.source.seal(&mut batch);
-                if !self.submit(batch).await? {
+                if !self.submit(std::mem::take(&mut batch)).await? {
                     return Ok(FeedEnd::DeliveryEnded);
                 }
                 has_more = false;
@@ -125,6 +126,9 @@ impl Feed {
     /// acknowledged since the last one left.
     fn may_seal_early(&mut self) -> bool {
         let progress = *self.progress.borrow_and_update();
+        if progress.tails_passed {
+            self.settled = None;
+        }
         let encoding = self.ordinal - progress.encoded;
         let in_flight = self.ordinal - progress.acknowledged;
         in_flight == 0
@@ -138,6 +142,10 @@ impl Feed {
         let Some(templates) = templates else {
             return Ok(false);
         };
+        // A reconnect may have reached another server: a restart must know whose changes are in the topics.
+        if self.announced != *self.source.identity() && !self.announce(Vec::new()).await? {
+            return Ok(false);
+        }
         let expected = batch.bytes.len() * self.expansion();
         self.memory.room_for(expected).await;
         let expected = self.memory.reserve(expected);
@@ -191,22 +199,33 @@ impl Feed {
     async fn name_topics(&mut self, tables: &[&Arc<Table>]) -> Result<bool, PipelineError> {
         let mut names = Vec::with_capacity(tables.len());
         for table in tables {
-            let name = encode::topic_name(&self.topic_template, &self.settings.source, table);
-            self.templates.claim(&name, table)?;
-            names.push(name);
+            names.push(self.templates.topics.topic(table)?);
         }
         let asked: Vec<&str> = names.iter().map(String::as_str).collect();
         let routes = self.producer.topics(&asked).await?;
-        let mut new = Vec::new();
-        for route in &routes {
-            if self.templates.known_topics.insert(route.topic_id) {
-                new.push(NewTopic {
-                    id: route.topic_id,
-                    name: Arc::clone(&route.topic),
-                    ends: self.producer.end_offsets(route).await?,
-                });
-            }
-        }
+        let mut unknown: Vec<Route> = routes
+            .iter()
+            .filter(|route| !self.templates.known.contains(&route.topic_id))
+            .cloned()
+            .collect();
+        unknown.sort_unstable_by_key(|route| route.topic_id);
+        unknown.dedup();
+        let ends = self.producer.ends(&unknown).await?;
+        let new: Vec<NewTopic> = unknown
+            .into_iter()
+            .map(|route| NewTopic {
+                id: route.topic_id,
+                ends: ends
+                    .iter()
+                    .filter(|(id, ..)| *id == route.topic_id)
+                    .map(|(_, partition, end)| (*partition, *end))
+                    .collect(),
+                name: route.topic,
+            })
+            .collect();
+        self.templates
+            .known
+            .extend(new.iter().map(|topic| topic.id));
         for (table, route) in tables.iter().zip(routes) {
             let template = Template::new(Arc::clone(table), route, &self.settings);
             self.templates.by_version.insert(table.version, template);
@@ -214,47 +233,37 @@ impl Feed {
         if new.is_empty() {
             return Ok(true);
         }
+        self.announce(new).await
+    }
+
+    /// Has the checkpoint name topics and the server before records of them are sent; false when the delivery is gone.
+    async fn announce(&mut self, new: Vec<NewTopic>) -> Result<bool, PipelineError> {
+        self.announced.clone_from(self.source.identity());
         let (done, durable) = oneshot::channel();
         let told = self.new_topics.send(NewTopics {
             topics: new,
-            server: self.source.identity().clone(),
+            server: self.announced.clone(),
             done,
         });
         Ok(told.is_ok() && durable.await.is_ok())
     }
 }
 
-/// Templates by table version, and whose topic is whose.
+/// Templates by table version, and the topics that they write to.
 #[derive(Debug)]
 pub(super) struct Templates {
     by_version: HashMap<u64, Arc<Template>>,
-    owners: HashMap<String, (Box<str>, Box<str>)>,
+    topics: Topics,
     /// Topics that the checkpoint names already.
-    known_topics: HashSet<u32>,
+    known: HashSet<u32>,
 }
 
 impl Templates {
-    pub(super) fn new(known_topics: impl IntoIterator<Item = u32>) -> Self {
+    pub(super) fn new(topics: Topics, known: impl IntoIterator<Item = u32>) -> Self {
         Self {
             by_version: HashMap::new(),
-            owners: HashMap::new(),
-            known_topics: known_topics.into_iter().collect(),
+            topics,
+            known: known.into_iter().collect(),
         }
-    }
-
-    /// Notes that `table` writes to `topic`.
-    fn claim(&mut self, topic: &str, table: &Table) -> Result<(), PipelineError> {
-        let owner = self
-            .owners
-            .entry(topic.to_owned())
-            .or_insert_with(|| (table.schema.clone(), table.name.clone()));
-        if *owner.0 == *table.schema && *owner.1 == *table.name {
-            return Ok(());
-        }
-        Err(PipelineError::Halt(format!(
-            "tables {}.{} and {}.{} would both write to topic {topic}: exclude one with tables = [\"!…\"], or tell them apart in \
-             kafka.topic",
-            owner.0, owner.1, table.schema, table.name
-        )))
     }
 }

@@ -12,10 +12,10 @@
 //! full, or until an encoding thread is free and Kafka has acknowledged something since the last seal. So an idle stream waits
 //! for nothing, and a busy one grows its batches by itself.
 
+mod account;
 mod delivery;
 mod encoding;
 mod feed;
-mod account;
 mod memory;
 mod resume;
 mod saver;
@@ -25,21 +25,23 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
+use self::account::Account;
 use self::delivery::Delivery;
 use self::encoding::EncodingThreads;
-use self::feed::{Feed, FeedEnd};
-use self::account::Account;
+use self::feed::{Feed, FeedEnd, Templates};
 use self::memory::Memory;
+use self::saver::Saver;
 use crate::batch::Batch;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::clock;
 use crate::config::{Config, SourceSettings};
-use crate::encode::EncodeError;
+use crate::encode::{EncodeError, TopicError, Topics};
 use crate::position::Position;
 use crate::producer::{Producer, ProducerError, ProducerMetrics};
+use crate::settled::SettledError;
 use crate::source::{self, Counters, SourceError};
 
 pub use self::account::Totals;
@@ -68,6 +70,12 @@ pub enum PipelineError {
     /// The checkpoint cannot be read or written.
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),
+    /// What is in the topics does not fit this server.
+    #[error("{0}")]
+    Settled(#[from] SettledError),
+    /// A table cannot have a topic.
+    #[error("{0}")]
+    Topic(#[from] TopicError),
     /// Something between these; the text says what and what to do.
     #[error("{0}")]
     Halt(String),
@@ -112,6 +120,8 @@ pub struct Progress {
     pub acknowledged: u64,
     /// Row changes acknowledged.
     pub changes: u64,
+    /// The stream is past everything that an earlier run had written.
+    pub tails_passed: bool,
     /// Bytes received of the batches encoded so far.
     pub bytes_in: u64,
     /// Bytes that they became.
@@ -146,7 +156,16 @@ pub async fn run(
         row_max: config.engine.row_max,
         until_end: until == Until::End,
     };
-    let resumed = resume::resume(settings, limits, &config.state, store.as_ref(), &producer).await?;
+    let selection = format!("{} {}", settings.tables.digest(), config.kafka.topic);
+    let resumed = resume::resume(
+        settings,
+        limits,
+        &config.state,
+        selection,
+        store.as_ref(),
+        &producer,
+    )
+    .await?;
 
     let memory = Memory::new(config.engine.memory_max);
     let (queue, queued) = mpsc::unbounded_channel();
@@ -170,31 +189,36 @@ pub async fn run(
         batch_bytes,
         topics: resumed.topics,
         saver: Saver::new(store, &settings.name),
+        settled: resumed.settled.clone(),
         give_up: Arc::clone(&give_up),
     };
     let mut feed = Feed {
-        templates: Templates::new(delivery.topics.keys().copied()),
+        templates: Templates::new(
+            Topics::new(&config.kafka.topic, &settings.name),
+            delivery.topics.keys().copied(),
+        ),
+        announced: resumed.source.identity().clone(),
         source: resumed.source,
         producer: Arc::clone(&producer),
         threads,
         settings: threads_settings,
-        topic_template: config.kafka.topic.clone(),
         queue,
         new_topics,
         free,
         progress,
         memory,
-        settled: resumed.settled.map(Arc::new),
+        settled: resumed.settled,
         ordinal: 0,
         acknowledged_at_seal: 0,
     };
-    let delivering = tokio::spawn(delivery.run());
-    let fed = tokio::select! {
-        fed = feed.run() => fed,
+    let mut delivering = tokio::spawn(delivery.run());
+    let (fed, early) = tokio::select! {
+        fed = feed.run() => (fed, None),
         _ = stop.wait_for(|stop| *stop) => {
             info!(source = %settings.name, "stopping: waiting for acknowledgements");
-            Ok(FeedEnd::Stopped)
+            (Ok(FeedEnd::Stopped), None)
         }
+        delivered = &mut delivering => (Ok(FeedEnd::DeliveryEnded), Some(delivered)),
     };
     let counters = feed.source.counters();
     drop(feed);
@@ -204,14 +228,27 @@ pub async fn run(
         Ok(FeedEnd::Reached) => None,
         _ => Some(DRAIN_TIMEOUT),
     };
-    let (account, delivered) = drain(delivering, patience, &mut stop, &give_up).await?;
-    producer.close(DRAIN_TIMEOUT).await;
+    let delivered = match early {
+        Some(delivered) => delivered,
+        None => drain(delivering, patience, &mut stop, &give_up).await,
+    };
+    let (account, delivered) =
+        delivered.map_err(|e| PipelineError::Halt(format!("the delivery task ended: {e}")))?;
+    let metrics = producer.metrics();
+    // Nobody else holds it any more. What it has not got acknowledged by now has had its time.
+    if let Some(producer) = Arc::into_inner(producer) {
+        drop(producer.close(Duration::ZERO).await);
+    }
     drop(buffers_held);
     Ok(Outcome {
         totals: account.totals(),
-        elapsed: account.last_acknowledged_at().map_or(Duration::ZERO, |last| last.saturating_duration_since(started)),
+        elapsed: account
+            .last_acknowledged_at()
+            .map_or(Duration::ZERO, |last| {
+                last.saturating_duration_since(started)
+            }),
         source: counters,
-        producer: producer.metrics(),
+        producer: metrics,
         position: account.checkpoint().position.clone(),
         latency: account.latency().clone(),
         // The delivery's error explains the feed's end where both have one.
@@ -228,22 +265,21 @@ async fn drain(
     patience: Option<Duration>,
     stop: &mut watch::Receiver<bool>,
     give_up: &Notify,
-) -> Result<Delivered, PipelineError> {
+) -> Result<Delivered, JoinError> {
     let out_of_patience = async {
         if patience.is_none() && stop.wait_for(|stop| *stop).await.is_err() {
             std::future::pending::<()>().await;
         }
         tokio::time::sleep(patience.unwrap_or(DRAIN_TIMEOUT)).await;
     };
-    let delivered = tokio::select! {
+    tokio::select! {
         delivered = &mut delivering => delivered,
         () = out_of_patience => {
             warn!("Kafka has not acknowledged everything in time; the next start writes the rest");
             give_up.notify_one();
             delivering.await
         }
-    };
-    delivered.map_err(|e| PipelineError::Halt(format!("the delivery task ended: {e}")))
+    }
 }
 
 /// Received bytes that fill a batch: an eighth of what a buffer could have of the memory, so that records and events fit beside it.

@@ -1,6 +1,6 @@
 //! From a checkpoint to a running stream: connect, read the tails of the topics, know what is written already.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
