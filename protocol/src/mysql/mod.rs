@@ -17,6 +17,7 @@ pub mod payload;
 pub mod position;
 pub mod resultset;
 pub mod rows;
+pub mod statement;
 pub mod table_map;
 pub mod temporal;
 pub mod value;

@@ -4,8 +4,11 @@
 //! | thread 4 | seconds 4 | database length 1 | error 2 | status length 2 | status variables | database, NUL | statement |
 //! ```
 
+use std::borrow::Cow;
+
 use super::{Format, Kind};
 use crate::mysql::charset::Charset;
+use crate::mysql::statement::Statement;
 use crate::{Cursor, DecodeError};
 
 /// A QUERY event.
@@ -35,6 +38,35 @@ pub struct Query<'a> {
 const POST_HEADER_LENGTH: usize = 13;
 
 impl<'a> Query<'a> {
+    const ANSI_QUOTES: u64 = 0x4;
+
+    /// The statement as text: converted from the session's character set, bytes that are none in it replaced.
+    ///
+    /// For recognising and reporting a statement, not for values: those come from ROWS events.
+    #[must_use]
+    pub fn text(&self) -> Cow<'a, str> {
+        let converted = self.charset.map(|charset| charset.decode(self.statement));
+        match converted {
+            Some(Ok(text)) => text,
+            _ => String::from_utf8_lossy(self.statement),
+        }
+    }
+
+    /// What the statement does.
+    #[must_use]
+    pub fn recognise(&self) -> Statement {
+        // Nearly all of them, and plain ASCII in every character set that a client can have.
+        match self.statement {
+            b"BEGIN" => return Statement::Begin,
+            b"COMMIT" => return Statement::Commit,
+            _ => {}
+        }
+        let ansi_quotes = self
+            .sql_mode
+            .is_some_and(|mode| mode & Self::ANSI_QUOTES != 0);
+        Statement::recognise(&self.text(), ansi_quotes)
+    }
+
     pub(super) fn parse(format: &Format, mut cursor: Cursor<'a>) -> Result<Self, DecodeError> {
         let thread = cursor.u32_le("QUERY thread")?;
         let seconds = cursor.u32_le("QUERY seconds")?;

@@ -1,0 +1,454 @@
+//! What the text of a QUERY event does: transaction control, XA, DDL and the tables that it changes, TRUNCATE, DML.
+//!
+//! This is no SQL parser. It reads a statement's first words and the names after them, which is all that a reader of rows needs:
+//! whether a transaction begins or ends, whether a table may look different from here on, and whether rows changed without
+//! ROWS events. What it cannot read with certainty it marks so ([`Tables::complete`]) rather than guess.
+
+mod token;
+
+use token::{Token, Tokens};
+
+/// What a statement does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Statement {
+    /// `BEGIN`, `START TRANSACTION`.
+    Begin,
+    /// `COMMIT`.
+    Commit,
+    /// `ROLLBACK` of the whole transaction.
+    Rollback,
+    /// `SAVEPOINT name`.
+    Savepoint,
+    /// `RELEASE SAVEPOINT name`.
+    ReleaseSavepoint,
+    /// `ROLLBACK TO name`: rows since the savepoint do not count.
+    RollbackToSavepoint,
+    /// `XA START`, `END`, `PREPARE`, `COMMIT`, `ROLLBACK`.
+    Xa(XaVerb, Xid),
+    /// `TRUNCATE`.
+    Truncate(TableName),
+    /// `DROP DATABASE`: all of its tables.
+    DropDatabase(String),
+    /// DDL on tables.
+    Ddl {
+        /// First word, upper case: CREATE, ALTER, DROP, RENAME.
+        verb: &'static str,
+        /// The tables that it makes, changes or removes, new names included.
+        tables: Tables,
+        /// `CREATE TABLE … START TRANSACTION`: ROWS events and an XID follow (`CREATE TABLE … SELECT`, MySQL 8.0.21 and later).
+        begins_transaction: bool,
+    },
+    /// Statement-based logging: rows changed, and no ROWS event says how.
+    Dml {
+        /// First word, upper case: INSERT, REPLACE, UPDATE, DELETE, LOAD, SELECT (of a function that writes), CALL, DO.
+        verb: &'static str,
+        /// The tables that it changes.
+        tables: Tables,
+    },
+    /// Anything else: users, views, triggers, variables, temporary tables, maintenance. No table's rows or shape change.
+    Other,
+}
+
+/// What an XA statement does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XaVerb {
+    /// `XA START` (or `BEGIN`).
+    Start,
+    /// `XA END`.
+    End,
+    /// `XA PREPARE`.
+    Prepare,
+    /// `XA COMMIT`.
+    Commit,
+    /// `XA COMMIT … ONE PHASE`.
+    CommitOnePhase,
+    /// `XA ROLLBACK`.
+    Rollback,
+}
+
+/// An XA transaction's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Xid {
+    /// Format, 1 unless given.
+    pub format: u32,
+    /// Global transaction id.
+    pub global: Vec<u8>,
+    /// Branch qualifier.
+    pub branch: Vec<u8>,
+}
+
+/// Tables named in a statement.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// In order of appearance.
+    pub named: Vec<TableName>,
+    /// Whether these are surely all; false where the statement has joins, aliases or more that is not read here.
+    pub complete: bool,
+}
+
+/// A table as a statement names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TableName {
+    /// `None`: the session's default database.
+    pub database: Option<String>,
+    /// The table.
+    pub table: String,
+}
+
+impl Statement {
+    /// Recognises a statement. `ansi_quotes`: the session's `sql_mode` has ANSI_QUOTES, so `"` quotes names.
+    ///
+    /// Comments are skipped; the insides of version comments (`/*!50003 … */`, `/*M!100100 … */`) count as text.
+    #[must_use]
+    pub fn recognise(text: &str, ansi_quotes: bool) -> Self {
+        match text {
+            "BEGIN" => return Self::Begin,
+            "COMMIT" => return Self::Commit,
+            _ => {}
+        }
+        let mut reader = Reader(Tokens::new(text, ansi_quotes));
+        reader.statement().unwrap_or(Self::Other)
+    }
+}
+
+struct Reader<'a>(Tokens<'a>);
+
+impl Reader<'_> {
+    /// `None`: not a statement that we know, or not in a form that we know.
+    fn statement(&mut self) -> Option<Statement> {
+        // MariaDB: `SET STATEMENT variable = value, … FOR statement`
+        if self.peek_is("SET") && self.0.lookahead(1).is_some_and(|t| t.is("STATEMENT")) {
+            while !self.0.next()?.is("FOR") {}
+        }
+        let Token::Word(verb) = self.0.next()? else {
+            return None;
+        };
+        Some(match verb.to_ascii_uppercase().as_str() {
+            "BEGIN" => Statement::Begin,
+            "START" if self.skip("TRANSACTION") => Statement::Begin,
+            "COMMIT" => Statement::Commit,
+            "SAVEPOINT" => Statement::Savepoint,
+            "RELEASE" => Statement::ReleaseSavepoint,
+            "ROLLBACK" => {
+                self.skip("WORK");
+                if self.skip("TO") {
+                    Statement::RollbackToSavepoint
+                } else {
+                    Statement::Rollback
+                }
+            }
+            "XA" => return self.xa(),
+            "TRUNCATE" => {
+                self.skip("TABLE");
+                Statement::Truncate(self.table_name()?)
+            }
+            "CREATE" => return self.create(),
+            "ALTER" => return self.alter(),
+            "DROP" => return self.drop(),
+            "RENAME" => return self.rename(),
+            "INSERT" => self.insert("INSERT"),
+            "REPLACE" => self.insert("REPLACE"),
+            "UPDATE" => self.update(),
+            "DELETE" => self.delete(),
+            "LOAD" => self.load(),
+            "WITH" => dml("WITH", Vec::new(), false),
+            "SELECT" => dml("SELECT", Vec::new(), false),
+            "CALL" => dml("CALL", Vec::new(), false),
+            "DO" => dml("DO", Vec::new(), false),
+            _ => return None,
+        })
+    }
+
+    fn peek_is(&self, word: &str) -> bool {
+        self.0.lookahead(0).is_some_and(|token| token.is(word))
+    }
+
+    /// Reads `word` if it comes next.
+    fn skip(&mut self, word: &str) -> bool {
+        let found = self.peek_is(word);
+        if found {
+            self.0.next();
+        }
+        found
+    }
+
+    fn skip_any(&mut self, words: &[&str]) {
+        while words.iter().any(|word| self.skip(word)) {}
+    }
+
+    fn skip_if_exists(&mut self) {
+        if self.skip("IF") {
+            self.skip("NOT");
+            self.skip("EXISTS");
+        }
+    }
+
+    fn name(&mut self) -> Option<String> {
+        match self.0.next()? {
+            Token::Word(word) => Some(word.to_owned()),
+            Token::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    fn table_name(&mut self) -> Option<TableName> {
+        let first = self.name()?;
+        if self.0.lookahead(0) != Some(Token::Sign('.')) {
+            return Some(TableName {
+                database: None,
+                table: first,
+            });
+        }
+        self.0.next();
+        Some(TableName {
+            database: Some(first),
+            table: self.name()?,
+        })
+    }
+
+    fn table_names(&mut self) -> Option<Vec<TableName>> {
+        let mut names = vec![self.table_name()?];
+        while self.0.lookahead(0) == Some(Token::Sign(',')) {
+            self.0.next();
+            names.push(self.table_name()?);
+        }
+        Some(names)
+    }
+
+    fn create(&mut self) -> Option<Statement> {
+        if self.skip("OR") {
+            self.skip("REPLACE");
+        }
+        // A temporary table is its session's own: nobody else's rows or shapes change.
+        if self.peek_is("TEMPORARY") {
+            return None;
+        }
+        if self.skip("TABLE") {
+            self.skip_if_exists();
+            let table = self.table_name()?;
+            // At the very end, outside of all parentheses and strings.
+            let (mut before, mut last) = (None, None);
+            while let Some(token) = self.0.next() {
+                if token != Token::Sign(';') {
+                    before = last.replace(token);
+                }
+            }
+            let is = |token: Option<Token<'_>>, word: &str| token.is_some_and(|t| t.is(word));
+            return Some(Statement::Ddl {
+                verb: "CREATE",
+                tables: Tables {
+                    named: vec![table],
+                    complete: true,
+                },
+                begins_transaction: is(before, "START") && is(last, "TRANSACTION"),
+            });
+        }
+        self.skip_any(&["UNIQUE", "FULLTEXT", "SPATIAL", "VECTOR"]);
+        if self.skip("INDEX") {
+            return self.index_on("CREATE");
+        }
+        None
+    }
+
+    /// `CREATE | DROP INDEX name [USING type] ON table`.
+    fn index_on(&mut self, verb: &'static str) -> Option<Statement> {
+        self.skip_if_exists();
+        self.name()?;
+        while !self.skip("ON") {
+            self.0.next()?;
+        }
+        Some(ddl(verb, vec![self.table_name()?], true))
+    }
+
+    fn alter(&mut self) -> Option<Statement> {
+        self.skip_any(&["ONLINE", "OFFLINE", "IGNORE"]);
+        if !self.skip("TABLE") {
+            return None;
+        }
+        self.skip_if_exists();
+        let mut tables = vec![self.table_name()?];
+        // `RENAME [TO | AS | =] new_name`, but not `RENAME COLUMN | INDEX | KEY`; `EXCHANGE PARTITION p WITH TABLE other`.
+        let mut depth = 0;
+        while let Some(token) = self.0.next() {
+            match token {
+                Token::Sign('(') => depth += 1,
+                Token::Sign(')') => depth -= 1,
+                token if depth == 0 && token.is("RENAME") => {
+                    let kinds = ["COLUMN", "INDEX", "KEY"];
+                    if !kinds.iter().any(|kind| self.peek_is(kind)) {
+                        self.skip_any(&["TO", "AS"]);
+                        if self.0.lookahead(0) == Some(Token::Sign('=')) {
+                            self.0.next();
+                        }
+                        tables.push(self.table_name()?);
+                    }
+                }
+                token if depth == 0 && token.is("WITH") && self.skip("TABLE") => {
+                    tables.push(self.table_name()?);
+                }
+                _ => {}
+            }
+        }
+        Some(ddl("ALTER", tables, true))
+    }
+
+    fn drop(&mut self) -> Option<Statement> {
+        if self.skip("TABLE") || self.skip("TABLES") {
+            self.skip_if_exists();
+            return Some(ddl("DROP", self.table_names()?, true));
+        }
+        if self.skip("DATABASE") || self.skip("SCHEMA") {
+            self.skip_if_exists();
+            return Some(Statement::DropDatabase(self.name()?));
+        }
+        if self.skip("INDEX") {
+            return self.index_on("DROP");
+        }
+        None
+    }
+
+    fn rename(&mut self) -> Option<Statement> {
+        if !(self.skip("TABLE") || self.skip("TABLES")) {
+            return None;
+        }
+        self.skip_if_exists();
+        let mut tables = Vec::new();
+        loop {
+            tables.push(self.table_name()?);
+            // MariaDB: WAIT n, NOWAIT
+            while !self.skip("TO") {
+                self.0.next()?;
+            }
+            tables.push(self.table_name()?);
+            if self.0.next() != Some(Token::Sign(',')) {
+                return Some(ddl("RENAME", tables, true));
+            }
+        }
+    }
+
+    fn insert(&mut self, verb: &'static str) -> Statement {
+        self.skip_any(&["LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "IGNORE", "INTO"]);
+        match self.table_name() {
+            Some(table) => dml(verb, vec![table], true),
+            None => dml(verb, Vec::new(), false),
+        }
+    }
+
+    fn update(&mut self) -> Statement {
+        self.skip_any(&["LOW_PRIORITY", "IGNORE"]);
+        match self.table_name() {
+            Some(table) => {
+                let complete = self.peek_is("SET");
+                dml("UPDATE", vec![table], complete)
+            }
+            None => dml("UPDATE", Vec::new(), false),
+        }
+    }
+
+    fn delete(&mut self) -> Statement {
+        self.skip_any(&["LOW_PRIORITY", "QUICK", "IGNORE"]);
+        if !self.skip("FROM") {
+            return dml("DELETE", Vec::new(), false);
+        }
+        match self.table_name() {
+            Some(table) => {
+                let ends = ["WHERE", "ORDER", "LIMIT", "PARTITION", "RETURNING"];
+                let complete = match self.0.lookahead(0) {
+                    None | Some(Token::Sign(';')) => true,
+                    Some(token) => ends.iter().any(|word| token.is(word)),
+                };
+                dml("DELETE", vec![table], complete)
+            }
+            None => dml("DELETE", Vec::new(), false),
+        }
+    }
+
+    fn load(&mut self) -> Statement {
+        while let Some(token) = self.0.next() {
+            if token.is("INTO") && self.skip("TABLE") {
+                return match self.table_name() {
+                    Some(table) => dml("LOAD", vec![table], true),
+                    None => break,
+                };
+            }
+        }
+        dml("LOAD", Vec::new(), false)
+    }
+
+    fn xa(&mut self) -> Option<Statement> {
+        let Token::Word(verb) = self.0.next()? else {
+            return None;
+        };
+        let mut verb = match verb.to_ascii_uppercase().as_str() {
+            "START" | "BEGIN" => XaVerb::Start,
+            "END" => XaVerb::End,
+            "PREPARE" => XaVerb::Prepare,
+            "COMMIT" => XaVerb::Commit,
+            "ROLLBACK" => XaVerb::Rollback,
+            _ => return None,
+        };
+        let mut xid = Xid {
+            format: 1,
+            global: self.bytes()?,
+            branch: Vec::new(),
+        };
+        if self.0.lookahead(0) == Some(Token::Sign(',')) {
+            self.0.next();
+            xid.branch = self.bytes()?;
+            if self.0.lookahead(0) == Some(Token::Sign(',')) {
+                self.0.next();
+                let Token::Word(format) = self.0.next()? else {
+                    return None;
+                };
+                xid.format = format.parse().ok()?;
+            }
+        }
+        if verb == XaVerb::Commit && self.skip("ONE") {
+            verb = XaVerb::CommitOnePhase;
+        }
+        Some(Statement::Xa(verb, xid))
+    }
+
+    /// `'text'`, `X'00ff'` or `0x00ff`.
+    fn bytes(&mut self) -> Option<Vec<u8>> {
+        match self.0.next()? {
+            Token::Text(text) | Token::Name(text) => Some(text.into_bytes()),
+            Token::Word(word) if word.eq_ignore_ascii_case("x") => match self.0.next()? {
+                Token::Text(digits) => hex(&digits),
+                _ => None,
+            },
+            Token::Word(word) => hex(word.strip_prefix("0x")?),
+            Token::Sign(_) => None,
+        }
+    }
+}
+
+fn ddl(verb: &'static str, named: Vec<TableName>, complete: bool) -> Statement {
+    Statement::Ddl {
+        verb,
+        tables: Tables { named, complete },
+        begins_transaction: false,
+    }
+}
+
+fn dml(verb: &'static str, named: Vec<TableName>, complete: bool) -> Statement {
+    Statement::Dml {
+        verb,
+        tables: Tables { named, complete },
+    }
+}
+
+fn hex(digits: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    pairs
+        .iter()
+        .map(|[high, low]| u8::try_from(digit(*high)? << 4 | digit(*low)?).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
