@@ -46,7 +46,7 @@ impl Ledger {
     /// offsets of partitions where `settled` found something. On another server new records may belong to transactions before those
     /// that were found, so that an offset behind the new ones would hide the found ones.
     ///
-    /// Topics that have another number of partitions by now are to be taken out of `previous` (and not read).
+    /// Topics that have another number of partitions by now are to be taken out of `previous` (and not read): rows go elsewhere there.
     #[must_use]
     pub fn continued(mut previous: Checkpoint, resume: Resume, settled: &Settled) -> Self {
         let predecessors = previous
@@ -56,7 +56,12 @@ impl Ledger {
             .filter(|id| !resume.producers.contains(id))
             .collect();
         for (topic, ends) in settled.restarted() {
-            raise(previous.offsets.entry(topic.clone()).or_default(), ends);
+            // Not raised: a topic that was created anew ends before what the checkpoint says.
+            previous
+                .offsets
+                .entry(topic.clone())
+                .or_default()
+                .extend(ends);
         }
         let mut ledger = Self {
             checkpoint: Checkpoint {
@@ -203,5 +208,94 @@ fn raise(partitions: &mut BTreeMap<i32, i64>, to: &BTreeMap<i32, i64>) {
     for (partition, next) in to {
         let at = partitions.entry(*partition).or_insert(*next);
         *at = (*at).max(*next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settled::Tails;
+
+    fn at(offset: u64) -> Position {
+        format!("binlog.000001:{offset}").parse().unwrap()
+    }
+
+    fn resume(producer: i64) -> Resume {
+        Resume {
+            server: "mysql:a".parse().unwrap(),
+            position: at(4),
+            selection: "s".into(),
+            producers: vec![producer],
+        }
+    }
+
+    fn offset(ledger: &Ledger, partition: i32) -> i64 {
+        ledger.checkpoint().offsets["t"][&partition]
+    }
+
+    #[test]
+    fn offsets_of_a_batch_wait_for_the_next_end() {
+        let mut ledger = Ledger::fresh(resume(1));
+        ledger.topic("t", &[(0, 10), (1, 20)]);
+        assert!(ledger.must_save());
+        ledger.saved();
+        ledger.topic("t", &[(0, 99), (1, 99)]);
+        ledger.acknowledged([("t", 0, 12)], Some(&at(100)));
+        assert!(!ledger.must_save());
+        assert_eq!(
+            (offset(&ledger, 0), &ledger.checkpoint().position),
+            (10, &at(100))
+        );
+        ledger.acknowledged([("t", 1, 25)], None);
+        assert_eq!((offset(&ledger, 0), offset(&ledger, 1)), (10, 20));
+        ledger.acknowledged([("t", 0, 14)], Some(&at(200)));
+        assert_eq!((offset(&ledger, 0), offset(&ledger, 1)), (12, 25));
+        ledger.producers(&[2], &"mysql:a".parse().unwrap());
+        assert!(ledger.must_save());
+    }
+
+    #[test]
+    fn offsets_stay_before_what_was_found_until_it_is_passed() {
+        let mut ledger = Ledger::fresh(resume(1));
+        ledger.topic("t", &[(0, 10), (1, 20)]);
+        let mut tails = Tails::new(ledger.checkpoint());
+        tails.begin("t", 0, 0, 10, 10);
+        tails
+            .record(0, 0, 10, 1, Some(b"binlog.000001:50/0"), None)
+            .unwrap();
+        tails.finish(0, 0, 11);
+        tails.begin("t", 0, 1, 20, 20);
+        tails.finish(0, 1, 20);
+        let settled = tails.settled(&resume(2).server, None).unwrap();
+        let mut ledger = Ledger::continued(ledger.checkpoint().clone(), resume(2), &settled);
+        assert_eq!(
+            ledger.checkpoint().producers.keys().collect::<Vec<_>>(),
+            [&1, &2]
+        );
+        ledger.acknowledged([("t", 0, 12), ("t", 1, 22)], None);
+        ledger.acknowledged([], Some(&at(40)));
+        assert_eq!((offset(&ledger, 0), offset(&ledger, 1)), (10, 22));
+        assert!(!settled.is_passed(&at(50)) && settled.is_passed(&at(51)));
+        ledger.tails_passed();
+        ledger.acknowledged([], Some(&at(60)));
+        assert_eq!(offset(&ledger, 0), 12);
+        assert_eq!(
+            ledger.checkpoint().producers.keys().collect::<Vec<_>>(),
+            [&2]
+        );
+    }
+
+    #[test]
+    fn a_topic_that_was_created_anew_is_followed_down() {
+        let mut ledger = Ledger::fresh(resume(1));
+        ledger.topic("t", &[(0, 1000)]);
+        let mut tails = Tails::new(ledger.checkpoint());
+        tails.begin("t", 0, 0, 1000, 1000);
+        tails.finish(0, 0, 3);
+        let settled = tails.settled(&resume(2).server, None).unwrap();
+        assert!(settled.is_empty());
+        assert_eq!(settled.restarted()["t"][&0], 3);
+        let ledger = Ledger::continued(ledger.checkpoint().clone(), resume(2), &settled);
+        assert_eq!(offset(&ledger, 0), 3);
     }
 }

@@ -1,6 +1,6 @@
 //! From a checkpoint to a running stream: connect, read the tails of the topics, know what is written already.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ pub(super) async fn resume(
     };
     info!(source = %name, server = %now.server, position = %now.position, resumed = previous.is_some(), "streaming");
     let previous = previous.filter(|checkpoint| may_dedupe(name, checkpoint, &now.selection));
-    let Some(previous) = previous else {
+    let Some(mut previous) = previous else {
         return Ok(Resumed {
             source,
             ledger: Ledger::fresh(now),
@@ -59,7 +59,7 @@ pub(super) async fn resume(
             topics: HashMap::new(),
         });
     };
-    let (topics, settled) = read_tails(&previous, &source, producer).await?;
+    let (topics, settled) = read_tails(&mut previous, &source, producer).await?;
     for (topic, partitions) in settled.restarted() {
         warn!(
             source = %name,
@@ -94,12 +94,25 @@ fn may_dedupe(source: &str, checkpoint: &Checkpoint, selection: &str) -> bool {
 
 /// Reads every partition from the checkpoint's offset to its end.
 async fn read_tails(
-    checkpoint: &Checkpoint,
+    checkpoint: &mut Checkpoint,
     source: &Source,
     producer: &Producer,
 ) -> Result<(HashMap<u32, Arc<str>>, Settled), PipelineError> {
     let names: Vec<&str> = checkpoint.offsets.keys().map(String::as_str).collect();
-    let routes = producer.topics(&names).await?;
+    let mut routes = producer.topics(&names).await?;
+    routes.retain(|route| {
+        let known = checkpoint.offsets.get(&*route.topic).map_or(0, BTreeMap::len);
+        let same = known == route.partitions as usize;
+        if !same {
+            // Keys go to other partitions now: what one holds says nothing about the rows that belong there.
+            warn!(
+                topic = %route.topic, before = known, now = route.partitions,
+                "the number of partitions changed since the checkpoint: changes that were written after it are written again"
+            );
+            checkpoint.offsets.remove(&*route.topic);
+        }
+        same
+    });
     let mut tails = Tails::new(checkpoint);
     let mut from = Vec::new();
     for (route, (topic, partitions)) in routes.iter().zip(&checkpoint.offsets) {

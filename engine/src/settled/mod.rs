@@ -72,8 +72,9 @@ impl Settled {
         &self.ends
     }
 
-    /// Partitions whose tails prove nothing on this server (compacted, and written from another one), each with its end: from the
-    /// checkpoint on they are written again, and what is before that end counts no more. Worth a log line each.
+    /// Partitions whose tails prove nothing (compacted and written from another server, or ending before the checkpoint's offset
+    /// because the topic was created anew), each with its end: from the checkpoint on they are written again, and what is before
+    /// that end counts no more. Worth a log line each.
     #[must_use]
     pub const fn restarted(&self) -> &BTreeMap<String, BTreeMap<i32, i64>> {
         &self.restarted
@@ -153,5 +154,8 @@ impl Settled {
     }
 }
 
+#[cfg(test)]
+#[path = "tests.rs"]
+mod examples;
 #[cfg(test)]
 mod model;

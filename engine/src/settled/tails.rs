@@ -78,6 +78,8 @@ struct Tail {
     next: i64,
     /// Whether offsets are missing.
     gap: bool,
+    /// Whether the log ends before the checkpoint's offset: created anew, or cut by an unclean election.
+    cut: bool,
     /// Highest place per server (by its number in `Tails::servers`) and base name of its files.
     highest: Vec<(usize, Box<str>, Place)>,
     /// Servers that records of it were read from.
@@ -193,7 +195,8 @@ impl Tails {
     pub fn finish(&mut self, topic_id: u32, partition: i32, end: i64) {
         if let Some(tail) = self.partitions.get_mut(&(topic_id, partition)) {
             tail.gap |= tail.next < end;
-            tail.next = tail.next.max(end);
+            tail.cut = end < tail.next;
+            tail.next = end;
         }
     }
 
@@ -241,14 +244,15 @@ impl Tails {
                     .filter(|(gtid, (_, number))| !is_here(*number) && !had(gtid));
                 unknown.extend(lost.map(|(gtid, _)| gtid.clone()));
             }
-            let ends = match elsewhere && tail.gap {
+            let proves_nothing = tail.cut || (elsewhere && tail.gap);
+            let ends = match proves_nothing {
                 true => &mut settled.restarted,
                 false => &mut settled.ends,
             };
             ends.entry(tail.topic.to_string())
                 .or_default()
                 .insert(*partition, tail.next);
-            if elsewhere && tail.gap {
+            if proves_nothing {
                 continue;
             }
             let here = tail.highest.iter().filter(|(number, ..)| is_here(*number));
