@@ -382,17 +382,6 @@ impl Dispatch {
             )),
             Outcome::Unknown => {}
         }
-        if self.partitions[at].is_unordered() {
-            self.fail(ProducerError::partition(
-                &topic,
-                partition,
-                format!(
-                    "the leader has lost track of our producer ({}) between two batches of which it has written the later one; \
-                     going on would put changes out of order: start again, and rows from the checkpoint on are written once more",
-                    verdict::name(result.code)
-                ),
-            ));
-        }
         if let Some(code) = self.partitions[at].warning() {
             warn!(%topic, partition, error = verdict::name(code), "records are not taken, retrying until they are");
         } else if self.partitions[at].recovered() {
@@ -400,8 +389,26 @@ impl Dispatch {
         }
     }
 
+    fn fail_unordered(&mut self, at: usize) {
+        let PartitionKey {
+            topic_id,
+            partition,
+        } = self.keys[at];
+        let topic = self.topics.get(&topic_id).cloned().unwrap_or_default();
+        self.fail(ProducerError::partition(
+            &topic,
+            partition,
+            "the leader has lost track of our producer between two batches of which it has written the later one; going on would put \
+             changes out of order: start again, what is written is found at the partition's end",
+        ));
+    }
+
     /// Puts a partition where it belongs after anything has happened to it.
     fn touch(&mut self, at: usize, now: Instant) {
+        if self.partitions[at].is_unordered() {
+            self.fail_unordered(at);
+            return;
+        }
         let partition = &mut self.partitions[at];
         if partition.wants_identity() {
             if let Some(identity) = self.identity {

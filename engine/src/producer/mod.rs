@@ -17,6 +17,8 @@ mod dispatch;
 mod error;
 mod ledger;
 mod metadata;
+#[cfg(test)]
+mod model;
 mod native;
 mod partition;
 mod produce;

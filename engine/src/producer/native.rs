@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, ProducerId};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -345,13 +346,14 @@ async fn start(cluster: &mut Cluster, settings: &KafkaSettings) -> Result<Identi
 }
 
 async fn init_producer_id(cluster: &mut Cluster) -> Result<Identity, Fault> {
+    // An empty transactional id, the default, would be one.
     let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
         .with_producer_id(ProducerId(-1))
         .with_producer_epoch(-1)
         .with_transaction_timeout_ms(i32::MAX);
     let answer = cluster.call::<InitProducerId>(&request).await?;
-    let error = kafka_protocol::error::ResponseError::try_from_code(answer.code);
-    match error {
+    match ResponseError::try_from_code(answer.code) {
         None => Ok(Identity {
             id: answer.producer_id,
             epoch: answer.producer_epoch,
@@ -360,16 +362,22 @@ async fn init_producer_id(cluster: &mut Cluster) -> Result<Identity, Fault> {
             "no producer id: {}",
             verdict::name(answer.code)
         ))),
-        Some(_) => Err(Fault::Lasting(ProducerError::broker(
-            "cluster",
-            format!(
-                "we may not write as an idempotent producer: {} (error {}); grant it with kafka-acls.sh --add --allow-principal User:… \
-                 --operation IdempotentWrite --cluster (before Kafka 2.8), and --operation Write on the topics",
-                verdict::name(answer.code),
-                answer.code
-            ),
-        ))),
+        Some(_) => Err(Fault::Lasting(no_producer_id(answer.code))),
     }
+}
+
+fn no_producer_id(code: i16) -> ProducerError {
+    let name = verdict::name(code);
+    let reason = match ResponseError::try_from_code(code) {
+        Some(
+            ResponseError::ClusterAuthorizationFailed | ResponseError::TopicAuthorizationFailed,
+        ) => format!(
+            "we may not write as an idempotent producer: {name}; grant it with kafka-acls.sh --add --allow-principal User:… \
+             --operation Write --topic … (from Kafka 2.8 on), or --operation IdempotentWrite --cluster"
+        ),
+        _ => format!("no producer id is given: {name} (error {code})"),
+    };
+    ProducerError::broker("that was asked", reason)
 }
 
 /// Keeps brokers served, leaders known, and the producer identified.

@@ -117,6 +117,8 @@ pub(super) struct Partition {
     waiting: VecDeque<Waiting>,
     /// Faults in a row.
     faults: u32,
+    /// Those of them that have no business lasting.
+    doubtful: u32,
     fault: i16,
     warned: bool,
     not_before: Option<Instant>,
@@ -322,7 +324,8 @@ impl Partition {
                 self.leader = None;
                 self.failed(at, true)
             }
-            Verdict::Doubtful if self.faults < DOUBTFUL_ATTEMPTS_MAX => {
+            Verdict::Doubtful if self.doubtful < DOUBTFUL_ATTEMPTS_MAX => {
+                self.doubtful += 1;
                 self.fault(code, now);
                 self.failed(at, false)
             }
@@ -347,6 +350,7 @@ impl Partition {
 
     fn written(&mut self, at: usize, base_offset: Option<i64>) -> Outcome {
         self.faults = 0;
+        self.doubtful = 0;
         self.identities_lost = 0;
         let Some(sent) = self.window.get_mut(at) else {
             return Outcome::Unknown;

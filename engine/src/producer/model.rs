@@ -1,0 +1,459 @@
+//! The dispatch against a cluster in memory that does what Kafka may do: lose connections before and after it has written, process
+//! requests of dead connections late, move leaders, cut off what was never confirmed, answer errors with and without having written,
+//! hand out stale metadata, forget producers. Every run follows from a seed; a failure prints it.
+//!
+//! What leaders check of an idempotent producer follows `ProducerAppendInfo` and `ProducerStateManager` of Kafka 3.9.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::dispatch::{Dispatch, IN_FLIGHT_MAX, PartResult, PartitionKey, Request};
+use super::partition::Identity;
+use crate::clock;
+use crate::encoded::EncodedBatch;
+
+const BROKERS: [i32; 3] = [1, 2, 3];
+const TOPICS: u32 = 2;
+const PARTITIONS: u32 = 2;
+
+/// Bytes of a batch header; what the model writes behind it is the batch's number.
+const HEADER: usize = 61;
+
+/// A written batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    number: u64,
+    records: u32,
+    offset: i64,
+    producer: i64,
+    sequence: i32,
+    /// Some answer said that it is written (or a later one): it may not be cut off any more.
+    confirmed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    entries: Vec<Entry>,
+    leader: i32,
+    epoch: i32,
+    /// Producers that the leader has forgotten, with the length of the log at that moment.
+    forgotten: BTreeMap<i64, usize>,
+}
+
+impl Log {
+    fn end(&self) -> i64 {
+        self.entries
+            .last()
+            .map_or(0, |entry| entry.offset + i64::from(entry.records))
+    }
+
+    /// What the leader remembers of a producer, latest first.
+    fn remembered(&self, producer: i64) -> Vec<&Entry> {
+        let from = self
+            .forgotten
+            .get(&producer)
+            .copied()
+            .unwrap_or(0)
+            .min(self.entries.len());
+        let of = |entry: &&Entry| entry.producer == producer;
+        self.entries[from..]
+            .iter()
+            .rev()
+            .filter(of)
+            .take(5)
+            .collect()
+    }
+
+    /// Error code and base offset.
+    fn append(&mut self, batch: &[u8]) -> (i16, i64) {
+        let producer = i64::from_be_bytes(batch[43..51].try_into().unwrap());
+        let sequence = i32::from_be_bytes(batch[53..57].try_into().unwrap());
+        let records = u32::from_be_bytes(batch[HEADER + 8..HEADER + 12].try_into().unwrap());
+        let number = u64::from_be_bytes(batch[HEADER..HEADER + 8].try_into().unwrap());
+        let remembered = self.remembered(producer);
+        if let Some(same) = remembered.iter().find(|entry| entry.sequence == sequence) {
+            assert_eq!(same.number, number, "two batches under one sequence");
+            return (0, same.offset);
+        }
+        match remembered.first() {
+            Some(last) => {
+                let next = last.sequence + last.records as i32;
+                if sequence < next {
+                    return (46, -1);
+                }
+                if sequence > next {
+                    return (45, -1);
+                }
+            }
+            None if self.forgotten.contains_key(&producer) => return (59, -1),
+            None if sequence != 0 => return (45, -1),
+            None => {}
+        }
+        let offset = self.end();
+        self.entries.push(Entry {
+            number,
+            records,
+            offset,
+            producer,
+            sequence,
+            confirmed: false,
+        });
+        (0, offset)
+    }
+
+    fn confirm(&mut self, offset: i64) {
+        for entry in self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.offset <= offset)
+        {
+            entry.confirmed = true;
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Wire {
+    requests: VecDeque<Request>,
+    responses: VecDeque<(u64, Vec<PartResult>)>,
+}
+
+struct World {
+    random: StdRng,
+    now: Instant,
+    dispatch: Dispatch,
+    logs: BTreeMap<PartitionKey, Log>,
+    wires: BTreeMap<i32, Wire>,
+    /// Requests of dead connections that brokers have yet to process.
+    late: Vec<(i32, Request)>,
+    stale_metadata: Vec<(PartitionKey, Option<i32>, i32)>,
+    sent: BTreeMap<PartitionKey, Vec<u64>>,
+    ordinals: u64,
+    acknowledged: u64,
+    batches: u64,
+    producer_ids: i64,
+    faults: bool,
+    forgets: bool,
+}
+
+fn keys() -> impl Iterator<Item = PartitionKey> {
+    (0..TOPICS).flat_map(|topic_id| {
+        (0..PARTITIONS as i32).map(move |partition| PartitionKey {
+            topic_id,
+            partition,
+        })
+    })
+}
+
+impl World {
+    fn new(seed: u64, forgets: bool) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut dispatch = Dispatch::default();
+        for topic_id in 0..TOPICS {
+            dispatch.register(topic_id, format!("topic-{topic_id}").into(), PARTITIONS);
+        }
+        let logs = keys()
+            .map(|key| {
+                let log = Log {
+                    leader: BROKERS[random.random_range(0..BROKERS.len())],
+                    ..Log::default()
+                };
+                (key, log)
+            })
+            .collect();
+        let mut world = Self {
+            random,
+            now: clock::now(),
+            dispatch,
+            logs,
+            wires: BROKERS
+                .iter()
+                .map(|broker| (*broker, Wire::default()))
+                .collect(),
+            late: Vec::new(),
+            stale_metadata: Vec::new(),
+            sent: BTreeMap::new(),
+            ordinals: 0,
+            acknowledged: 0,
+            batches: 0,
+            producer_ids: 100,
+            faults: true,
+            forgets,
+        };
+        world.stale_metadata = world.metadata();
+        world
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.faults && self.random.random_range(0..100) < percent
+    }
+
+    fn metadata(&self) -> Vec<(PartitionKey, Option<i32>, i32)> {
+        self.logs
+            .iter()
+            .map(|(key, log)| (*key, Some(log.leader), log.epoch))
+            .collect()
+    }
+
+    fn send(&mut self) {
+        let mut parts = Vec::new();
+        for key in keys() {
+            for _ in 0..self.random.random_range(0..3) {
+                let records: u32 = self.random.random_range(1..4);
+                let mut bytes = vec![0; HEADER];
+                bytes.extend_from_slice(&self.batches.to_be_bytes());
+                bytes.extend_from_slice(&records.to_be_bytes());
+                self.sent.entry(key).or_default().push(self.batches);
+                self.batches += 1;
+                parts.push(EncodedBatch {
+                    topic_id: key.topic_id,
+                    partition: key.partition,
+                    records,
+                    changes: records,
+                    bytes,
+                });
+            }
+        }
+        self.dispatch.enqueue(self.ordinals, parts, self.now);
+        self.ordinals += 1;
+    }
+
+    /// One batch at a leader: error code and base offset.
+    fn process(&mut self, broker: i32, key: PartitionKey, batch: &[u8]) -> (i16, i64) {
+        if self.chance(4) {
+            return ([19, 7, 3, 56, -1, 5][self.random.random_range(0..6)], -1);
+        }
+        let after = self
+            .chance(4)
+            .then(|| [7, 20][self.random.random_range(0..2)]);
+        let log = self.logs.get_mut(&key).unwrap();
+        if log.leader != broker {
+            return (6, -1);
+        }
+        let (code, offset) = log.append(batch);
+        match after {
+            Some(after) if code == 0 => (after, -1),
+            _ => {
+                if code == 0 {
+                    log.confirm(offset);
+                }
+                (code, offset)
+            }
+        }
+    }
+
+    fn process_request(&mut self, broker: i32, request: &Request) -> Vec<PartResult> {
+        let mut results = Vec::new();
+        for (key, batch) in &request.parts {
+            let (code, base_offset) = self.process(broker, *key, batch);
+            results.push(PartResult {
+                key: *key,
+                code,
+                base_offset,
+                message: None,
+            });
+        }
+        results
+    }
+
+    fn broker_step(&mut self, broker: i32) {
+        if let Some(request) = self.dispatch.next_request(broker, self.now) {
+            let mut partitions: Vec<_> = request.parts.iter().map(|(key, _)| *key).collect();
+            partitions.dedup();
+            assert_eq!(
+                partitions.len(),
+                request.parts.len(),
+                "two batches of a partition in one request"
+            );
+            self.wires
+                .get_mut(&broker)
+                .unwrap()
+                .requests
+                .push_back(request);
+        }
+        let wire = self.wires.get_mut(&broker).unwrap();
+        assert!(wire.requests.len() + wire.responses.len() <= IN_FLIGHT_MAX);
+        if self.random.random_bool(0.5)
+            && let Some(request) = self.wires.get_mut(&broker).unwrap().requests.pop_front()
+        {
+            let results = self.process_request(broker, &request);
+            self.wires
+                .get_mut(&broker)
+                .unwrap()
+                .responses
+                .push_back((request.id, results));
+        }
+        if self.random.random_bool(0.5)
+            && let Some((request, results)) =
+                self.wires.get_mut(&broker).unwrap().responses.pop_front()
+        {
+            self.dispatch.response(broker, request, results, self.now);
+        }
+        if self.chance(2) {
+            let wire = std::mem::take(self.wires.get_mut(&broker).unwrap());
+            for request in wire.requests {
+                if self.random.random_bool(0.5) {
+                    self.late.push((broker, request));
+                }
+            }
+            self.dispatch.lost(broker, self.now);
+        }
+    }
+
+    fn cluster_step(&mut self) {
+        if self.chance(2) {
+            let key = keys()
+                .nth(self.random.random_range(0..(TOPICS * PARTITIONS) as usize))
+                .unwrap();
+            let leader = BROKERS[self.random.random_range(0..BROKERS.len())];
+            let cut = self.random.random_bool(0.5);
+            let log = self.logs.get_mut(&key).unwrap();
+            log.leader = leader;
+            log.epoch += 1;
+            if cut {
+                let confirmed = log
+                    .entries
+                    .iter()
+                    .take_while(|entry| entry.confirmed)
+                    .count();
+                log.entries.truncate(confirmed);
+            }
+        }
+        if self.forgets && self.chance(1) {
+            let key = keys()
+                .nth(self.random.random_range(0..(TOPICS * PARTITIONS) as usize))
+                .unwrap();
+            let log = self.logs.get_mut(&key).unwrap();
+            let length = log.entries.len();
+            let producers: Vec<i64> = log.entries.iter().map(|entry| entry.producer).collect();
+            for producer in producers {
+                log.forgotten.insert(producer, length);
+            }
+        }
+        if !self.late.is_empty() && (!self.faults || self.random.random_bool(0.2)) {
+            let at = self.random.random_range(0..self.late.len());
+            let (broker, request) = self.late.remove(at);
+            self.process_request(broker, &request);
+        }
+        if self.dispatch.wants_metadata() && self.random.random_bool(0.3) {
+            let leaders = if self.chance(20) {
+                self.stale_metadata.clone()
+            } else {
+                self.metadata()
+            };
+            self.dispatch.metadata(&leaders, self.now);
+            if self.random.random_bool(0.3) {
+                self.stale_metadata = self.metadata();
+            }
+        }
+        if self.dispatch.wants_identity() && self.random.random_bool(0.3) {
+            self.producer_ids += 1;
+            let identity = Identity {
+                id: self.producer_ids,
+                epoch: 0,
+            };
+            self.dispatch.identify(identity, self.now);
+        }
+    }
+
+    fn step(&mut self) {
+        self.now += Duration::from_millis(self.random.random_range(0..20));
+        self.dispatch.elapsed(self.now);
+        for broker in BROKERS {
+            self.broker_step(broker);
+        }
+        self.cluster_step();
+        while let Some(acknowledged) = self.dispatch.poll_acknowledged() {
+            assert_eq!(
+                acknowledged.ordinal, self.acknowledged,
+                "acknowledged in order"
+            );
+            self.acknowledged += 1;
+            for (topic_id, partition, next) in acknowledged.offsets {
+                let log = &self.logs[&PartitionKey {
+                    topic_id,
+                    partition,
+                }];
+                let ends_there = |entry: &Entry| {
+                    entry.offset + i64::from(entry.records) == next && entry.confirmed
+                };
+                assert!(
+                    log.entries.iter().any(ends_there),
+                    "no confirmed batch ends at {next}"
+                );
+            }
+        }
+    }
+
+    fn run(&mut self, ordinals: u64) {
+        while self.ordinals < ordinals {
+            if self.ordinals - self.acknowledged < 6 && self.random.random_bool(0.4) {
+                self.send();
+            }
+            self.step();
+            if self.dispatch.failure().is_some() {
+                return;
+            }
+        }
+        self.faults = false;
+        for _ in 0..20_000 {
+            if self.acknowledged == self.ordinals && self.late.is_empty() {
+                break;
+            }
+            self.step();
+        }
+    }
+
+    fn written(&self, key: PartitionKey) -> Vec<u64> {
+        self.logs[&key]
+            .entries
+            .iter()
+            .map(|entry| entry.number)
+            .collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// As long as leaders remember their producers, every batch is written once and in order, whatever else happens.
+    #[test]
+    fn every_batch_once_and_in_order(seed: u64) {
+        let mut world = World::new(seed, false);
+        world.run(40);
+        prop_assert_eq!(world.dispatch.failure(), None);
+        prop_assert_eq!(world.acknowledged, world.ordinals, "everything is acknowledged");
+        prop_assert_eq!(world.dispatch.in_flight_requests(), 0);
+        prop_assert_eq!(world.dispatch.unacknowledged(), 0);
+        for key in keys() {
+            prop_assert_eq!(world.written(key), world.sent.get(&key).cloned().unwrap_or_default(), "{:?}", key);
+        }
+    }
+
+    /// When leaders forget producers, batches may come twice, but none is lost, and the first occurrences are in order; or the
+    /// dispatch has halted rather than break the order.
+    #[test]
+    fn nothing_is_lost_when_producers_are_forgotten(seed: u64) {
+        let mut world = World::new(seed, true);
+        world.run(40);
+        if let Some(failure) = world.dispatch.failure() {
+            let text = failure.to_string();
+            prop_assert!(text.contains("lost track of our producer") || text.contains("does not keep track"), "{}", text);
+            return Ok(());
+        }
+        prop_assert_eq!(world.acknowledged, world.ordinals);
+        for key in keys() {
+            let mut first = Vec::new();
+            for number in world.written(key) {
+                if !first.contains(&number) {
+                    first.push(number);
+                }
+            }
+            prop_assert_eq!(first, world.sent.get(&key).cloned().unwrap_or_default(), "{:?}", key);
+        }
+    }
+}

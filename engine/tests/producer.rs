@@ -1,0 +1,427 @@
+//! The producer against librdkafka's mock cluster, read back by librdkafka's consumer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use engine::config::{Compression, KafkaSettings, OnOversize, ProducerKind, TopicSettings};
+use engine::encoded::{EncodedBatch, Route};
+use engine::producer::{Acknowledged, Producer, ProducerError};
+use protocol::kafka;
+use protocol::kafka::record_batch::{Builder, Header};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use tokio::time::timeout;
+
+const TOPIC: &str = "shop.orders";
+const PARTITIONS: i32 = 3;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+fn cluster() -> Cluster {
+    let cluster = MockCluster::new(3).unwrap();
+    cluster.create_topic(TOPIC, PARTITIONS, 3).unwrap();
+    cluster
+}
+
+fn settings(cluster: &Cluster) -> KafkaSettings {
+    KafkaSettings {
+        brokers: cluster
+            .bootstrap_servers()
+            .split(',')
+            .map(str::to_owned)
+            .collect(),
+        topic: "{source}.{schema}.{table}".to_owned(),
+        compression: Compression::Lz4,
+        producer: ProducerKind::Native,
+        batch_max: 1 << 20,
+        on_oversize: OnOversize::Halt,
+        tombstones: true,
+        tls: None,
+        sasl: None,
+        topics: TopicSettings {
+            create: false,
+            partitions: PARTITIONS,
+            replication: -1,
+        },
+    }
+}
+
+/// A batch of `records` records whose values count on from `first`.
+fn batch(route: &Route, partition: i32, first: u64, records: u64) -> EncodedBatch {
+    let mut builder = Builder::new(kafka::Compression::Lz4);
+    for number in first..first + records {
+        let value = number.to_string();
+        let pos = format!("binlog.000001:{number}/0");
+        let headers = [
+            Header::new("pos", pos.as_bytes()),
+            Header::new("gtid", b"uuid:1"),
+        ];
+        builder
+            .append(
+                1_700_000_000_000,
+                Some(b"key"),
+                Some(value.as_bytes()),
+                &headers,
+            )
+            .unwrap();
+    }
+    EncodedBatch {
+        topic_id: route.topic_id,
+        partition,
+        records: records as u32,
+        changes: records as u32,
+        bytes: builder.finish().unwrap(),
+    }
+}
+
+/// Numbers, batch after batch and partition after partition.
+struct Feed {
+    route: Route,
+    next: Vec<u64>,
+    ordinal: u64,
+}
+
+impl Feed {
+    fn new(route: &Route) -> Self {
+        Self {
+            route: route.clone(),
+            next: vec![0; PARTITIONS as usize],
+            ordinal: 0,
+        }
+    }
+
+    fn send(&mut self, producer: &Producer) {
+        let mut parts = Vec::new();
+        for partition in 0..PARTITIONS {
+            let next = &mut self.next[partition as usize];
+            for records in [3, 1] {
+                parts.push(batch(&self.route, partition, *next, records));
+                *next += records;
+            }
+        }
+        producer.send(self.ordinal, parts);
+        self.ordinal += 1;
+    }
+}
+
+async fn acknowledged(producer: &mut Producer) -> Acknowledged {
+    timeout(PATIENCE, producer.acknowledged())
+        .await
+        .expect("acknowledged in time")
+        .expect("no error")
+}
+
+/// All values of every partition, once `expected` records have been read and for a moment nothing more comes.
+fn read_back(cluster: &Cluster, expected: usize) -> BTreeMap<i32, Vec<u64>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("group.id", "test")
+        .create()
+        .unwrap();
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        assignment
+            .add_partition_offset(TOPIC, partition, Offset::Beginning)
+            .unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    let mut values: BTreeMap<i32, Vec<u64>> = BTreeMap::new();
+    let mut count = 0;
+    let mut idle = 0;
+    while idle < 3 {
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => {
+                let text = std::str::from_utf8(message.payload().unwrap()).unwrap();
+                values
+                    .entry(message.partition())
+                    .or_default()
+                    .push(text.parse().unwrap());
+                count += 1;
+            }
+            Some(Err(_)) => {}
+            None if count >= expected => idle += 1,
+            None => {}
+        }
+    }
+    values
+}
+
+fn expect_all(cluster: &Cluster, feed: &Feed) {
+    expect(feed, &read_back(cluster, total(feed)));
+}
+
+fn total(feed: &Feed) -> usize {
+    feed.next.iter().sum::<u64>() as usize
+}
+
+fn expect(feed: &Feed, values: &BTreeMap<i32, Vec<u64>>) {
+    for partition in 0..PARTITIONS {
+        let expected: Vec<u64> = (0..feed.next[partition as usize]).collect();
+        assert_eq!(
+            values.get(&partition),
+            Some(&expected),
+            "partition {partition}"
+        );
+    }
+}
+
+async fn connect(cluster: &Cluster) -> (Producer, Feed) {
+    let producer = Producer::connect(&settings(cluster)).await.unwrap();
+    let routes = producer.topics(&[TOPIC]).await.unwrap();
+    assert_eq!(routes[0].partitions, PARTITIONS as u32);
+    let feed = Feed::new(&routes[0]);
+    (producer, feed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_in_order_and_acknowledges_in_order() {
+    let cluster = cluster();
+    for partition in 0..PARTITIONS {
+        cluster.partition_leader(TOPIC, partition, Some(1)).unwrap();
+    }
+    let (mut producer, mut feed) = connect(&cluster).await;
+    for _ in 0..50 {
+        feed.send(&producer);
+    }
+    producer.send(50, Vec::new());
+    let mut offsets = BTreeMap::new();
+    for ordinal in 0..=50 {
+        let acknowledged = acknowledged(&mut producer).await;
+        assert_eq!(acknowledged.ordinal, ordinal);
+        for (_, partition, next) in acknowledged.offsets {
+            offsets.insert(partition, next);
+        }
+    }
+    assert_eq!(
+        offsets,
+        (0..PARTITIONS).map(|partition| (partition, 200)).collect()
+    );
+    assert_eq!(producer.in_flight_requests(), 0);
+    let metrics = producer.metrics();
+    assert!(
+        metrics.requests < 150,
+        "batches of several partitions share requests: {metrics:?}"
+    );
+    assert_eq!(metrics.retries, 0);
+    producer.close(PATIENCE).await.unwrap();
+    expect_all(&cluster, &feed);
+}
+
+/// Connections break while several requests are on the wire. The mock cluster writes repeated batches again, so what counts is the
+/// first time of each record; the model test beside the dispatch has brokers that recognise them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn survives_broken_connections_without_reordering() {
+    let cluster = cluster();
+    let (mut producer, mut feed) = connect(&cluster).await;
+    let broken = RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT;
+    let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+    cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[fine, broken, fine, fine, broken, broken, fine, broken],
+    );
+    for _ in 0..30 {
+        feed.send(&producer);
+    }
+    for ordinal in 0..30 {
+        assert_eq!(acknowledged(&mut producer).await.ordinal, ordinal);
+    }
+    assert!(producer.metrics().retries > 0);
+    producer.close(PATIENCE).await.unwrap();
+    let mut values = read_back(&cluster, total(&feed));
+    for written in values.values_mut() {
+        let mut seen = BTreeSet::new();
+        written.retain(|number| seen.insert(*number));
+    }
+    expect(&feed, &values);
+}
+
+/// The mock cluster does not check sequences either: one batch at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_what_passes() {
+    let cluster = cluster();
+    let (mut producer, mut feed) = connect(&cluster).await;
+    for error in [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN,
+    ] {
+        cluster.request_errors(RDKafkaApiKey::Produce, &[error, error]);
+        let next = &mut feed.next[0];
+        producer.send(feed.ordinal, vec![batch(&feed.route, 0, *next, 2)]);
+        *next += 2;
+        feed.ordinal += 1;
+        acknowledged(&mut producer).await;
+    }
+    assert_eq!(producer.metrics().retries, 16);
+    producer.close(PATIENCE).await.unwrap();
+    let values = read_back(&cluster, 16);
+    assert_eq!(values[&0], (0..16).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits_for_brokers_that_are_down() {
+    let cluster = cluster();
+    let (mut producer, mut feed) = connect(&cluster).await;
+    feed.send(&producer);
+    acknowledged(&mut producer).await;
+    cluster.broker_down(-1).unwrap();
+    for _ in 0..10 {
+        feed.send(&producer);
+    }
+    let nothing = timeout(Duration::from_millis(700), producer.acknowledged()).await;
+    assert!(
+        nothing.is_err(),
+        "nothing is acknowledged while all brokers are down: {nothing:?}"
+    );
+    cluster.broker_up(-1).unwrap();
+    for ordinal in 1..=10 {
+        assert_eq!(acknowledged(&mut producer).await.ordinal, ordinal);
+    }
+    producer.close(PATIENCE).await.unwrap();
+    expect_all(&cluster, &feed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn follows_leaders() {
+    let cluster = cluster();
+    let (mut producer, mut feed) = connect(&cluster).await;
+    for round in 0..12 {
+        for partition in 0..PARTITIONS {
+            cluster
+                .partition_leader(TOPIC, partition, Some(1 + (partition + round) % 3))
+                .unwrap();
+        }
+        for _ in 0..5 {
+            feed.send(&producer);
+        }
+        for _ in 0..5 {
+            acknowledged(&mut producer).await;
+        }
+    }
+    producer.close(PATIENCE).await.unwrap();
+    expect_all(&cluster, &feed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn halts_when_a_batch_is_too_large() {
+    let cluster = cluster();
+    let (mut producer, mut feed) = connect(&cluster).await;
+    let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 9]);
+    feed.send(&producer);
+    let error = timeout(PATIENCE, producer.acknowledged())
+        .await
+        .unwrap()
+        .unwrap_err();
+    let text = error.to_string();
+    for part in [
+        TOPIC,
+        "kafka.batch_max",
+        "max.message.bytes",
+        "message.max.bytes",
+    ] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    assert_eq!(
+        producer.acknowledged().await,
+        Err(error),
+        "and stays halted"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn says_what_is_missing() {
+    let cluster = cluster();
+    let (producer, _) = connect(&cluster).await;
+    let error = producer
+        .topics(&["shop.unknown"])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("shop.unknown") && error.contains("kafka.topics.create"),
+        "{error}"
+    );
+
+    let nobody = KafkaSettings {
+        brokers: vec!["127.0.0.1:1".to_owned()],
+        ..settings(&cluster)
+    };
+    let error = Producer::connect(&nobody).await.err().unwrap();
+    assert!(
+        matches!(error, ProducerError::Unreachable { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_tails() {
+    let cluster = cluster();
+    let (mut producer, mut feed) = connect(&cluster).await;
+    for _ in 0..20 {
+        feed.send(&producer);
+    }
+    for _ in 0..20 {
+        acknowledged(&mut producer).await;
+    }
+    let first_ids = producer.producer_ids();
+    drop(producer);
+
+    let (producer, _) = connect(&cluster).await;
+    assert_ne!(producer.producer_ids(), first_ids);
+    let mut seen: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+    let ends = producer
+        .tails(&[(0, 0, 78), (0, 1, 0), (0, 2, 80)], |record| {
+            assert_eq!(record.producer_id, first_ids[0]);
+            assert!(record.has_key && record.has_value);
+            assert_eq!(record.gtid, Some(&b"uuid:1"[..]));
+            let pos = String::from_utf8(record.pos.unwrap().to_vec()).unwrap();
+            seen.entry(record.partition).or_default().push(pos);
+        })
+        .await
+        .unwrap();
+    assert_eq!(ends, [(0, 0, 80), (0, 1, 80), (0, 2, 80)]);
+    assert_eq!(seen[&0], ["binlog.000001:78/0", "binlog.000001:79/0"]);
+    assert_eq!(seen[&1].len(), 80);
+    assert_eq!(seen.get(&2), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rskafka_writes_the_same() {
+    let cluster = cluster();
+    let settings = KafkaSettings {
+        producer: ProducerKind::Rskafka,
+        ..settings(&cluster)
+    };
+    let mut producer = Producer::connect(&settings).await.unwrap();
+    let routes = producer.topics(&[TOPIC]).await.unwrap();
+    let mut feed = Feed::new(&routes[0]);
+    for _ in 0..10 {
+        feed.send(&producer);
+    }
+    for ordinal in 0..10 {
+        assert_eq!(acknowledged(&mut producer).await.ordinal, ordinal);
+    }
+    let mut seen = 0;
+    let ends = producer
+        .tails(&[(0, 1, 30)], |record| {
+            assert_eq!(record.producer_id, -1);
+            assert!(record.pos.is_some());
+            seen += 1;
+        })
+        .await
+        .unwrap();
+    assert_eq!((ends, seen), (vec![(0, 1, 40)], 10));
+    producer.close(PATIENCE).await.unwrap();
+    expect_all(&cluster, &feed);
+}
