@@ -108,7 +108,7 @@ impl Feed {
     }
 }
 
-async fn acknowledged(producer: &mut Producer) -> Acknowledged {
+async fn acknowledged(producer: &Producer) -> Acknowledged {
     timeout(PATIENCE, producer.acknowledged())
         .await
         .expect("acknowledged in time")
@@ -183,14 +183,14 @@ async fn writes_in_order_and_acknowledges_in_order() {
     for partition in 0..PARTITIONS {
         cluster.partition_leader(TOPIC, partition, Some(1)).unwrap();
     }
-    let (mut producer, mut feed) = connect(&cluster).await;
+    let (producer, mut feed) = connect(&cluster).await;
     for _ in 0..50 {
         feed.send(&producer);
     }
     producer.send(50, Vec::new());
     let mut offsets = BTreeMap::new();
     for ordinal in 0..=50 {
-        let acknowledged = acknowledged(&mut producer).await;
+        let acknowledged = acknowledged(&producer).await;
         assert_eq!(acknowledged.ordinal, ordinal);
         for (_, partition, next) in acknowledged.offsets {
             offsets.insert(partition, next);
@@ -216,7 +216,7 @@ async fn writes_in_order_and_acknowledges_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn survives_broken_connections_without_reordering() {
     let cluster = cluster();
-    let (mut producer, mut feed) = connect(&cluster).await;
+    let (producer, mut feed) = connect(&cluster).await;
     let broken = RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT;
     let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
     cluster.request_errors(
@@ -227,7 +227,7 @@ async fn survives_broken_connections_without_reordering() {
         feed.send(&producer);
     }
     for ordinal in 0..30 {
-        assert_eq!(acknowledged(&mut producer).await.ordinal, ordinal);
+        assert_eq!(acknowledged(&producer).await.ordinal, ordinal);
     }
     assert!(producer.metrics().retries > 0);
     producer.close(PATIENCE).await.unwrap();
@@ -243,7 +243,7 @@ async fn survives_broken_connections_without_reordering() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retries_what_passes() {
     let cluster = cluster();
-    let (mut producer, mut feed) = connect(&cluster).await;
+    let (producer, mut feed) = connect(&cluster).await;
     for error in [
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
@@ -259,7 +259,7 @@ async fn retries_what_passes() {
         producer.send(feed.ordinal, vec![batch(&feed.route, 0, *next, 2)]);
         *next += 2;
         feed.ordinal += 1;
-        acknowledged(&mut producer).await;
+        acknowledged(&producer).await;
     }
     assert_eq!(producer.metrics().retries, 16);
     producer.close(PATIENCE).await.unwrap();
@@ -270,9 +270,9 @@ async fn retries_what_passes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waits_for_brokers_that_are_down() {
     let cluster = cluster();
-    let (mut producer, mut feed) = connect(&cluster).await;
+    let (producer, mut feed) = connect(&cluster).await;
     feed.send(&producer);
-    acknowledged(&mut producer).await;
+    acknowledged(&producer).await;
     cluster.broker_down(-1).unwrap();
     for _ in 0..10 {
         feed.send(&producer);
@@ -284,7 +284,7 @@ async fn waits_for_brokers_that_are_down() {
     );
     cluster.broker_up(-1).unwrap();
     for ordinal in 1..=10 {
-        assert_eq!(acknowledged(&mut producer).await.ordinal, ordinal);
+        assert_eq!(acknowledged(&producer).await.ordinal, ordinal);
     }
     producer.close(PATIENCE).await.unwrap();
     expect_all(&cluster, &feed);
@@ -293,7 +293,7 @@ async fn waits_for_brokers_that_are_down() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn follows_leaders() {
     let cluster = cluster();
-    let (mut producer, mut feed) = connect(&cluster).await;
+    let (producer, mut feed) = connect(&cluster).await;
     for round in 0..12 {
         for partition in 0..PARTITIONS {
             cluster
@@ -304,7 +304,7 @@ async fn follows_leaders() {
             feed.send(&producer);
         }
         for _ in 0..5 {
-            acknowledged(&mut producer).await;
+            acknowledged(&producer).await;
         }
     }
     producer.close(PATIENCE).await.unwrap();
@@ -314,7 +314,7 @@ async fn follows_leaders() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn halts_when_a_batch_is_too_large() {
     let cluster = cluster();
-    let (mut producer, mut feed) = connect(&cluster).await;
+    let (producer, mut feed) = connect(&cluster).await;
     let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
     cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 9]);
     feed.send(&producer);
@@ -367,12 +367,12 @@ async fn says_what_is_missing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_tails() {
     let cluster = cluster();
-    let (mut producer, mut feed) = connect(&cluster).await;
+    let (producer, mut feed) = connect(&cluster).await;
     for _ in 0..20 {
         feed.send(&producer);
     }
     for _ in 0..20 {
-        acknowledged(&mut producer).await;
+        acknowledged(&producer).await;
     }
     let first_ids = producer.producer_ids();
     drop(producer);
@@ -403,14 +403,14 @@ async fn rskafka_writes_the_same() {
         producer: ProducerKind::Rskafka,
         ..settings(&cluster)
     };
-    let mut producer = Producer::connect(&settings).await.unwrap();
+    let producer = Producer::connect(&settings).await.unwrap();
     let routes = producer.topics(&[TOPIC]).await.unwrap();
     let mut feed = Feed::new(&routes[0]);
     for _ in 0..10 {
         feed.send(&producer);
     }
     for ordinal in 0..10 {
-        assert_eq!(acknowledged(&mut producer).await.ordinal, ordinal);
+        assert_eq!(acknowledged(&producer).await.ordinal, ordinal);
     }
     let mut seen = 0;
     let ends = producer

@@ -90,7 +90,7 @@ pub struct Producer {
 
 enum Client {
     Native(native::Native),
-    Rskafka(rskafka::Rskafka),
+    Rskafka(Box<rskafka::Rskafka>),
 }
 
 impl Producer {
@@ -102,7 +102,9 @@ impl Producer {
     pub async fn connect(settings: &KafkaSettings) -> Result<Self, ProducerError> {
         let client = match settings.producer {
             ProducerKind::Native => Client::Native(native::Native::connect(settings).await?),
-            ProducerKind::Rskafka => Client::Rskafka(rskafka::Rskafka::connect(settings).await?),
+            ProducerKind::Rskafka => {
+                Client::Rskafka(Box::new(rskafka::Rskafka::connect(settings).await?))
+            }
         };
         Ok(Self { client })
     }
@@ -226,8 +228,8 @@ impl Producer {
     ///
     /// # Errors
     /// Something is not acknowledged.
-    pub async fn close(self, patience: Duration) -> Result<(), ProducerError> {
-        match self.client {
+    pub async fn close(&self, patience: Duration) -> Result<(), ProducerError> {
+        match &self.client {
             Client::Native(native) => native.close(patience).await,
             Client::Rskafka(rskafka) => rskafka.close(patience).await,
         }

@@ -181,7 +181,7 @@ impl Native {
         self.shared.with(|dispatch| *dispatch.metrics())
     }
 
-    pub(super) async fn close(self, patience: Duration) -> Result<(), ProducerError> {
+    pub(super) async fn close(&self, patience: Duration) -> Result<(), ProducerError> {
         let deadline = clock::now() + patience;
         loop {
             let (left, failure) = self

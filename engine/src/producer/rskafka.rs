@@ -200,7 +200,7 @@ impl Rskafka {
         lock(&self.shared.state).metrics
     }
 
-    pub(super) async fn close(self, patience: Duration) -> Result<(), ProducerError> {
+    pub(super) async fn close(&self, patience: Duration) -> Result<(), ProducerError> {
         let deadline = clock::now() + patience;
         loop {
             let batches = {

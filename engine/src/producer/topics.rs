@@ -65,7 +65,7 @@ pub(super) async fn ensure(
             break;
         }
         let pause = backoff.pause();
-        if backoff.attempts() % ROUNDS_UNTIL_WARNING == 0 {
+        if backoff.attempts().is_multiple_of(ROUNDS_UNTIL_WARNING) {
             let reason = waits_for.unwrap_or_else(|| "metadata do not mention them yet".to_owned());
             warn!(topics = wanted.len(), %reason, "topics are not ready, waiting until they are");
         }
@@ -258,13 +258,14 @@ pub(super) async fn message_bytes_max(
         }
     };
     let mut limits = BTreeMap::new();
-    for (_, name, values) in answer.resources {
-        for (key, value) in values {
-            if let (true, Some(bytes)) = (
-                key == "max.message.bytes",
-                value.and_then(|text| text.parse().ok()),
-            ) {
-                limits.insert(name.as_str().into(), bytes);
+    for resource in answer.resources {
+        if resource.code != 0 {
+            debug!(topic = %resource.name, error = verdict::name(resource.code), "topic does not tell max.message.bytes");
+        }
+        for (key, value) in resource.values {
+            let value = value.and_then(|text| text.parse().ok());
+            if let (true, Some(bytes)) = (key == "max.message.bytes", value) {
+                limits.insert(resource.name.as_str().into(), bytes);
             }
         }
     }
