@@ -235,6 +235,9 @@ pub fn stamp(
 ) -> Result<(), DecodeError> {
     let missing = (HEADER_LEN as u64).saturating_sub(batch.len() as u64);
     let truncated = DecodeError::new("batch header", 0, DecodeErrorKind::Truncated { missing });
+    if missing > 0 {
+        return Err(truncated);
+    }
     let producer = batch.get_mut(PRODUCER_AT..SEQUENCE_END).ok_or(truncated)?;
     let (id, rest) = producer.split_at_mut(8);
     let (epoch, sequence) = rest.split_at_mut(2);
