@@ -29,6 +29,8 @@ enum Command {
     Record(crate::record::Args),
     /// Print what a workload must make of a table: counts and digests.
     Truth(crate::truth::Args),
+    /// Run the embedded broker: Kafka as far as tests need it, in memory.
+    Broker(crate::broker::Args),
 }
 
 /// Runs the command; errors go to stderr with exit status 1.
@@ -64,5 +66,6 @@ async fn run(command: Command) -> Outcome {
         Command::Seed(args) => crate::seed::run(args).await,
         Command::Record(args) => crate::record::run(args).await,
         Command::Truth(args) => crate::truth::run(args),
+        Command::Broker(args) => crate::broker::run(args).await,
     }
 }

@@ -5,7 +5,9 @@
 //! with foreign clients.
 #![forbid(unsafe_code)]
 
+pub mod broker;
 pub mod cli;
+pub mod clock;
 pub mod record;
 pub mod seed;
 pub mod servers;
