@@ -1,2 +1,4 @@
 //! See the crate's README section in docs/architecture.md.
 #![forbid(unsafe_code)]
+
+pub mod batches;
