@@ -22,6 +22,7 @@ fn settings(compression: Compression) -> Arc<EncodeSettings> {
         version: env!("CARGO_PKG_VERSION"),
         compression,
         batch_max: 1 << 20,
+        row_max: 64 << 20,
         tombstones: true,
     })
 }

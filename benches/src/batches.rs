@@ -24,7 +24,7 @@ pub fn of_recording(name: &str, size: usize) -> (Vec<Batch>, u64) {
         tables: HashMap::new(),
         rows: 0,
     };
-    let mut format = Format::before_description(Checksum::Off);
+    let mut format = Format::before_description(Checksum::Crc32);
     let mut batches = Vec::new();
     let mut changes = 0;
     loop {

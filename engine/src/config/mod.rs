@@ -228,6 +228,8 @@ pub struct EncodeSettings {
     pub compression: Compression,
     /// One record batch as sent, in bytes; the producer lowers it to what broker and topic take.
     pub batch_max: usize,
+    /// A value of a compressed column may expand to this, in bytes (`engine.row_max`).
+    pub row_max: usize,
     /// Whether a delete's record is followed by a tombstone.
     pub tombstones: bool,
 }
@@ -253,6 +255,7 @@ impl Config {
             version: env!("CARGO_PKG_VERSION"),
             compression: self.kafka.compression,
             batch_max: self.kafka.batch_max,
+            row_max: source.row_max,
             tombstones: self.kafka.tombstones,
         }
     }

@@ -59,7 +59,7 @@ impl Encoder {
         };
         Self {
             lanes: Lanes::new(compression, settings.batch_max),
-            records: RecordWriter::default(),
+            records: RecordWriter::new(settings.row_max),
             settings,
         }
     }

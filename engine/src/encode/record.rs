@@ -104,7 +104,7 @@ impl<'a> Row<'a> {
 }
 
 /// Writes records; keeps what rows of one group share, and the keys of the present row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RecordWriter {
     envelope: Envelope,
     values: ValueWriter,
@@ -117,6 +117,18 @@ pub(super) struct RecordWriter {
 }
 
 impl RecordWriter {
+    pub(super) fn new(row_max: usize) -> Self {
+        Self {
+            envelope: Envelope::default(),
+            values: ValueWriter::new(row_max),
+            old_key: Vec::new(),
+            new_key: Vec::new(),
+            unchanged_before: Vec::new(),
+            unchanged_after: Vec::new(),
+            timestamp_ms: 0,
+        }
+    }
+
     /// Begins a batch that is encoded at `now`, since 1970.
     pub(super) fn start(&mut self, now: Duration) {
         self.envelope.start(now);

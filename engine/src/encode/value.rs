@@ -3,36 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use protocol::mysql::charset::Charset;
-use protocol::mysql::{Column, ColumnType, Value};
+use protocol::mysql::{Column, ColumnType, Value, column_compression, json};
 use protocol::{Cursor, DecodeError, DecodeErrorKind};
 
 use super::error::EncodeErrorKind;
 use super::number::{write_double, write_float, write_int, write_uint};
 use super::temporal::{TimestampWriter, is_zero, write_date, write_datetime, write_time};
 use super::text::{is_plain, write_key_string, write_string};
-
-// Until `protocol::mysql` has them.
-mod json {
-    use protocol::{DecodeError, DecodeErrorKind};
-    const MISSING: DecodeError =
-        DecodeError::new("JSON", 0, DecodeErrorKind::Unsupported { value: 0 });
-    pub(super) fn write_text(_: &[u8], _: &mut Vec<u8>) -> Result<(), DecodeError> {
-        Err(MISSING)
-    }
-    pub(super) fn apply_diffs(_: &[u8], _: &[u8], _: &mut Vec<u8>) -> Result<(), DecodeError> {
-        Err(MISSING)
-    }
-}
-mod column_compression {
-    use protocol::{DecodeError, DecodeErrorKind};
-    pub(super) fn inflate(_: &[u8], _: &mut Vec<u8>) -> Result<(), DecodeError> {
-        Err(DecodeError::new(
-            "compressed column",
-            0,
-            DecodeErrorKind::Unsupported { value: 0 },
-        ))
-    }
-}
 
 /// Why a value has no text; the caller adds the column's name.
 #[derive(Debug)]
@@ -64,18 +41,27 @@ impl From<DecodeError> for ValueError {
 }
 
 /// Writes values; keeps what neighbouring rows share and buffers for values that take two steps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ValueWriter {
     timestamps: TimestampWriter,
     /// A value on its way: unpacked, padded, joined, or as text that still has to be quoted.
     scratch: Vec<u8>,
-    /// The JSON document that a partial update makes.
-    document: Vec<u8>,
+    /// Longest value that a compressed column may expand to.
+    row_max: usize,
     /// Zero dates written as null.
     pub(super) zero_dates: u64,
 }
 
 impl ValueWriter {
+    pub(super) fn new(row_max: usize) -> Self {
+        Self {
+            timestamps: TimestampWriter::default(),
+            scratch: Vec::new(),
+            row_max,
+            zero_dates: 0,
+        }
+    }
+
     /// Appends `value` of `column`. `KEY`: strings byte for byte as Jackson writes them. `ascii`: see `ColumnTemplate`. `before`: the
     /// same column's value in the before image, for partial JSON.
     #[inline]
@@ -136,7 +122,7 @@ impl ValueWriter {
             Value::Bytes(bytes) => self.write_bytes(out, column, bytes),
             Value::Compressed(bytes) => {
                 self.scratch.clear();
-                column_compression::inflate(bytes, &mut self.scratch)?;
+                column_compression::inflate(bytes, self.row_max, &mut self.scratch)?;
                 match charset(column) {
                     Some(_) => write_text::<KEY>(out, column, &self.scratch)?,
                     None => write_base64(out, &self.scratch),
@@ -149,14 +135,9 @@ impl ValueWriter {
                 let Some(Value::Json(before)) = before else {
                     return Err(ValueError::JsonBefore);
                 };
-                let mut document = std::mem::take(&mut self.document);
-                document.clear();
-                let applied = json::apply_diffs(before, diffs, &mut document);
-                let written = applied
-                    .map_err(ValueError::from)
-                    .and_then(|()| self.write_json::<KEY>(out, &document));
-                self.document = document;
-                written?;
+                self.scratch.clear();
+                json::apply_diffs(before, diffs, &mut self.scratch)?;
+                write_str::<KEY>(out, utf8(&self.scratch, "JSON text")?);
             }
             Value::Geometry(bytes) => write_geometry(out, column, bytes)?,
             Value::Vector(bytes) => write_vector(out, bytes)?,

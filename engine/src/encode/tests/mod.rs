@@ -36,6 +36,7 @@ pub(super) fn settings() -> EncodeSettings {
         version: "3.1.3.Final",
         compression: Compression::None,
         batch_max: 1 << 20,
+        row_max: 64 << 20,
         tombstones: true,
     }
 }

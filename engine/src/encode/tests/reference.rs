@@ -357,7 +357,6 @@ fn first_row() -> Vec<Stored> {
 }
 
 #[test]
-#[ignore = "until protocol::mysql reads JSON and charsets"]
 fn every_type_as_debezium_writes_it() {
     let mut t = Comparison::new(table("t", &[0], types()));
     let one = first_row();
