@@ -1,6 +1,9 @@
 //! The commands of `walbrook`, and how they end: 0 done, 1 halted by an error, 2 usage or configuration error.
 
+pub mod check;
+pub mod position;
 pub mod run;
+pub mod tap;
 
 use std::process::ExitCode;
 
@@ -34,7 +37,9 @@ pub fn run(cli: Cli) -> ExitCode {
     logging::start(cli.log_format, cli.verbose, cli.quiet);
     let exit = match cli.command {
         Command::Run(arguments) => run::run(&arguments, cli.quiet),
-        _ => Exit::Usage,
+        Command::Check { file } => check::run(&file),
+        Command::Tap(arguments) => tap::run(&arguments),
+        Command::Position { action } => position::run(&action),
     };
     exit.into()
 }

@@ -281,7 +281,7 @@ impl Start {
 }
 
 /// The same for the same engine, another for any other: MySQL disconnects the older of two replicas with one id.
-pub(super) fn derived_server_id(name: &str, address: &SourceAddress, state: &Path) -> u32 {
+pub(crate) fn derived_server_id(name: &str, address: &SourceAddress, state: &Path) -> u32 {
     // The absolute path tells two engines apart that were started in different directories with the same file.
     let state = std::path::absolute(state).unwrap_or_else(|_| state.to_path_buf());
     let machine = std::fs::read_to_string("/etc/hostname").unwrap_or_default();

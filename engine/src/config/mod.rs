@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 pub use error::{ConfigError, Origin};
 pub use expand::{Variables, environment};
+pub(crate) use file::derived_server_id;
 pub use secret::Secret;
 pub use tables::Selection;
 

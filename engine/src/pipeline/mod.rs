@@ -156,7 +156,7 @@ pub async fn run(
         row_max: config.engine.row_max,
         until_end: until == Until::End,
     };
-    let selection = format!("{} {}", settings.tables.digest(), config.kafka.topic);
+    let selection = config.routing_digest(settings);
     let resumed = resume::resume(
         settings,
         limits,
