@@ -65,6 +65,13 @@ async fn stream(config: &Arc<Config>, arguments: &RunArguments, quiet: bool) -> 
         return Exit::Halted;
     }
     let store: Arc<dyn CheckpointStore> = Arc::new(FileStore::new(&config.state));
+    // Before anything is connected: a damaged checkpoint is to be said at once.
+    for source in &config.sources {
+        if let Err(e) = store.load(&source.name) {
+            error!("{}: {e}", source.name);
+            return Exit::Halted;
+        }
+    }
     let mut pipelines = JoinSet::new();
     let mut shown = Vec::new();
     for (n, source) in config.sources.iter().enumerate() {

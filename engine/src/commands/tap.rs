@@ -211,6 +211,7 @@ impl<W: Write> Printer<W> {
             compression: Compression::None,
             batch_max: RECORDS_MAX,
             tombstones: false,
+            row_max: ROW_MAX,
         });
         Self {
             encoder: Encoder::new(Arc::clone(&settings)),

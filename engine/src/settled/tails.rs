@@ -70,6 +70,9 @@ pub enum SettledError {
     },
 }
 
+/// Producer id of every producer that is not idempotent, ours among them where the client is rskafka: without a `pos` it is another's.
+const NO_PRODUCER: i64 = -1;
+
 /// What one partition's tail holds, in all that was read of it.
 #[derive(Debug, Default)]
 struct Tail {
@@ -168,6 +171,9 @@ impl Tails {
         let Some(&server) = self.producers.get(&producer_id) else {
             return Ok(());
         };
+        if producer_id == NO_PRODUCER && pos.is_none() {
+            return Ok(());
+        }
         let foreign = |header, value: Option<&[u8]>, why: String| SettledError::ForeignRecord {
             topic: tail.topic.to_string(),
             partition,
