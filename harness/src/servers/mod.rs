@@ -94,6 +94,8 @@ pub struct Args {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Action {
+    /// Install what is missing.
+    Install,
     /// Install what is missing, start what does not run, wait until it answers, print the URLs.
     Up,
     /// Stop and remove the data.
@@ -116,6 +118,7 @@ pub async fn run(args: Args) -> Outcome {
     let mut status = ExitCode::SUCCESS;
     for flavour in servers {
         match args.action {
+            Action::Install => drop(tokio::task::block_in_place(|| install(flavour))?),
             Action::Up => {
                 let url = match registry::standing(flavour) {
                     Some(url) => url,

@@ -1,0 +1,228 @@
+//! The engine as a process, measured from outside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
+
+/// How often memory and processor time are looked at: reading /proc costs about 20 µs.
+const SAMPLING: Duration = Duration::from_millis(5);
+
+/// The engine's program and where it works.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// `walbrook`.
+    pub program: PathBuf,
+    /// Directory of configuration, report and state.
+    pub directory: PathBuf,
+}
+
+/// Usage of a process over its life.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// User and system time, in seconds.
+    pub cpu_seconds: f64,
+    /// Peak resident set (VmHWM).
+    pub rss_max_bytes: u64,
+}
+
+/// What a process used at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// When.
+    pub at: Instant,
+    /// User and system time so far, in seconds.
+    pub cpu_seconds: f64,
+    /// Resident set.
+    pub rss_bytes: u64,
+}
+
+/// A running engine.
+pub struct Running {
+    child: Child,
+    pid: u32,
+    before: f64,
+    peak: Arc<AtomicU64>,
+    done: Arc<AtomicBool>,
+    sampler: Option<std::thread::JoinHandle<Vec<Sample>>>,
+}
+
+impl Engine {
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("walbrook.toml")
+    }
+
+    /// The engine's own report.
+    pub fn report(&self) -> PathBuf {
+        self.directory.join("engine.json")
+    }
+
+    /// What it wrote to stderr.
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("engine.log")
+    }
+
+    /// `walbrook run --until end` in its own process.
+    ///
+    /// # Errors
+    /// When it cannot be started or its log not be opened.
+    pub fn start(&self) -> std::io::Result<Running> {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())?;
+        let before = children_seconds();
+        let mut command = Command::new(&self.program);
+        command
+            .arg("run")
+            .arg("-c")
+            .arg(self.config())
+            .args(["--until", "end"])
+            .arg("--report")
+            .arg(self.report());
+        command
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command.spawn()?;
+        let pid = child.id();
+        let (peak, done) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let sampler = {
+            let (peak, done) = (Arc::clone(&peak), Arc::clone(&done));
+            std::thread::spawn(move || sample(pid, &peak, &done))
+        };
+        Ok(Running {
+            child,
+            pid,
+            before,
+            peak,
+            done,
+            sampler: Some(sampler),
+        })
+    }
+
+    /// The end of its log, for messages.
+    pub fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn kill(&mut self) -> std::io::Result<()> {
+        self.child.kill()
+    }
+
+    /// Waits for its end, at most until `deadline`.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn ended(&mut self, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
+        loop {
+            let status = self.child.try_wait()?;
+            if status.is_some() || Instant::now() >= deadline {
+                return Ok(status);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// What it used, after [`Running::ended`]: the kernel's sum over awaited children is `wait4`'s, one child at a time.
+    pub fn usage(mut self) -> (Usage, Vec<Sample>) {
+        self.done.store(true, Ordering::Relaxed);
+        let samples = self
+            .sampler
+            .take()
+            .and_then(|sampler| sampler.join().ok())
+            .unwrap_or_default();
+        let usage = Usage {
+            cpu_seconds: children_seconds() - self.before,
+            rss_max_bytes: self.peak.load(Ordering::Relaxed),
+        };
+        (usage, samples)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        // No engine outlives its run; one that has ended is not there to be killed.
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Processor time of all children that have been waited for.
+fn children_seconds() -> f64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
+        return 0.0;
+    };
+    let microseconds =
+        usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    microseconds as f64 / 1e6
+}
+
+fn sample(pid: u32, peak: &AtomicU64, done: &AtomicBool) -> Vec<Sample> {
+    let status = PathBuf::from(format!("/proc/{pid}/status"));
+    let stat = PathBuf::from(format!("/proc/{pid}/stat"));
+    let mut samples = Vec::new();
+    while !done.load(Ordering::Relaxed) {
+        if let (Some([high, now]), Some(cpu_seconds)) = (memory(&status), processor(&stat)) {
+            peak.fetch_max(high, Ordering::Relaxed);
+            samples.push(Sample {
+                at: Instant::now(),
+                cpu_seconds,
+                rss_bytes: now,
+            });
+        }
+        std::thread::sleep(SAMPLING);
+    }
+    samples
+}
+
+/// VmHWM and VmRSS in bytes.
+fn memory(status: &Path) -> Option<[u64; 2]> {
+    let text = fs::read_to_string(status).ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(
+            line.trim()
+                .strip_suffix(" kB")?
+                .trim()
+                .parse::<u64>()
+                .ok()?
+                * 1024,
+        )
+    };
+    Some([field("VmHWM:")?, field("VmRSS:")?])
+}
+
+/// User and system time in seconds; ticks are hundredths of a second on every Linux.
+fn processor(stat: &Path) -> Option<f64> {
+    let text = fs::read_to_string(stat).ok()?;
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(ticks as f64 / 100.0)
+}

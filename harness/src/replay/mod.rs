@@ -1,0 +1,232 @@
+//! `harness replay`: scenarios from a recording or a live server, through the engine, into a broker, under faults; and whether
+//! everything expected holds.
+//!
+//! ```text
+//! recording ─ replay server ─┐                 ┌─ embedded broker ─ verify ─ truth
+//! live server ───────────────┴─► walbrook run ─┘
+//!             cut, stall          kill -9            cut, stall, restart
+//! ```
+
+pub mod engine;
+mod faults;
+pub mod report;
+mod run;
+pub mod scenario;
+mod source;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::RangedU64ValueParser;
+
+use crate::cli;
+use report::{Figures, Report, machine, median};
+pub use run::{Outcome, Progress, SOURCE, run as run_once};
+use scenario::Scenario;
+
+/// `harness replay`: scenarios, and whether what they expect holds.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Scenario files, or names of `fixtures/scenarios`.
+    #[arg(required = true)]
+    scenarios: Vec<PathBuf>,
+    /// Write `NAME.json` and the engine's own `NAME.engine.json` into this directory.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Repeat so often and report the median and every run.
+    #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    runs: usize,
+    /// Report times, but do not assert them.
+    #[arg(long)]
+    no_timing: bool,
+    /// The engine; beside the harness when absent.
+    #[arg(long, value_name = "PATH", env = "WALBROOK")]
+    walbrook: Option<PathBuf>,
+}
+
+/// Runs `harness replay`; status 1 when anything expected does not hold.
+///
+/// # Errors
+/// What keeps a scenario from being run.
+pub async fn run(args: Args) -> cli::Outcome {
+    let program = program(args.walbrook.as_deref())?;
+    if let Some(directory) = &args.report {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
+    let scenarios: Vec<Scenario> = args
+        .scenarios
+        .iter()
+        .map(|path| Scenario::read(path))
+        .collect::<Result<_, _>>()?;
+    let mut status = ExitCode::SUCCESS;
+    for scenario in &scenarios {
+        let (report, outcome) = replay(scenario, &program, args.runs, !args.no_timing).await?;
+        print(&report);
+        if !report.verified {
+            status = ExitCode::FAILURE;
+        }
+        if let Some(directory) = &args.report {
+            report::write(&report, &directory.join(format!("{}.json", scenario.name)))?;
+            let path = directory.join(format!("{}.engine.json", scenario.name));
+            std::fs::write(
+                path,
+                serde_json::to_string_pretty(&outcome.engine_report)? + "\n",
+            )?;
+        }
+    }
+    Ok(status)
+}
+
+/// Runs `scenario` so often; the report and the median run.
+///
+/// # Errors
+/// What keeps it from being run.
+pub async fn replay(
+    scenario: &Scenario,
+    program: &Path,
+    runs: usize,
+    timing: bool,
+) -> Result<(Report, Outcome), Box<dyn std::error::Error + Send + Sync>> {
+    let mut outcomes = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        outcomes.push(run_once(scenario, program, &|_, _| {}).await?);
+    }
+    Ok(summary(scenario, outcomes, timing))
+}
+
+/// The report of these runs, of which there is at least one, and the median one.
+pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) -> (Report, Outcome) {
+    let runs: Vec<Figures> = outcomes
+        .iter()
+        .map(|outcome| outcome.figures.clone())
+        .collect();
+    let middle = outcomes.swap_remove(median(&runs));
+    let mut failures = middle.failures.clone();
+    failures.extend(outcomes.into_iter().flat_map(|outcome| outcome.failures));
+    failures.extend(unmet(scenario, &middle, timing));
+    let source = scenario.source();
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        machine: machine(),
+        commit: env!("WALBROOK_COMMIT"),
+        scenario: scenario.name.clone(),
+        source: source
+            .recording
+            .clone()
+            .unwrap_or_else(|| "live server".to_owned()),
+        figures: middle.figures.clone(),
+        verified: failures.is_empty(),
+        failures,
+        faults: middle.faults.clone(),
+        runs,
+    };
+    (report, middle)
+}
+
+/// What the scenario expects and the median run does not do.
+fn unmet(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<String> {
+    let (expect, figures) = (&scenario.expect, &outcome.figures);
+    let mut failures = Vec::new();
+    if let Some(rows) = expect.rows
+        && rows != figures.changes
+    {
+        failures.push(format!(
+            "expected {rows} changes, {} arrived",
+            figures.changes
+        ));
+    }
+    if let Some(least) = expect.faults_min
+        && outcome.faults.len() < least
+    {
+        failures.push(format!(
+            "expected at least {least} faults, {} happened",
+            outcome.faults.len()
+        ));
+    }
+    if !timing {
+        return failures;
+    }
+    let most = [
+        ("seconds", expect.seconds_max, figures.seconds),
+        (
+            "µs of processor time per change",
+            expect.cpu_us_per_change_max,
+            figures.cpu_us_per_change(),
+        ),
+        ("MiB of memory", expect.rss_mib_max, figures.rss_mib()),
+    ];
+    for (what, limit, found) in most {
+        if let Some(limit) = limit
+            && found > limit
+        {
+            failures.push(format!(
+                "expected at most {limit} {what}, measured {found:.2}"
+            ));
+        }
+    }
+    if let Some(least) = expect.changes_per_second_min
+        && figures.changes_per_second < least
+    {
+        failures.push(format!(
+            "expected at least {least} changes per second, measured {:.0}",
+            figures.changes_per_second
+        ));
+    }
+    failures
+}
+
+/// One line, then a line per run and failure.
+fn print(report: &Report) {
+    let figures = &report.figures;
+    println!(
+        "{}: {} changes in {:.3} s, {:.2} M/s, {:.3} µs of CPU per change, {:.1} MiB, {:.1} MB to Kafka, {} faults: {}",
+        report.scenario,
+        figures.changes,
+        figures.seconds,
+        figures.changes_per_second / 1e6,
+        figures.cpu_us_per_change(),
+        figures.rss_mib(),
+        figures.bytes_out as f64 / 1e6,
+        report.faults.len(),
+        if report.verified {
+            "verified"
+        } else {
+            "FAILED"
+        },
+    );
+    if report.runs.len() > 1 {
+        for (number, run) in report.runs.iter().enumerate() {
+            let rate = run.changes_per_second / 1e6;
+            println!(
+                "  run {}: {:.3} s, {rate:.2} M/s, {:.3} µs, {:.1} MiB",
+                number + 1,
+                run.seconds,
+                run.cpu_us_per_change(),
+                run.rss_mib()
+            );
+        }
+    }
+    for failure in &report.failures {
+        println!("  {failure}");
+    }
+}
+
+/// The engine: `given`, or `walbrook` beside this program.
+///
+/// # Errors
+/// When it is not there, with the command that builds it.
+pub fn program(given: Option<&Path>) -> Result<PathBuf, String> {
+    let beside = || Some(std::env::current_exe().ok()?.parent()?.join("walbrook"));
+    let path = given
+        .map(Path::to_owned)
+        .or_else(beside)
+        .unwrap_or_default();
+    // The engine runs in a directory of its own.
+    path.canonicalize().map_err(|error| {
+        format!(
+            "{}: {error}; build it: cargo build --release -p engine, or name it: --walbrook PATH",
+            path.display()
+        )
+    })
+}

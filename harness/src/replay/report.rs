@@ -1,0 +1,120 @@
+//! The JSON of a replay: what was measured from outside, and whether it is what was expected.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::scenario::{Deed, Link};
+
+/// One object per scenario; of several runs the one with the median time, all of them in `runs`. Units stand in the names.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Of the harness; the engine's is the same, checked by the demo.
+    pub version: &'static str,
+    /// Processor, cores and kernel.
+    pub machine: String,
+    /// Commit that the harness was built from.
+    pub commit: &'static str,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Recording or server.
+    pub source: String,
+    /// The median run's figures.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// Whether everything that was expected holds in every run.
+    pub verified: bool,
+    /// What does not hold.
+    pub failures: Vec<String>,
+    /// Of the median run.
+    pub faults: Vec<Happened>,
+    /// Every run's figures.
+    pub runs: Vec<Figures>,
+}
+
+/// What one run measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// Row changes that arrived.
+    pub changes: u64,
+    /// Records in the broker, tombstones included.
+    pub records: u64,
+    /// Bytes of the source's stream.
+    pub bytes_in: u64,
+    /// Bytes of record batches in the broker.
+    pub bytes_out: u64,
+    /// From the first stream byte served to the broker's last append.
+    pub seconds: f64,
+    /// `changes` by `seconds`.
+    pub changes_per_second: f64,
+    /// Of the engine's processes.
+    pub cpu_seconds: f64,
+    /// Highest of the engine's processes (VmHWM).
+    pub rss_max_bytes: u64,
+    /// Read to acknowledged, from the engine's own report.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub latency_ms: Value,
+    /// The same as hdrhistogram V2, base64.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub histogram: Value,
+}
+
+impl Figures {
+    /// Engine's processor time per change, in microseconds.
+    pub fn cpu_us_per_change(&self) -> f64 {
+        self.cpu_seconds * 1e6 / self.changes.max(1) as f64
+    }
+
+    /// Peak resident set in MiB.
+    pub fn rss_mib(&self) -> f64 {
+        self.rss_max_bytes as f64 / f64::from(1 << 20)
+    }
+}
+
+/// A fault that happened.
+#[derive(Clone, Debug, Serialize)]
+pub struct Happened {
+    /// What.
+    #[serde(rename = "do")]
+    pub deed: Deed,
+    /// On which link, where it concerns one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<Link>,
+    /// Changes that had arrived, by the broker's count of records.
+    pub at_changes: u64,
+    /// Since the first stream byte; absent for what the replay server does by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_seconds: Option<f64>,
+}
+
+/// The place of the run with the median time.
+pub fn median(runs: &[Figures]) -> usize {
+    let mut order: Vec<usize> = (0..runs.len()).collect();
+    order.sort_by(|left, right| runs[*left].seconds.total_cmp(&runs[*right].seconds));
+    order
+        .get((order.len().saturating_sub(1)) / 2)
+        .copied()
+        .unwrap_or_default()
+}
+
+/// Processor, cores and kernel of this machine.
+pub fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or(std::env::consts::ARCH, |(_, model)| model.trim());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{model}, {cores} cores, Linux {}", kernel.trim())
+}
+
+/// Writes `report` as JSON.
+///
+/// # Errors
+/// The path and what the system said.
+pub fn write(report: &Report, path: &Path) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+    std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,367 @@
+//! One replay: broker, source, engine, faults; then counts, verification and figures.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::engine::{Engine, Running, Sample, Usage};
+use super::faults::{Event, Schedule};
+use super::report::{Figures, Happened};
+use super::scenario::{Deed, Link, Scenario};
+use super::source::Upstream;
+use crate::broker::{Broker, Listener, Settings};
+use crate::truth::Truth;
+use crate::verify;
+
+/// The source's name in the engine's configuration and the prefix of its topics.
+pub const SOURCE: &str = "replay";
+/// An engine that writes nothing for so long has hung.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a killed engine may take to be gone.
+const END_MAX: Duration = Duration::from_secs(10);
+/// How often progress is looked at.
+const TICK: Duration = Duration::from_millis(2);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a run brought.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Measured from outside.
+    pub figures: Figures,
+    /// What does not hold; empty when all is well.
+    pub failures: Vec<String>,
+    /// Faults that happened.
+    pub faults: Vec<Happened>,
+    /// What the engine used, over time.
+    pub samples: Vec<Sample>,
+    /// Records in the broker over time.
+    pub arrivals: Vec<(Instant, u64)>,
+    /// When the first stream byte was served.
+    pub start: Instant,
+    /// The engine's own report.
+    pub engine_report: serde_json::Value,
+}
+
+/// Progress while a run goes on: changes that have arrived, and all of them.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
+
+/// Runs `scenario` once with the engine at `program`.
+///
+/// # Errors
+/// What keeps the run from being made at all; what goes wrong in it is in [`Outcome::failures`].
+pub async fn run(
+    scenario: &Scenario,
+    program: &Path,
+    progress: Progress<'_>,
+) -> Result<Outcome, Failure> {
+    let directory = tempfile::Builder::new()
+        .prefix("walbrook-replay-")
+        .tempdir()?;
+    let listeners = (0..scenario.broker.count.max(1))
+        .map(|_| Listener::loopback())
+        .collect();
+    let partitions = scenario.broker.partitions;
+    let broker = Broker::start(Settings {
+        listeners,
+        partitions,
+        ..Settings::default()
+    })
+    .await?;
+    let upstream = Upstream::start(scenario).await?;
+    let truth = upstream.truth().clone();
+    let engine = Engine {
+        program: program.to_owned(),
+        directory: directory.path().to_owned(),
+    };
+    std::fs::write(
+        engine.config(),
+        configuration(scenario, &upstream, &broker)?,
+    )?;
+
+    let mut course = Course {
+        scenario,
+        broker: &broker,
+        upstream: &upstream,
+        engine: &engine,
+        schedule: Schedule::new(scenario, truth.changes),
+        truth: &truth,
+        happened: served_faults(scenario, truth.changes),
+        failures: Vec::new(),
+        usage: Usage::default(),
+        samples: Vec::new(),
+        arrivals: Vec::new(),
+    };
+    course.go(progress).await?;
+    let outcome = course.judge().await;
+    if let Ok(outcome) = &outcome
+        && !outcome.failures.is_empty()
+        && std::env::var_os("WALBROOK_KEEP").is_some()
+    {
+        let kept: PathBuf = directory.keep();
+        eprintln!("kept {}", kept.display());
+    }
+    outcome
+}
+
+/// walbrook.toml of the run: what the replay needs, then the scenario's own values over it.
+fn configuration(
+    scenario: &Scenario,
+    upstream: &Upstream,
+    broker: &Broker,
+) -> Result<String, Failure> {
+    let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
+    let truth = upstream.truth();
+    let mut table: toml::Table = toml::from_str(&format!(
+        "state = \"state\"\n[source.{SOURCE}]\nurl = {:?}\ntables = [\"{}.{}\"]\nstart = \"earliest\"\n\
+         [kafka]\nbrokers = {brokers:?}\n[kafka.topics]\npartitions = {}\nreplication = 1\n",
+        upstream.url(),
+        truth.schema,
+        truth.table,
+        scenario.broker.partitions,
+    ))?;
+    merge(&mut table, &scenario.walbrook);
+    Ok(toml::to_string(&table)?)
+}
+
+/// Puts `over`'s values into `table`, table by table.
+fn merge(table: &mut toml::Table, over: &toml::Table) {
+    for (key, value) in over {
+        match (table.get_mut(key), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(value)) => merge(inner, value),
+            _ => {
+                table.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// A run while it goes on.
+struct Course<'a> {
+    scenario: &'a Scenario,
+    broker: &'a Broker,
+    upstream: &'a Upstream,
+    engine: &'a Engine,
+    schedule: Schedule,
+    truth: &'a Truth,
+    happened: Vec<Happened>,
+    failures: Vec<String>,
+    usage: Usage,
+    samples: Vec<Sample>,
+    arrivals: Vec<(Instant, u64)>,
+}
+
+impl Course<'_> {
+    /// Starts the engine, again after each kill, until it ends by itself.
+    async fn go(&mut self, progress: Progress<'_>) -> Result<(), Failure> {
+        loop {
+            let mut running = self.engine.start()?;
+            let killed = self.attend(&mut running, progress).await?;
+            let status = running
+                .ended(Instant::now() + END_MAX)
+                .await?
+                .ok_or("the engine does not end after kill -9")?;
+            let (usage, samples) = running.usage();
+            self.usage.cpu_seconds += usage.cpu_seconds;
+            self.usage.rss_max_bytes = self.usage.rss_max_bytes.max(usage.rss_max_bytes);
+            self.samples.extend(samples);
+            if killed {
+                continue;
+            }
+            if !status.success() {
+                self.failures.push(format!(
+                    "the engine ended with {status}; its log ends:\n{}",
+                    self.engine.last_words()
+                ));
+            }
+            return Ok(());
+        }
+    }
+
+    /// Watches one process until it ends or is killed by a fault (`true`).
+    async fn attend(
+        &mut self,
+        running: &mut Running,
+        progress: Progress<'_>,
+    ) -> Result<bool, Failure> {
+        let mut last = (Instant::now(), self.records());
+        loop {
+            if running.ended(Instant::now() + TICK).await?.is_some() {
+                return Ok(false);
+            }
+            let records = self.records();
+            if records != last.1 {
+                last = (Instant::now(), records);
+                self.arrivals.push(last);
+            }
+            let changes = self.changes(records);
+            progress(changes, self.truth.changes);
+            if last.0.elapsed() > SILENCE_MAX {
+                self.failures.push(format!(
+                    "nothing arrived for {} s, after {changes} changes; the engine's log ends:\n{}",
+                    SILENCE_MAX.as_secs(),
+                    self.engine.last_words()
+                ));
+                running.kill()?;
+                return Ok(false);
+            }
+            for event in self.schedule.due(changes) {
+                if self.happen(event, changes, running)? {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// Lets a fault happen; `true` when the engine was killed.
+    fn happen(
+        &mut self,
+        event: Event,
+        changes: u64,
+        running: &mut Running,
+    ) -> std::io::Result<bool> {
+        let Event {
+            deed,
+            length,
+            starts,
+        } = event;
+        match (deed, starts) {
+            (Deed::KillEngine, _) => running.kill()?,
+            (Deed::Cut, _) => {
+                (0..self.scenario.broker.count).for_each(|node| self.broker.disconnect(node))
+            }
+            (Deed::Stall, true) => self.broker.faults().delay(None, length),
+            (Deed::Stall, false) => self.broker.faults().clear(),
+            (Deed::RestartBroker, true) => self.broker.stop(0),
+            (Deed::RestartBroker, false) => self.broker.resume(0),
+            // Refused when the scenario was read.
+            (Deed::DropOneWay | Deed::Rate, _) => {}
+        }
+        if starts {
+            let link = matches!(deed, Deed::Cut | Deed::Stall).then_some(Link::Kafka);
+            let start = self.upstream.first_byte().unwrap_or_else(Instant::now);
+            self.happened.push(Happened {
+                deed,
+                link,
+                at_changes: changes,
+                at_seconds: Some(start.elapsed().as_secs_f64()),
+            });
+        }
+        Ok(deed == Deed::KillEngine)
+    }
+
+    fn records(&self) -> u64 {
+        self.broker.counts().records
+    }
+
+    /// Changes that so many records stand for: a delete is a record and a tombstone.
+    fn changes(&self, records: u64) -> u64 {
+        let all = (self.truth.changes + self.truth.deletes).max(1);
+        (u128::from(records) * u128::from(self.truth.changes) / u128::from(all)) as u64
+    }
+
+    /// Counts, verifies, measures.
+    async fn judge(mut self) -> Result<Outcome, Failure> {
+        let counts = self.broker.counts();
+        let start = self.upstream.first_byte().unwrap_or_else(Instant::now);
+        let end = counts.last_append.unwrap_or(start);
+        let report = std::fs::read_to_string(self.engine.report()).ok();
+        let engine_report = report
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or(serde_json::Value::Null);
+        let topic = format!("{SOURCE}.{}.{}", self.truth.schema, self.truth.table);
+        let changes = match verify::verify(&self.broker.bootstrap(), &topic, self.truth).await {
+            Ok(verdict) => {
+                self.failures.extend(verdict.failures);
+                verdict.changes
+            }
+            Err(error) => {
+                self.failures.push(format!("cannot verify: {error}"));
+                self.changes(counts.records)
+            }
+        };
+        let seconds = end.saturating_duration_since(start).as_secs_f64();
+        let field = |name: &str| {
+            engine_report
+                .get(name)
+                .cloned()
+                .unwrap_or(serde_json::Value::Null)
+        };
+        let killed = self.was_killed();
+        let figures = Figures {
+            changes,
+            records: counts.records,
+            bytes_in: self
+                .upstream
+                .bytes()
+                .unwrap_or_else(|| field("bytes_in").as_u64().unwrap_or_default()),
+            bytes_out: counts.bytes,
+            seconds,
+            changes_per_second: if seconds > 0.0 {
+                changes as f64 / seconds
+            } else {
+                0.0
+            },
+            cpu_seconds: self.usage.cpu_seconds,
+            rss_max_bytes: self.usage.rss_max_bytes,
+            // Of several processes only the last one reported.
+            latency_ms: if killed {
+                serde_json::Value::Null
+            } else {
+                field("latency_ms")
+            },
+            histogram: if killed {
+                serde_json::Value::Null
+            } else {
+                field("histogram")
+            },
+        };
+        self.compare(&figures, &engine_report);
+        self.arrivals.push((end, counts.records));
+        Ok(Outcome {
+            figures,
+            failures: self.failures,
+            faults: self.happened,
+            samples: self.samples,
+            arrivals: self.arrivals,
+            start,
+            engine_report,
+        })
+    }
+
+    fn was_killed(&self) -> bool {
+        self.happened
+            .iter()
+            .any(|fault| fault.deed == Deed::KillEngine)
+    }
+
+    /// The engine's own counts must be ours, where one process did all the work.
+    fn compare(&mut self, figures: &Figures, engine_report: &serde_json::Value) {
+        if self.was_killed() {
+            return;
+        }
+        let own = |name: &str| engine_report.get(name).and_then(serde_json::Value::as_u64);
+        for (name, ours) in [("changes", figures.changes), ("records", figures.records)] {
+            if own(name) != Some(ours) {
+                let own = own(name).map_or("nothing".to_owned(), |own| own.to_string());
+                self.failures.push(format!(
+                    "{name}: the engine reports {own}, {ours} are in the broker"
+                ));
+            }
+        }
+    }
+}
+
+/// Faults that the replay server makes by itself, at their place in the stream.
+fn served_faults(scenario: &Scenario, changes: u64) -> Vec<Happened> {
+    let served = scenario.fault.iter().filter(|fault| fault.is_served());
+    let happened = served.flat_map(|fault| {
+        let moments = fault.moments(changes).into_iter();
+        moments.map(|at_changes| Happened {
+            deed: fault.deed,
+            link: Some(Link::Source),
+            at_changes,
+            at_seconds: None,
+        })
+    });
+    happened.collect()
+}

@@ -1,0 +1,357 @@
+//! Scenario files: a source, a broker, the engine's configuration, faults, and what must hold afterwards.
+
+use std::path::{Path, PathBuf};
+
+use fixtures::Recording;
+use serde::Deserialize;
+
+use crate::servers::Flavour;
+use crate::workload::SplitMix64;
+
+/// One scenario file. Unknown keys are errors.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// The file's name without extension; set by [`Scenario::read`].
+    #[serde(skip)]
+    pub name: String,
+    /// Where the changes come from.
+    pub source: Vec<Source>,
+    /// Where they go.
+    #[serde(default)]
+    pub broker: BrokerKind,
+    /// Any part of walbrook.toml, over what the replay sets itself.
+    #[serde(default)]
+    pub walbrook: toml::Table,
+    /// Link emulation; refused, because this version has none.
+    #[serde(default)]
+    link: Option<toml::Value>,
+    /// What goes wrong on the way.
+    #[serde(default)]
+    pub fault: Vec<Fault>,
+    /// What must hold.
+    #[serde(default)]
+    pub expect: Expect,
+}
+
+/// A recording or a live server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Name of a recording in `fixtures/recordings`, or a path relative to the scenario.
+    #[serde(default)]
+    pub recording: Option<String>,
+    /// A live server instead.
+    #[serde(default)]
+    pub server: Option<LiveServer>,
+    /// With `server`: row changes that wait in its binlog before the engine starts.
+    #[serde(default)]
+    pub rows: Option<u64>,
+    /// With `server`: seed of the workload.
+    #[serde(default = "seed")]
+    pub seed: u64,
+    /// With `recording`: all its row events as one transaction of so many rows, repeated as often as needed.
+    #[serde(default)]
+    pub one_transaction_rows: Option<u64>,
+    /// With `recording`: sent at this rate; as fast as the socket takes it when absent.
+    #[serde(default)]
+    pub rate_changes_per_second: Option<u64>,
+}
+
+fn seed() -> u64 {
+    42
+}
+
+/// Kinds of live servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LiveServer {
+    /// MySQL 9.x.
+    Mysql,
+    /// MariaDB 10.11.
+    Mariadb,
+}
+
+impl From<LiveServer> for Flavour {
+    fn from(server: LiveServer) -> Flavour {
+        match server {
+            LiveServer::Mysql => Flavour::Mysql,
+            LiveServer::Mariadb => Flavour::Mariadb,
+        }
+    }
+}
+
+/// Where the records go.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerKind {
+    /// `embedded`.
+    #[serde(default = "embedded")]
+    pub kind: String,
+    /// How many brokers.
+    #[serde(default = "one")]
+    pub count: usize,
+    /// Partitions of each topic.
+    #[serde(default = "three")]
+    pub partitions: i32,
+}
+
+impl Default for BrokerKind {
+    fn default() -> BrokerKind {
+        BrokerKind {
+            kind: embedded(),
+            count: one(),
+            partitions: three(),
+        }
+    }
+}
+
+fn embedded() -> String {
+    "embedded".to_owned()
+}
+
+fn one() -> usize {
+    1
+}
+
+fn three() -> i32 {
+    3
+}
+
+/// Something that goes wrong, once or again and again.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Once, when so many changes have arrived.
+    #[serde(default)]
+    pub at_changes: Option<u64>,
+    /// Again and again, after a random number of changes around this one.
+    #[serde(default)]
+    pub every_changes: Option<u64>,
+    /// Seed of the random numbers.
+    #[serde(default = "seed")]
+    pub seed: u64,
+    /// Which link, where the deed concerns one.
+    #[serde(default = "source_link")]
+    pub link: Link,
+    /// What happens.
+    #[serde(rename = "do")]
+    pub deed: Deed,
+    /// For how long, where the deed lasts.
+    #[serde(default = "half_a_second")]
+    pub for_ms: u64,
+}
+
+fn source_link() -> Link {
+    Link::Source
+}
+
+fn half_a_second() -> u64 {
+    500
+}
+
+/// A link of the engine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// From the database.
+    Source,
+    /// To the broker.
+    Kafka,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// The connection is closed.
+    Cut,
+    /// Nothing comes for a while, the connection stays.
+    Stall,
+    /// Needs link emulation.
+    DropOneWay,
+    /// Needs link emulation.
+    Rate,
+    /// `kill -9` of the engine, and a new one.
+    KillEngine,
+    /// A broker goes away for a while and comes back with what it had.
+    RestartBroker,
+}
+
+/// What must hold afterwards, besides the truth.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// Row changes.
+    #[serde(default)]
+    pub rows: Option<u64>,
+    /// From the first stream byte to the last append; not asserted with `--no-timing`.
+    #[serde(default)]
+    pub seconds_max: Option<f64>,
+    /// Changes per second at least; not asserted with `--no-timing`.
+    #[serde(default)]
+    pub changes_per_second_min: Option<f64>,
+    /// Processor time of the engine per change at most, in microseconds; not asserted with `--no-timing`.
+    #[serde(default)]
+    pub cpu_us_per_change_max: Option<f64>,
+    /// Peak resident set of the engine at most, in MiB; not asserted with `--no-timing`, because it depends on the build.
+    #[serde(default)]
+    pub rss_mib_max: Option<f64>,
+    /// Faults of the scenario that must have happened, at least.
+    #[serde(default)]
+    pub faults_min: Option<usize>,
+}
+
+impl Scenario {
+    /// Reads and checks the file at `path`; a bare name is looked for in `fixtures/scenarios`.
+    ///
+    /// # Errors
+    /// A message that names the file and what is wrong.
+    pub fn read(path: &Path) -> Result<Scenario, String> {
+        let path = match path.exists() {
+            true => path.to_owned(),
+            false => fixtures::directory()
+                .join("scenarios")
+                .join(path)
+                .with_extension("toml"),
+        };
+        let wrong = |message: String| format!("{}: {message}", path.display());
+        let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+        let mut scenario: Scenario =
+            toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        scenario.name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        scenario.check().map_err(wrong)?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.link.is_some() {
+            return Err("link: link emulation is not available in this version".into());
+        }
+        if self.broker.kind != "embedded" {
+            return Err(format!(
+                "broker.kind = \"{}\": not available in this version; use \"embedded\"",
+                self.broker.kind
+            ));
+        }
+        if self.source.len() != 1 {
+            return Err("source: exactly one is available in this version".into());
+        }
+        for source in &self.source {
+            match (&source.recording, source.server, source.rows) {
+                (Some(_), None, None) | (None, Some(_), Some(_)) => {}
+                _ => return Err("source: either `recording`, or `server` and `rows`".into()),
+            }
+        }
+        for fault in &self.fault {
+            if matches!(fault.deed, Deed::DropOneWay | Deed::Rate) {
+                return Err("fault: drop_one_way and rate need link emulation, which is not available in this version".into());
+            }
+            if fault.is_served() && self.source().server.is_some() {
+                return Err("fault: the link to a live server can be neither cut nor stalled in this version".into());
+            }
+            if fault.at_changes.is_some() == fault.every_changes.is_some() {
+                return Err("fault: either at_changes or every_changes".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The source; [`Scenario::read`] made sure that there is one.
+    pub fn source(&self) -> &Source {
+        &self.source[0]
+    }
+}
+
+impl Source {
+    /// Opens the recording, if it is one.
+    ///
+    /// # Errors
+    /// Those of [`Recording::open`].
+    pub fn open(&self) -> Option<Result<Recording, fixtures::FixtureError>> {
+        let name = self.recording.as_ref()?;
+        let path = PathBuf::from(name);
+        Some(if path.components().count() > 1 {
+            Recording::open(&path)
+        } else {
+            Recording::named(name)
+        })
+    }
+}
+
+impl Fault {
+    /// Whether the replay server makes it, at its place in the stream.
+    pub fn is_served(&self) -> bool {
+        self.link == Link::Source && matches!(self.deed, Deed::Cut | Deed::Stall)
+    }
+
+    /// The numbers of changes at which it happens, below `changes`.
+    pub fn moments(&self, changes: u64) -> Vec<u64> {
+        if let Some(at) = self.at_changes {
+            return vec![at];
+        }
+        let every = self.every_changes.unwrap_or(changes).max(1);
+        let mut random = SplitMix64(self.seed);
+        let mut moments = Vec::new();
+        let mut at = 0;
+        loop {
+            at += random.between(every / 2, every + every / 2).max(1);
+            if at >= changes {
+                return moments;
+            }
+            moments.push(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Scenario, String> {
+        let scenario: Scenario = toml::from_str(text).map_err(|error| error.to_string())?;
+        scenario.check().map(|()| scenario)
+    }
+
+    #[test]
+    fn committed_scenarios_are_understood() {
+        let entries = std::fs::read_dir(fixtures::directory().join("scenarios")).unwrap();
+        let mut seen = 0;
+        for entry in entries {
+            Scenario::read(&entry.unwrap().path()).unwrap();
+            seen += 1;
+        }
+        assert!(seen >= 5, "{seen} scenarios");
+    }
+
+    #[test]
+    fn what_is_not_available_says_so() {
+        let link =
+            parsed("[[source]]\nrecording = \"x\"\n[link.kafka]\ndelay_ms = 10").unwrap_err();
+        assert!(link.contains("not available in this version"), "{link}");
+        let fault =
+            parsed("[[source]]\nrecording = \"x\"\n[[fault]]\nat_changes = 1\ndo = \"rate\"")
+                .unwrap_err();
+        assert!(fault.contains("not available in this version"), "{fault}");
+        let both = parsed("[[source]]\nrecording = \"x\"\nserver = \"mysql\"").unwrap_err();
+        assert!(both.starts_with("source: either"), "{both}");
+    }
+
+    #[test]
+    fn repeated_faults_come_at_seeded_moments() {
+        let text = "[[source]]\nrecording = \"x\"\n[[fault]]\nevery_changes = 100\nseed = 3\ndo = \"kill_engine\"";
+        let fault = &parsed(text).unwrap().fault[0];
+        let moments = fault.moments(1000);
+        assert_eq!(moments, fault.moments(1000));
+        assert!((6..=20).contains(&moments.len()), "{moments:?}");
+        assert!(
+            moments
+                .windows(2)
+                .all(|pair| (50..=150).contains(&(pair[1] - pair[0])))
+        );
+    }
+}
