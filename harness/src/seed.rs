@@ -14,7 +14,7 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 use crate::cli::Outcome;
 use crate::servers::Flavour;
 use crate::truth::{Truth, columns_text, row_digest, timestamp_text};
-use crate::workload::{Operation, Row, Run, Workload};
+use crate::workload::{Operation, Row, Run, Transaction, Workload};
 
 /// `harness seed`: the workload into a real server.
 #[derive(Debug, clap::Args)]
@@ -143,7 +143,7 @@ pub async fn seed(
     workload: &Workload,
 ) -> Result<Truth, Box<dyn std::error::Error + Send + Sync>> {
     prepare(connection).await?;
-    write(connection, workload).await?;
+    write(connection, workload.transactions()).await?;
     let truth = Truth::of(workload);
     let (rows, state) = table_state(connection).await?;
     if (rows, &state) != (truth.live_rows, &truth.state) {
@@ -170,19 +170,21 @@ pub async fn prepare(connection: &mut Conn) -> Result<(), mysql_async::Error> {
     Ok(())
 }
 
-/// Runs one pass of `workload` into the table that [`prepare`] made.
+/// Runs `transactions` into the table that [`prepare`] made.
 ///
 /// # Errors
 /// Those of the server.
-pub async fn write(connection: &mut Conn, workload: &Workload) -> Result<(), mysql_async::Error> {
+pub async fn write(
+    connection: &mut Conn,
+    transactions: impl Iterator<Item = Transaction>,
+) -> Result<(), mysql_async::Error> {
     let version: Option<String> = connection.query_first("SELECT VERSION()").await?;
-    let flavour = if version.is_some_and(|version| version.contains("MariaDB")) {
-        Flavour::Mariadb
-    } else {
-        Flavour::Mysql
+    let flavour = match version.is_some_and(|version| version.contains("MariaDB")) {
+        true => Flavour::Mariadb,
+        false => Flavour::Mysql,
     };
     connection.query_drop("SET time_zone = '+00:00'").await?;
-    for transaction in workload.transactions() {
+    for transaction in transactions {
         connection.query_drop("BEGIN").await?;
         for run in &transaction.runs {
             connection.query_drop(statement(run, flavour)).await?;
