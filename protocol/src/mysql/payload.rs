@@ -6,7 +6,8 @@
 //! ```
 //! Sources: `libs/mysql/binlog/event/codecs/binary.cpp`, MariaDB's `sql/log_event.cc` (`binlog_buf_uncompress`).
 
-use std::io::Read;
+use std::io::{BufRead, Read};
+use std::ops::Range;
 
 use super::event::{Format, HEADER_LENGTH, Header, Kind};
 use super::lenenc;
@@ -87,47 +88,62 @@ impl<'a> TransactionPayload<'a> {
         })
     }
 
+    /// Where its (compressed) events stand, counted from the event's first byte.
+    #[must_use]
+    pub const fn range(&self) -> Range<usize> {
+        self.at..self.at + self.payload.len()
+    }
+
     /// Starts reading its events. They carry no checksums ([`Format::without_checksum`]); the outer event's covers them.
     ///
     /// # Errors
     /// The decompressor cannot be set up.
-    pub fn events(&self) -> Result<PayloadEvents<'a>, DecodeError> {
-        let source = if self.compressed {
-            let decoder = zstd::stream::read::Decoder::with_buffer(self.payload)
-                .map_err(|_| self.corrupt(0))?;
-            PayloadSource::Zstd(Box::new(decoder.single_frame()))
-        } else {
-            PayloadSource::Plain(self.payload)
-        };
-        Ok(PayloadEvents {
-            source,
-            at: self.at as u64,
-            expanded: 0,
-        })
-    }
-
-    fn corrupt(&self, expanded: u64) -> DecodeError {
-        DecodeError::new(
-            "TRANSACTION_PAYLOAD zstd stream",
-            self.at as u64,
-            DecodeErrorKind::Invalid { value: expanded },
-        )
+    pub fn events(&self) -> Result<PayloadEvents<&'a [u8]>, DecodeError> {
+        PayloadEvents::new(self.compressed, self.payload, self.at as u64)
     }
 }
 
-enum PayloadSource<'a> {
-    Zstd(Box<zstd::stream::read::Decoder<'a, &'a [u8]>>),
-    Plain(&'a [u8]),
+enum PayloadSource<R: BufRead> {
+    Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
+    Plain(R),
 }
 
 /// Expands a transaction's events a bounded piece at a time.
-pub struct PayloadEvents<'a> {
-    source: PayloadSource<'a>,
+pub struct PayloadEvents<R: BufRead> {
+    source: PayloadSource<R>,
     at: u64,
     expanded: u64,
 }
 
-impl PayloadEvents<'_> {
+fn corrupt(at: u64, expanded: u64) -> DecodeError {
+    DecodeError::new(
+        "TRANSACTION_PAYLOAD zstd stream",
+        at,
+        DecodeErrorKind::Invalid { value: expanded },
+    )
+}
+
+impl<R: BufRead> PayloadEvents<R> {
+    /// Reads events out of `payload`, which stands at `at` in its event: for readers that own the bytes. See
+    /// [`TransactionPayload::events`].
+    ///
+    /// # Errors
+    /// The decompressor cannot be set up.
+    pub fn new(compressed: bool, payload: R, at: u64) -> Result<Self, DecodeError> {
+        let source = if compressed {
+            let decoder =
+                zstd::stream::read::Decoder::with_buffer(payload).map_err(|_| corrupt(at, 0))?;
+            PayloadSource::Zstd(Box::new(decoder.single_frame()))
+        } else {
+            PayloadSource::Plain(payload)
+        };
+        Ok(Self {
+            source,
+            at,
+            expanded: 0,
+        })
+    }
+
     /// Appends whole events to `out` until at least `budget` bytes were added or none is left, and says how many bytes it added;
     /// 0 at the end. One event larger than `budget` still comes whole, up to `event_max`.
     ///
@@ -201,17 +217,11 @@ impl PayloadEvents<'_> {
 
     #[cold]
     fn corrupt(&self) -> DecodeError {
-        DecodeError::new(
-            "TRANSACTION_PAYLOAD zstd stream",
-            self.at,
-            DecodeErrorKind::Invalid {
-                value: self.expanded,
-            },
-        )
+        corrupt(self.at, self.expanded)
     }
 }
 
-impl std::fmt::Debug for PayloadEvents<'_> {
+impl<R: BufRead> std::fmt::Debug for PayloadEvents<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PayloadEvents")
             .field("expanded", &self.expanded)

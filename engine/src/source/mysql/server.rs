@@ -1,0 +1,223 @@
+//! What we ask a server before streaming, and its answers as values. Pure: the connection runs the queries.
+//!
+//! Servers are probed, never compared by version: what a server does not know is absent from the answers.
+
+use std::collections::BTreeMap;
+
+use protocol::mysql::BinlogPosition;
+use protocol::mysql::gtid::{Flavour, GtidSet};
+
+use crate::source::{Identity, SourceError};
+
+/// Every variable that we look at, in one answer; those that the server does not have are left out by it.
+pub(super) const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'server_id', 'server_uuid', \
+     'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata', 'binlog_row_value_options', \
+     'binlog_checksum', 'gtid_mode', 'gtid_executed', 'gtid_purged', 'gtid_domain_id', 'gtid_binlog_pos', \
+     'gtid_binlog_state', 'gtid_strict_mode', 'lower_case_table_names')";
+
+/// What the user may do.
+pub(super) const GRANTS: &str = "SHOW GRANTS";
+
+/// Where the server writes, in the words of MySQL 8.2 and later, then of everybody else: the first that is understood.
+pub(super) const STATUS: [&str; 2] = ["SHOW BINARY LOG STATUS", "SHOW MASTER STATUS"];
+
+/// The binlog files that are still there.
+pub(super) const FILES: &str = "SHOW BINARY LOGS";
+
+/// The set of GTIDs before a position, on MariaDB.
+pub(super) fn gtid_position(position: &BinlogPosition) -> String {
+    // File names come from the server; a quote in one would end the literal.
+    let file = position.file.replace('\\', "\\\\").replace('\'', "''");
+    format!("SELECT BINLOG_GTID_POS('{file}', {})", position.offset)
+}
+
+/// The rows of an answer, as text; `None` for NULL.
+pub(super) type Answer = Vec<Vec<Option<String>>>;
+
+/// The server's global variables, names in lower case.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Variables(BTreeMap<String, String>);
+
+impl Variables {
+    /// From the answer to [`VARIABLES`].
+    pub(super) fn read(answer: Answer) -> Self {
+        let pair = |row: Vec<Option<String>>| {
+            let mut row = row.into_iter().flatten();
+            Some((row.next()?.to_ascii_lowercase(), row.next()?))
+        };
+        Self(answer.into_iter().filter_map(pair).collect())
+    }
+
+    /// The value of `name`; `None` when the server has no such variable.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// Whether `name` is there and has this value, whatever the case.
+    pub(super) fn is(&self, name: &str, value: &str) -> bool {
+        self.text(name)
+            .is_some_and(|text| text.eq_ignore_ascii_case(value))
+    }
+
+    fn number(&self, name: &str) -> Option<u32> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// Which family the server is of.
+    pub(super) fn flavour(&self) -> Flavour {
+        match self.text("version") {
+            Some(version) if version.contains("MariaDB") => Flavour::MariaDb,
+            // A MariaDB may hide behind another version text, but only it has domains.
+            _ if self.text("gtid_domain_id").is_some() => Flavour::MariaDb,
+            _ => Flavour::MySql,
+        }
+    }
+
+    /// Who the server is; `None` when it does not say.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        match self.flavour() {
+            Flavour::MySql => Some(match self.text("server_uuid") {
+                Some(uuid) if !uuid.is_empty() => Identity::MySql { uuid: uuid.into() },
+                // Before 5.6 there was no uuid.
+                _ => Identity::MySql {
+                    uuid: format!("server-id-{}", self.number("server_id")?),
+                },
+            }),
+            Flavour::MariaDb => Some(Identity::MariaDb {
+                server_id: self.number("server_id")?,
+                domain: self.number("gtid_domain_id").unwrap_or(0),
+            }),
+        }
+    }
+
+    /// Whether every transaction has a GTID, so that a dump can start from a set.
+    pub(super) fn has_gtids(&self) -> bool {
+        match self.flavour() {
+            Flavour::MySql => self.is("gtid_mode", "ON"),
+            Flavour::MariaDb => self.text("gtid_binlog_pos").is_some(),
+        }
+    }
+
+    /// A variable that holds a GTID set; `None` when there is no such variable.
+    pub(super) fn gtids(&self, name: &str) -> Result<Option<GtidSet>, SourceError> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        GtidSet::parse(self.flavour(), text)
+            .map(Some)
+            .map_err(|error| {
+                SourceError::halt(format!("the server's @@{name} cannot be read")).because(error)
+            })
+    }
+}
+
+/// Where the server writes: the answer to one of [`STATUS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Status {
+    /// After the last transaction.
+    pub(super) position: BinlogPosition,
+    /// The GTIDs executed there, as text; MySQL only (empty without GTIDs).
+    pub(super) executed: Option<String>,
+}
+
+impl Status {
+    /// `None` when the answer is empty: the binary log is off.
+    pub(super) fn read(answer: Answer) -> Result<Option<Self>, SourceError> {
+        let Some(row) = answer.into_iter().next() else {
+            return Ok(None);
+        };
+        let mut row = row.into_iter();
+        let file = row.next().flatten();
+        let offset = row.next().flatten().and_then(|text| text.parse().ok());
+        match (file, offset) {
+            (Some(file), Some(offset)) => Ok(Some(Self {
+                position: BinlogPosition {
+                    file: file.into(),
+                    offset,
+                },
+                // Binlog_Do_DB and Binlog_Ignore_DB stand between; MariaDB's answer ends with them.
+                executed: row.nth(2).flatten(),
+            })),
+            _ => Err(SourceError::halt(
+                "the server's binary log status has no file and position",
+            )),
+        }
+    }
+}
+
+/// The binlog files that are still there, oldest first: name and size in bytes.
+pub(super) fn files(answer: Answer) -> Vec<(String, u64)> {
+    let file = |row: Vec<Option<String>>| {
+        let mut row = row.into_iter();
+        Some((row.next()??, row.next()??.parse().ok()?))
+    };
+    answer.into_iter().filter_map(file).collect()
+}
+
+#[cfg(test)]
+pub(super) fn answer(rows: &[&[&str]]) -> Answer {
+    let text = |cell: &&str| Some((*cell).to_owned());
+    rows.iter()
+        .map(|row| row.iter().map(text).collect())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_known_by_what_it_answers() {
+        let mysql = Variables::read(answer(&[
+            &["version", "9.7.0"],
+            &["server_uuid", "3e11fa47-71ca-11e1-9e33-c80aa9429562"],
+            &["gtid_mode", "ON"],
+            &[
+                "gtid_executed",
+                "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5,\n3e11fa47-71ca-11e1-9e33-c80aa9429563:1",
+            ],
+        ]));
+        assert_eq!(mysql.flavour(), Flavour::MySql);
+        assert_eq!(
+            mysql.identity().unwrap().to_string(),
+            "mysql:3e11fa47-71ca-11e1-9e33-c80aa9429562"
+        );
+        assert!(mysql.has_gtids());
+        assert!(mysql.gtids("gtid_executed").unwrap().is_some());
+        assert_eq!(mysql.gtids("gtid_binlog_pos").unwrap(), None);
+
+        let mariadb = Variables::read(answer(&[
+            &["version", "10.11.6-MariaDB-log"],
+            &["server_id", "7"],
+            &["gtid_domain_id", "3"],
+            &["gtid_binlog_pos", ""],
+        ]));
+        assert_eq!(mariadb.flavour(), Flavour::MariaDb);
+        assert_eq!(mariadb.identity().unwrap().to_string(), "mariadb:7:3");
+        assert!(mariadb.has_gtids());
+    }
+
+    #[test]
+    fn status_of_either_family() {
+        let mysql = Status::read(answer(&[&["binlog.000002", "157", "", "", "u:1-5"]]));
+        let mysql = mysql.unwrap().unwrap();
+        assert_eq!(mysql.position.to_string(), "binlog.000002:157");
+        assert_eq!(mysql.executed.as_deref(), Some("u:1-5"));
+        let mariadb = Status::read(answer(&[&["b.000001", "330", "", ""]]));
+        assert_eq!(mariadb.unwrap().unwrap().executed, None);
+        assert_eq!(Status::read(answer(&[])).unwrap(), None);
+        assert!(Status::read(answer(&[&["b.000001"]])).is_err());
+    }
+
+    #[test]
+    fn file_names_are_quoted() {
+        let position = BinlogPosition {
+            file: "a'\\b.1".into(),
+            offset: 4,
+        };
+        assert_eq!(
+            gtid_position(&position),
+            "SELECT BINLOG_GTID_POS('a''\\\\b.1', 4)"
+        );
+    }
+}

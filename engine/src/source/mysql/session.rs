@@ -1,0 +1,557 @@
+//! From an address to a running dump: what is asked and set before, and what the server's refusals mean.
+//!
+//! ```text
+//! connect ─ variables ─ grants ─ status ─► may we, and from where? ─ SET @… ─ COM_REGISTER_SLAVE ─ COM_BINLOG_DUMP[_GTID]
+//! ```
+
+use std::time::Duration;
+
+use protocol::mysql::BinlogPosition;
+use protocol::mysql::command::{DUMP_ANNOTATE_ROWS, DUMP_HEARTBEAT_V2};
+use protocol::mysql::event::Checksum;
+use protocol::mysql::gtid::{Flavour, GtidSet, IntervalSet};
+use protocol::mysql::packet::Frames;
+use protocol::mysql::resultset::{ResultSet, ServerError};
+
+use super::checks::{self, Facts};
+use super::connection::{ConnectOptions, Connection, ConnectionError, server_verdict};
+use super::server::{self, Answer, Status, Variables};
+use super::transaction::{Place, Point};
+use crate::source::{Identity, Requirement, SourceError, Verdict};
+
+/// The server says at least this often that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A server that has been silent for this long is gone.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// Where a dump begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum From {
+    /// At the server's end.
+    Now,
+    /// At its oldest file.
+    Earliest,
+    /// After a point: by GTIDs where it has them (its file may be empty then), otherwise by place on the same server.
+    Point(Point),
+}
+
+/// How to open a session.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) options: ConnectOptions,
+    /// We register with it.
+    pub(super) server_id: u32,
+    pub(super) from: From,
+    /// The server that `from` belongs to.
+    pub(super) server: Option<Identity>,
+    /// Whether everything that the server must have is checked: once per process.
+    pub(super) check: bool,
+}
+
+/// A server whose dump has begun.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) connection: Connection,
+    pub(super) identity: Identity,
+    pub(super) flavour: Flavour,
+    pub(super) has_gtids: bool,
+    /// Where the stream begins.
+    pub(super) start: Point,
+    /// Whether the dump begins at the start of the file, to know the GTIDs before `start`.
+    pub(super) warm_up: bool,
+    /// How the dump's first event is written.
+    pub(super) checksum: Checksum,
+    pub(super) frames: Frames,
+    /// Where the server stood.
+    pub(super) end: Point,
+}
+
+/// An answer as text.
+pub(super) fn text(result: ResultSet) -> Answer {
+    let cell =
+        |cell: Option<Vec<u8>>| cell.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    result
+        .rows
+        .into_iter()
+        .map(|row| row.into_iter().map(cell).collect())
+        .collect()
+}
+
+async fn ask(connection: &mut Connection, statement: &str) -> Result<Answer, ConnectionError> {
+    connection.query(statement).await.map(text)
+}
+
+/// The server's end, in whichever words it understands.
+async fn status(connection: &mut Connection) -> Result<Option<Status>, ConnectionError> {
+    let [new, old] = server::STATUS;
+    let answer = match ask(connection, new).await {
+        Err(ConnectionError::Refused { error, .. }) if is_syntax(&error) => {
+            ask(connection, old).await?
+        }
+        other => other?,
+    };
+    // An answer that cannot be read is as good as none: the log is said to be off.
+    Ok(Status::read(answer).unwrap_or_default())
+}
+
+fn is_syntax(error: &ServerError) -> bool {
+    matches!(error.code, 1064 | 1149)
+}
+
+/// What `walbrook check` and every start look at.
+pub(super) async fn requirements(
+    connection: &mut Connection,
+    options: &ConnectOptions,
+    server_id: u32,
+) -> Result<(Variables, Option<Status>, Vec<Requirement>), SourceError> {
+    let variables = Variables::read(ask(connection, server::VARIABLES).await?);
+    let grants = ask(connection, server::GRANTS).await?;
+    let (status, refused) = match status(connection).await {
+        Ok(status) => (status, None),
+        Err(ConnectionError::Refused { error, .. }) => (None, Some(error.message)),
+        Err(error) => return Err(error.into()),
+    };
+    let list = checks::requirements(&Facts {
+        variables: &variables,
+        grants: &grants,
+        user: &options.user,
+        server_id,
+        status: match &refused {
+            None => Ok(status.is_some()),
+            Some(words) => Err(words),
+        },
+    });
+    Ok((variables, status, list))
+}
+
+impl Session {
+    /// Connects and begins the dump.
+    ///
+    /// # Errors
+    /// As [`crate::source::Source::connect`].
+    pub(super) async fn open(plan: &Plan) -> Result<Self, SourceError> {
+        let mut connection = Connection::connect(&plan.options).await?;
+        let (variables, status, list) =
+            requirements(&mut connection, &plan.options, plan.server_id).await?;
+        if plan.check {
+            checks::refuse(&list)?;
+            for requirement in &list {
+                if let crate::source::Outcome::Advice(text) = &requirement.outcome {
+                    tracing::warn!("{}: {text}", requirement.what);
+                }
+            }
+        }
+        let Some(status) = status else {
+            checks::refuse(&list)?;
+            return Err(SourceError::halt("the server's binary log has no status"));
+        };
+        let identity = variables.identity().ok_or_else(|| {
+            SourceError::halt("the server says neither server_uuid nor server_id")
+        })?;
+        let flavour = variables.flavour();
+        let has_gtids = variables.has_gtids();
+        let end = end(&mut connection, &variables, status).await?;
+        let (start, warm_up) = start(&mut connection, plan, &variables, &identity, &end).await?;
+        let by_gtids = has_gtids && !warm_up && start.gtids.is_some() && plan.from != From::Now;
+        prepare(
+            &mut connection,
+            plan,
+            flavour,
+            start.gtids.as_ref().filter(|_| by_gtids),
+        )
+        .await?;
+        connection.register_replica(plan.server_id).await?;
+        let flags = match flavour {
+            Flavour::MySql => DUMP_HEARTBEAT_V2,
+            Flavour::MariaDb => DUMP_ANNOTATE_ROWS,
+        };
+        match &start.gtids {
+            Some(GtidSet::MySql(set)) if by_gtids => {
+                connection
+                    .binlog_dump_gtid(set, plan.server_id, flags)
+                    .await?;
+            }
+            _ => {
+                let mut from = start.place.to_position();
+                if warm_up || (by_gtids && u32::try_from(from.offset).is_err()) {
+                    from.offset = 4;
+                }
+                connection.binlog_dump(&from, plan.server_id, flags).await?;
+            }
+        }
+        let checksum = match variables.text("binlog_checksum") {
+            Some(value) if value.eq_ignore_ascii_case("CRC32") => Checksum::Crc32,
+            _ => Checksum::Off,
+        };
+        let frames = match connection.is_compressed() {
+            true => Frames::unchecked(),
+            false => Frames::starting_at(1),
+        };
+        Ok(Self {
+            connection,
+            identity,
+            flavour,
+            has_gtids,
+            start,
+            warm_up,
+            checksum,
+            frames,
+            end,
+        })
+    }
+}
+
+/// The server's end with its GTIDs.
+async fn end(
+    connection: &mut Connection,
+    variables: &Variables,
+    status: Status,
+) -> Result<Point, SourceError> {
+    let gtids = match variables.flavour() {
+        _ if !variables.has_gtids() => None,
+        Flavour::MySql => {
+            let executed = status.executed.as_deref().unwrap_or_default();
+            let set = GtidSet::parse(Flavour::MySql, executed);
+            Some(set.map_err(|error| {
+                SourceError::halt("the server's Executed_Gtid_Set cannot be read").because(error)
+            })?)
+        }
+        // Asked for this very position: @@gtid_binlog_pos may be further already.
+        Flavour::MariaDb => match ask(connection, &server::gtid_position(&status.position)).await {
+            Ok(answer) => {
+                let text = answer.into_iter().flatten().flatten().next();
+                text.and_then(|text| GtidSet::parse(Flavour::MariaDb, &text).ok())
+            }
+            Err(ConnectionError::Refused { .. }) => variables.gtids("gtid_binlog_pos")?,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    Ok(Point {
+        place: Place::new(&status.position),
+        gtids,
+    })
+}
+
+/// Where the stream begins, and whether it has to warm up.
+async fn start(
+    connection: &mut Connection,
+    plan: &Plan,
+    variables: &Variables,
+    identity: &Identity,
+    end: &Point,
+) -> Result<(Point, bool), SourceError> {
+    let flavour = variables.flavour();
+    match &plan.from {
+        From::Now => Ok((end.clone(), u32::try_from(end.place.offset).is_err())),
+        From::Earliest => {
+            let place = first_file(connection, end).await?;
+            Ok((Point { place, gtids: None }, false))
+        }
+        From::Point(point) => {
+            let same = plan.server.as_ref().is_none_or(|server| server == identity);
+            if let Some(set) = point.gtids.as_ref().filter(|_| variables.has_gtids()) {
+                if set.flavour() != flavour && !set.is_empty() {
+                    return Err(SourceError::resync(format!(
+                        "the position has GTIDs {set}, which are not of this server's kind"
+                    )));
+                }
+                // The text of an empty set does not tell whose it is.
+                let set = match set.is_empty() {
+                    true => GtidSet::empty(flavour),
+                    false => set.clone(),
+                };
+                covered(&set, variables)?;
+                if !same {
+                    tracing::info!(server = %identity, "going on by GTIDs on another server");
+                }
+                let place = match point.place.file.is_empty() {
+                    true => first_file(connection, end).await?,
+                    false => point.place.clone(),
+                };
+                let gtids = Some(set);
+                return Ok((Point { place, gtids }, false));
+            }
+            if point.place.file.is_empty() {
+                return Err(SourceError::halt(
+                    "the position has GTIDs alone, but the server's gtid_mode is not ON; name a file and an offset",
+                ));
+            }
+            let position = point.place.to_position();
+            if !same {
+                let was = plan
+                    .server
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                return Err(SourceError::resync(format!(
+                    "the server is {identity}, but the position {position} belongs to {was}, and without GTIDs a file and an \
+                     offset mean nothing on another server; turn gtid_mode ON, or set a position of this one by \
+                     `walbrook position set` after a new snapshot"
+                )));
+            }
+            present(connection, &position).await?;
+            let far = u32::try_from(position.offset).is_err();
+            let warm_up = position.offset > 4 && (variables.has_gtids() || far);
+            Ok((point.clone(), warm_up))
+        }
+    }
+}
+
+/// The oldest binlog file.
+async fn first_file(connection: &mut Connection, end: &Point) -> Result<Place, SourceError> {
+    let files = server::files(ask(connection, server::FILES).await?);
+    Ok(match files.into_iter().next() {
+        Some((file, _)) => Place {
+            file: file.into(),
+            offset: 4,
+        },
+        None => Place {
+            file: end.place.file.clone(),
+            offset: 4,
+        },
+    })
+}
+
+/// Refuses a place that the server does not have, naming what it has.
+async fn present(
+    connection: &mut Connection,
+    position: &BinlogPosition,
+) -> Result<(), SourceError> {
+    let files = server::files(ask(connection, server::FILES).await?);
+    let (Some((first, _)), Some((last, _))) = (files.first(), files.last()) else {
+        return Ok(());
+    };
+    match files.iter().find(|(file, _)| **file == *position.file) {
+        None => Err(SourceError::resync(format!(
+            "binlog file {} of position {position} is gone (purged, or the logs were reset): the server has {first} to {last}; \
+             take a new snapshot of the captured tables, then start again with `walbrook position reset` and start = \
+             \"now\" or \"earliest\"",
+            position.file
+        ))),
+        Some((_, size)) if *size < position.offset => Err(SourceError::resync(format!(
+            "position {position} lies behind the end of its file ({size} bytes): the logs were reset or are another server's; \
+             take a new snapshot of the captured tables, then start again with `walbrook position reset`"
+        ))),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Refuses a set of GTIDs that the server cannot go on from, naming those that are missing on either side.
+fn covered(set: &GtidSet, variables: &Variables) -> Result<(), SourceError> {
+    match set {
+        GtidSet::MySql(set) => {
+            if let Some(GtidSet::MySql(purged)) = variables.gtids("gtid_purged")? {
+                let missing = without(&purged, set);
+                if !missing.is_empty() {
+                    return Err(SourceError::resync(format!(
+                        "the server has purged transactions {missing} that were not captured yet; take a new snapshot of the \
+                         captured tables, then start again with `walbrook position reset` (and raise \
+                         binlog_expire_logs_seconds)"
+                    )));
+                }
+            }
+            if let Some(GtidSet::MySql(executed)) = variables.gtids("gtid_executed")? {
+                let unknown = without(set, &executed);
+                if !unknown.is_empty() {
+                    return Err(SourceError::resync(format!(
+                        "the server never had transactions {unknown} that were captured: it was reset, restored from a backup, \
+                         or is a replica that was behind; compare the captured tables with their topics or take a new \
+                         snapshot, then start again with `walbrook position reset`"
+                    )));
+                }
+            }
+        }
+        GtidSet::MariaDb(set) => {
+            if let Some(GtidSet::MariaDb(now)) = variables.gtids("gtid_binlog_pos")? {
+                let unknown = set.domains().iter().find(|gtid| !now.contains(**gtid));
+                if let Some(gtid) = unknown {
+                    return Err(SourceError::resync(format!(
+                        "the server never had transaction {gtid} that was captured (it has {now}): it was reset, restored from \
+                         a backup, or is a replica that was behind; compare the captured tables with their topics or take \
+                         a new snapshot, then start again with `walbrook position reset`"
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is in `a` and not in `b`.
+fn without(a: &IntervalSet, b: &IntervalSet) -> IntervalSet {
+    let mut left = IntervalSet::default();
+    for (source, range) in a.intervals() {
+        let mut first = *range.start();
+        for (_, taken) in b.intervals().filter(|(other, _)| *other == source) {
+            if *taken.end() < first || *taken.start() > *range.end() {
+                continue;
+            }
+            if *taken.start() > first {
+                left.add_range(&source, first, taken.start() - 1);
+            }
+            first = taken.end().saturating_add(1);
+        }
+        if first <= *range.end() {
+            left.add_range(&source, first, *range.end());
+        }
+    }
+    left
+}
+
+/// Tells the server what we understand. Unknown user variables are no error, so both families' old and new names are set.
+async fn prepare(
+    connection: &mut Connection,
+    plan: &Plan,
+    flavour: Flavour,
+    after: Option<&GtidSet>,
+) -> Result<(), SourceError> {
+    let period = HEARTBEAT.as_nanos();
+    // The server drops an older connection that gives the same uuid: a dead one of ours, after a reconnect.
+    let uuid = format!("77616c62-726f-4f6b-8000-{:012x}", plan.server_id);
+    let mut statements = vec![
+        "SET @master_binlog_checksum = @@global.binlog_checksum, @source_binlog_checksum = @@global.binlog_checksum"
+            .to_owned(),
+        format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"),
+        format!("SET @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"),
+    ];
+    if flavour == Flavour::MariaDb {
+        statements.push("SET @mariadb_slave_capability = 4".to_owned());
+        if let Some(set) = after {
+            statements.push(format!("SET @slave_connect_state = '{set}'"));
+            statements.push("SET @slave_gtid_strict_mode = 0".to_owned());
+            statements.push("SET @slave_gtid_ignore_duplicates = 0".to_owned());
+        }
+    }
+    for statement in &statements {
+        match connection.query(statement).await {
+            Ok(_) => {}
+            // Servers before 5.6.1 have no checksums.
+            Err(ConnectionError::Refused { error, .. }) if error.code == 1193 => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// What the server's refusal to go on with a dump means.
+pub(super) fn refused(
+    error: &ServerError,
+    server_id: u32,
+    position: &BinlogPosition,
+) -> SourceError {
+    let words = &error.message;
+    let said = |part: &str| words.to_ascii_lowercase().contains(part);
+    if said("same server_uuid/server_id") || said("same server_id") {
+        return SourceError::halt(format!(
+            "another replica has connected with our server_id {server_id}, so the server dropped us; give each its own \
+             server_id (source.NAME.server_id), and look for a second engine with this configuration. The server said: {words}"
+        ));
+    }
+    if said("purged") || said("could not find first log") || said("could not find next log") {
+        return SourceError::resync(format!(
+            "the server no longer has what follows {position}: take a new snapshot of the captured tables, then start again \
+             with `walbrook position reset`. The server said: {words}"
+        ));
+    }
+    if error.code == 1236 {
+        return SourceError::resync(format!(
+            "the server cannot go on from {position}: its logs were reset or damaged, or the position is not between two \
+             transactions; set another one by `walbrook position set`. The server said: {words}"
+        ));
+    }
+    let text = format!("the server ended the stream after {position}: {error}");
+    match server_verdict(error.code) {
+        Verdict::Retry => SourceError::retry(text),
+        Verdict::Resync => SourceError::resync(text),
+        Verdict::Halt => SourceError::halt(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::server::answer;
+    use super::*;
+
+    const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn mysql(purged: &str, executed: &str) -> Variables {
+        let set = |range: &str| match range {
+            "" => String::new(),
+            range => format!("{UUID}:{range}"),
+        };
+        Variables::read(answer(&[
+            &["version", "9.7.0"],
+            &["gtid_mode", "ON"],
+            &["gtid_purged", &set(purged)],
+            &["gtid_executed", &set(executed)],
+        ]))
+    }
+
+    fn set(range: &str) -> GtidSet {
+        format!("{UUID}:{range}").parse().unwrap()
+    }
+
+    #[test]
+    fn gtids_that_are_missing_on_either_side_are_named() {
+        assert!(covered(&set("1-50"), &mysql("1-50", "1-100")).is_ok());
+        let error = covered(&set("1-30:35-40"), &mysql("1-50", "1-100")).unwrap_err();
+        assert_eq!(error.verdict(), Verdict::Resync);
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("purged transactions {UUID}:31-34:41-50")),
+            "{error}"
+        );
+        let error = covered(&set("1-120"), &mysql("", "1-100")).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("never had transactions {UUID}:101-120")),
+            "{error}"
+        );
+        // RESET BINARY LOGS AND GTIDS.
+        assert!(covered(&set("1-5"), &mysql("", "")).is_err());
+    }
+
+    #[test]
+    fn mariadb_names_the_domain_that_is_behind() {
+        let variables = Variables::read(answer(&[
+            &["version", "10.11.6-MariaDB"],
+            &["gtid_binlog_pos", "0-1-100,1-1-7"],
+        ]));
+        assert!(covered(&"0-1-100".parse().unwrap(), &variables).is_ok());
+        let error = covered(&"0-1-5,1-1-8".parse().unwrap(), &variables).unwrap_err();
+        assert!(
+            error.to_string().contains("never had transaction 1-1-8"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let position: BinlogPosition = "b.000002:4".parse().unwrap();
+        let refuse =
+            |code, words: &str| refused(&ServerError::new(code, "HY000", words), 85_744, &position);
+        let kicked = refuse(
+            1236,
+            "A replica with the same server_uuid/server_id as this replica has connected to the source",
+        );
+        assert_eq!(kicked.verdict(), Verdict::Halt);
+        assert!(kicked.to_string().contains("85744"), "{kicked}");
+        let purged = refuse(
+            1236,
+            "Could not find first log file name in binary log index file",
+        );
+        assert_eq!(purged.verdict(), Verdict::Resync);
+        assert!(purged.to_string().contains("position reset"), "{purged}");
+        assert_eq!(
+            refuse(1236, "bogus data in log event").verdict(),
+            Verdict::Resync
+        );
+        assert_eq!(
+            refuse(1053, "Server shutdown in progress").verdict(),
+            Verdict::Retry
+        );
+        assert_eq!(refuse(1227, "Access denied").verdict(), Verdict::Halt);
+    }
+}

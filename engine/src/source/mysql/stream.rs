@@ -1,0 +1,488 @@
+//! From bytes as read to events of a Batch: packets found in place, containers of events expanded a piece at a time.
+//!
+//! ```text
+//! direct:  batch.bytes  [ packet | packet | packet | part of a packet ]◄─ the socket reads here
+//! staged:  staged       [ packet | packet | part of a packet ]            what came behind a container, or behind the last seal
+//!          container    [ compressed events ]
+//!          batch.bytes  [ … | events out of the container | events copied out of staged ]
+//! ```
+//! In direct mode nothing is copied. A compressed transaction, a compressed event and the rows of a committed XA transaction are
+//! expanded into the batch, a bounded piece at a time; what had been read behind them waits in `staged`. Once that is used up, the
+//! socket reads into the batch again.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::ops::Range;
+
+use protocol::limits::MYSQL_EVENT_MAX;
+use protocol::mysql::event::{Checksum, HEADER_LENGTH, Header, Kind, Message};
+use protocol::mysql::packet::Frames;
+use protocol::mysql::payload::PayloadEvents;
+use protocol::mysql::resultset::ServerError;
+use protocol::{DecodeError, DecodeErrorKind};
+
+use super::decode::{Decoder, Next, Origin};
+use super::packets::{Packet, Packets};
+use super::tables::Wanted;
+use super::xa;
+use crate::batch::{Batch, Event};
+use crate::source::SourceError;
+
+/// Bytes that a container is expanded by at a time.
+const EXPAND: usize = 64 << 10;
+/// Containers larger than this are not copied out of the buffer they came in; the buffer goes with them.
+const COPY_MAX: usize = 256 << 10;
+/// Bytes beside the row images that an event may have: header, bitmaps, checksum.
+const EVENT_OVERHEAD: usize = 4096;
+
+/// Why decoding paused.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// More has to be read, into the batch.
+    Read,
+    /// The batch is full.
+    Full,
+    /// The shape of a table has to be asked from the server.
+    Ask(Box<Wanted>),
+    /// The server ended the dump with this error.
+    Refused(ServerError),
+    /// The server ended the dump.
+    Ended,
+}
+
+/// Events that are being expanded.
+enum Expansion {
+    Payload(PayloadEvents<io::Cursor<Vec<u8>>>),
+    Xa(xa::Reader),
+}
+
+impl fmt::Debug for Expansion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Payload(_) => "Payload",
+            Self::Xa(_) => "Xa",
+        })
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) decoder: Decoder,
+    packets: Packets,
+    /// `Some`: packets are found here, and the batch has no unread bytes at its end.
+    staged: Option<Vec<u8>>,
+    expansion: Option<Expansion>,
+    /// Events out of a container, in the batch, that have not been decoded.
+    expanded: Range<usize>,
+    /// Where the container of `expansion` and `expanded` stands.
+    origin: Origin,
+    /// What was not decoded of `expanded` at the last seal.
+    expanded_kept: Vec<u8>,
+    /// Whether the batch is one that nothing has been put into.
+    fresh: bool,
+    batch_bytes: usize,
+    row_max: usize,
+}
+
+impl Stream {
+    pub(super) fn new(decoder: Decoder, batch_bytes: usize, row_max: usize) -> Self {
+        Self {
+            decoder,
+            packets: Packets::new(Frames::unchecked(), 0),
+            staged: None,
+            expansion: None,
+            expanded: 0..0,
+            origin: Origin::Log,
+            expanded_kept: Vec::new(),
+            fresh: true,
+            batch_bytes,
+            row_max,
+        }
+    }
+
+    /// Begins a dump on a new connection. What the last one left half-read is dropped: it comes again.
+    pub(super) fn begin(
+        &mut self,
+        batch: &mut Batch,
+        frames: Frames,
+        checksum: Checksum,
+        warm_up: bool,
+    ) {
+        if self.staged.take().is_none() && !self.fresh {
+            batch.bytes.truncate(self.packets.start());
+        }
+        // A container is used up before anything more is read, unless it was damaged.
+        self.expansion = None;
+        self.expanded = 0..0;
+        self.expanded_kept.clear();
+        self.packets = Packets::new(frames, batch.bytes.len());
+        self.decoder.begin(checksum, warm_up);
+    }
+
+    /// Bytes to read into the batch at once: until it is full, but some in any case, so that a large event can be completed.
+    pub(super) fn room(&self, batch: &Batch) -> usize {
+        let least = (self.batch_bytes / 16).max(4096);
+        self.batch_bytes.saturating_sub(load(batch)).max(least)
+    }
+
+    /// Whether the batch holds as much as it may.
+    pub(super) fn is_full(&self, batch: &Batch) -> bool {
+        load(batch) >= self.batch_bytes && (!batch.events.is_empty() || self.decoder.moved())
+    }
+
+    /// Decodes every whole event that is there, until something else has to happen.
+    ///
+    /// # Errors
+    /// See [`Decoder::event`], and framing that cannot be right.
+    pub(super) fn decode(&mut self, batch: &mut Batch) -> Result<Step, SourceError> {
+        if mem::take(&mut self.fresh) {
+            self.start_batch(batch);
+        }
+        loop {
+            let step = if !self.expanded.is_empty() {
+                self.decode_expanded(batch)?
+            } else if self.is_full(batch) && (self.expansion.is_some() || self.staged.is_some()) {
+                Some(Step::Full)
+            } else if self.expansion.is_some() {
+                self.expand(batch)?;
+                None
+            } else if self.staged.is_some() {
+                self.decode_staged(batch)?
+            } else {
+                self.decode_direct(batch)?
+            };
+            if let Some(step) = step {
+                return Ok(step);
+            }
+        }
+    }
+
+    #[inline]
+    fn decode_direct(&mut self, batch: &mut Batch) -> Result<Option<Step>, SourceError> {
+        loop {
+            let event = match self.packets.next(&mut batch.bytes) {
+                Ok(Some(Packet::Event(event))) => event,
+                Ok(Some(other)) => return self.end_of_dump(&batch.bytes, other).map(Some),
+                Ok(None) => {
+                    self.check_arriving(&batch.bytes)?;
+                    let full = self.is_full(batch);
+                    return Ok(Some(if full { Step::Full } else { Step::Read }));
+                }
+                Err(error) => return Err(self.misframed(error)),
+            };
+            if is_container(&batch.bytes, &event) {
+                let behind = self.packets.start();
+                self.staged = Some(batch.bytes.get(behind..).unwrap_or_default().to_vec());
+                self.packets.moved(0);
+                let container = if event.len() > COPY_MAX {
+                    // The buffer goes with the container and is freed with it; what stands before it is less than a batch.
+                    let before = batch.bytes.get(..event.start).unwrap_or_default().to_vec();
+                    Container {
+                        buffer: mem::replace(&mut batch.bytes, before),
+                        event,
+                    }
+                } else {
+                    let container = Container::copied(&batch.bytes, event.clone());
+                    batch.bytes.truncate(event.start);
+                    container
+                };
+                self.open_container(batch, container)?;
+                return Ok(None);
+            }
+            match self.decoder.event(batch, event, Origin::Log)? {
+                Next::Event => {}
+                Next::Ask(wanted) => return Ok(Some(Step::Ask(wanted))),
+                Next::Replay(reader, offset) => {
+                    let behind = self.packets.start();
+                    self.staged = Some(batch.bytes.split_off(behind));
+                    self.packets.moved(0);
+                    self.replay(reader, offset);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// One packet out of `staged`; when no whole one is left, back to direct mode.
+    fn decode_staged(&mut self, batch: &mut Batch) -> Result<Option<Step>, SourceError> {
+        let Some(staged) = &mut self.staged else {
+            return Ok(None);
+        };
+        let event = match self.packets.next(staged) {
+            Ok(Some(Packet::Event(event))) => event,
+            Ok(Some(other)) => {
+                let staged = mem::take(staged);
+                return self.end_of_dump(&staged, other).map(Some);
+            }
+            Ok(None) => {
+                let at = batch.bytes.len();
+                let left = staged.get(self.packets.start()..).unwrap_or_default();
+                batch.bytes.extend_from_slice(left);
+                self.packets.moved(at);
+                self.staged = None;
+                return Ok(None);
+            }
+            Err(error) => return Err(self.misframed(error)),
+        };
+        if is_container(staged, &event) {
+            let container = if event.len() > COPY_MAX {
+                let behind = staged.split_off(self.packets.start());
+                self.packets.moved(0);
+                Container {
+                    buffer: mem::replace(staged, behind),
+                    event,
+                }
+            } else {
+                Container::copied(staged, event)
+            };
+            self.open_container(batch, container)?;
+            return Ok(None);
+        }
+        let at = batch.bytes.len();
+        batch.bytes.extend_from_slice(&staged[event]);
+        let end = batch.bytes.len();
+        match self.decoder.event(batch, at..end, Origin::Log)? {
+            Next::Event => Ok(None),
+            Next::Ask(wanted) => Ok(Some(Step::Ask(wanted))),
+            Next::Replay(reader, offset) => {
+                self.replay(reader, offset);
+                Ok(None)
+            }
+        }
+    }
+
+    fn open_container(
+        &mut self,
+        batch: &mut Batch,
+        Container { buffer, event }: Container,
+    ) -> Result<(), SourceError> {
+        let bytes = &buffer[event.clone()];
+        let parsed = Message::parse(self.decoder.format(Origin::Log), bytes);
+        let (header, message) = parsed.map_err(|error| self.decoder.unreadable_next(error))?;
+        self.origin = self.decoder.enter(&header);
+        match message {
+            Message::TransactionPayload(payload) => {
+                let (compressed, range) = (payload.compressed, payload.range());
+                let start = event.start + range.start;
+                let end = event.start + range.end;
+                let at = range.start as u64;
+                let mut buffer = buffer;
+                buffer.truncate(end);
+                let mut payload = io::Cursor::new(buffer);
+                payload.set_position(start as u64);
+                let events = PayloadEvents::new(compressed, payload, at);
+                self.expansion = Some(Expansion::Payload(
+                    events.map_err(|error| self.unreadable(error))?,
+                ));
+            }
+            Message::Compressed(compressed) => {
+                let start = batch.bytes.len();
+                let expanded = compressed.expand(&mut batch.bytes);
+                if let Err(error) = expanded {
+                    batch.bytes.truncate(start);
+                    return Err(self.unreadable(error));
+                }
+                self.expanded = start..batch.bytes.len();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, reader: xa::Reader, offset: u64) {
+        self.origin = Origin::Container(offset);
+        self.expansion = Some(Expansion::Xa(reader));
+    }
+
+    /// The next piece of the open container.
+    fn expand(&mut self, batch: &mut Batch) -> Result<(), SourceError> {
+        let start = batch.bytes.len();
+        let event_max = self
+            .row_max
+            .saturating_add(EVENT_OVERHEAD)
+            .min(MYSQL_EVENT_MAX);
+        let expanded = match &mut self.expansion {
+            Some(Expansion::Payload(events)) => {
+                match events.read_into(&mut batch.bytes, EXPAND, event_max) {
+                    Ok(expanded) => expanded,
+                    Err(error) => {
+                        batch.bytes.truncate(start);
+                        return Err(match error.kind {
+                            DecodeErrorKind::TooLong { length, .. } => self.too_large(length),
+                            _ => self.unreadable(error),
+                        });
+                    }
+                }
+            }
+            Some(Expansion::Xa(reader)) => reader.read_into(&mut batch.bytes, EXPAND)?,
+            None => 0,
+        };
+        if expanded > 0 {
+            self.expanded = start..batch.bytes.len();
+        } else if let Some(Expansion::Xa(_)) = self.expansion.take() {
+            self.decoder.replayed()?;
+        }
+        Ok(())
+    }
+
+    fn decode_expanded(&mut self, batch: &mut Batch) -> Result<Option<Step>, SourceError> {
+        while !self.expanded.is_empty() {
+            let start = self.expanded.start;
+            let bytes = batch.bytes.get(self.expanded.clone()).unwrap_or_default();
+            let header = Header::parse(bytes).map_err(|error| self.unreadable(error))?;
+            let end = start + header.length as usize;
+            if end > self.expanded.end {
+                let what = header.kind.name();
+                let missing = (end - self.expanded.end) as u64;
+                let kind = DecodeErrorKind::Truncated { missing };
+                return Err(self.unreadable(DecodeError::new(what, 0, kind)));
+            }
+            self.expanded.start = end;
+            match self.decoder.event(batch, start..end, self.origin)? {
+                Next::Event => {}
+                Next::Ask(wanted) => return Ok(Some(Step::Ask(wanted))),
+                // XA COMMIT is a transaction of its own, never inside a compressed one.
+                Next::Replay(..) => {
+                    let kind = DecodeErrorKind::Invalid {
+                        value: u64::from(header.kind.0),
+                    };
+                    return Err(self.unreadable(DecodeError::new("XA COMMIT", 0, kind)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Closes the batch: what is not decoded yet waits for the next one.
+    pub(super) fn seal(&mut self, batch: &mut Batch) {
+        if mem::take(&mut self.fresh) {
+            self.start_batch(batch);
+        }
+        self.decoder.seal(batch);
+        if self.staged.is_none() {
+            self.staged = Some(batch.bytes.split_off(self.packets.start()));
+            self.packets.moved(0);
+        }
+        if !self.expanded.is_empty() {
+            self.expanded_kept = batch.bytes.split_off(self.expanded.start);
+            self.expanded = 0..0;
+        }
+        self.fresh = true;
+    }
+
+    fn start_batch(&mut self, batch: &mut Batch) {
+        self.decoder.start_batch(batch);
+        if !self.expanded_kept.is_empty() {
+            let start = batch.bytes.len();
+            batch.bytes.append(&mut self.expanded_kept);
+            self.expanded = start..batch.bytes.len();
+        }
+        if self.staged.is_none() {
+            self.packets.moved(batch.bytes.len());
+        }
+    }
+
+    /// What ends a dump.
+    #[cold]
+    fn end_of_dump(&self, bytes: &[u8], packet: Packet) -> Result<Step, SourceError> {
+        match packet {
+            Packet::Error(range) => {
+                let payload = bytes.get(range).unwrap_or_default();
+                ServerError::decode(payload)
+                    .map(Step::Refused)
+                    .map_err(|error| {
+                        SourceError::retry("the server's error cannot be read").because(error)
+                    })
+            }
+            Packet::Unknown(first) => Err(SourceError::retry(format!(
+                "after {}: a packet begins with {first:02x?}, which no event, error or end does",
+                self.decoder.last_position()
+            ))),
+            Packet::Event(_) | Packet::End => Ok(Step::Ended),
+        }
+    }
+
+    #[cold]
+    fn misframed(&self, error: DecodeError) -> SourceError {
+        let last = self.decoder.last_position();
+        SourceError::retry(format!(
+            "after {last}: the connection's packets are damaged"
+        ))
+        .because(error)
+    }
+
+    #[cold]
+    fn unreadable(&self, error: DecodeError) -> SourceError {
+        match self.origin {
+            Origin::Container(offset) => self.decoder.unreadable(offset, error),
+            Origin::Log => self.decoder.unreadable_next(error),
+        }
+    }
+
+    /// Refuses a row that is too large before it is collected.
+    fn check_arriving(&self, bytes: &[u8]) -> Result<(), SourceError> {
+        let event = self.packets.arriving(bytes);
+        if event.len() < self.batch_bytes {
+            return Ok(());
+        }
+        match Header::parse(event) {
+            Ok(header) if header.kind.is_rows() => {
+                let length = header.length as usize;
+                match length > self.row_max.saturating_add(EVENT_OVERHEAD) {
+                    true => Err(self.too_large(length as u64)),
+                    false => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn too_large(&self, length: u64) -> SourceError {
+        SourceError::halt(format!(
+            "after {}: a ROWS event of {length} bytes holds a row larger than row_max ({}), or many rows because of a large \
+             binlog_row_event_max_size; raise engine.row_max, or leave its table out of tables",
+            self.decoder.last_position(),
+            self.row_max
+        ))
+    }
+}
+
+/// A compressed transaction or event in a buffer of its own.
+struct Container {
+    buffer: Vec<u8>,
+    event: Range<usize>,
+}
+
+impl Container {
+    fn copied(bytes: &[u8], event: Range<usize>) -> Self {
+        let buffer = bytes.get(event).unwrap_or_default().to_vec();
+        Self {
+            event: 0..buffer.len(),
+            buffer,
+        }
+    }
+}
+
+/// Bytes that a batch holds, its indices included: small rows have more index than content.
+#[inline]
+fn load(batch: &Batch) -> usize {
+    batch.bytes.len() + batch.events.len() * size_of::<Event>()
+}
+
+#[inline]
+fn is_container(bytes: &[u8], event: &Range<usize>) -> bool {
+    const KIND_AT: usize = 4;
+    event.len() >= HEADER_LENGTH
+        && bytes
+            .get(event.start + KIND_AT)
+            .is_some_and(|kind| is_container_kind(Kind(*kind)))
+}
+
+#[inline]
+fn is_container_kind(kind: Kind) -> bool {
+    kind.0 == Kind::TRANSACTION_PAYLOAD.0
+        || (Kind::QUERY_COMPRESSED.0..=Kind::DELETE_ROWS_COMPRESSED.0).contains(&kind.0)
+}

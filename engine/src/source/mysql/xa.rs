@@ -1,0 +1,429 @@
+//! XA transactions between their rows and the decision about them.
+//!
+//! The binary log holds an XA transaction's rows where it was prepared; whether they count is said by a later `XA COMMIT` or
+//! `XA ROLLBACK`, perhaps days later. Until then they are kept on disk, event by event as they came (without checksums), in
+//! `STATE/NAME.xa/NUMBER`:
+//!
+//! ```text
+//! XA START ─ rows ─ XA END ─ XA_PREPARE │ other transactions │ XA COMMIT ─► rows are read back, in this transaction's place
+//!     └── the position that checkpoints keep stays here ─────┘
+//! ```
+//! The position stays before the earliest prepared transaction, so a restart reads its rows from the binary log again: files of an
+//! earlier process are removed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use protocol::DecodeError;
+use protocol::mysql::event::{HEADER_LENGTH, Header, XaPrepare};
+
+use super::transaction::Point;
+use crate::source::SourceError;
+
+/// Bytes that all prepared transactions may hold on disk.
+const HELD_MAX: u64 = 16 << 30;
+/// Longest part of an XID (`MAXGTRIDSIZE`, `MAXBQUALSIZE`).
+const PART_MAX: usize = 64;
+
+/// The name of an XA transaction.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Xid {
+    format: u32,
+    global: Vec<u8>,
+    branch: Vec<u8>,
+}
+
+impl Xid {
+    /// From the event that prepares it.
+    pub(super) fn of(prepare: &XaPrepare<'_>) -> Self {
+        Self {
+            format: prepare.format,
+            global: prepare.global.into(),
+            branch: prepare.branch.into(),
+        }
+    }
+
+    /// From the text that servers write into statements: `X'6162',X'',1`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.trim().split(',').map(str::trim);
+        let mut bytes = || {
+            let hex = parts.next()?.strip_prefix(['X', 'x'])?.trim();
+            let hex = hex.strip_prefix('\'')?.strip_suffix('\'')?;
+            if hex.len() % 2 != 0 || hex.len() > 2 * PART_MAX || !hex.is_ascii() {
+                return None;
+            }
+            (0..hex.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok())
+                .collect::<Option<Vec<u8>>>()
+        };
+        let (global, branch) = (bytes()?, bytes()?);
+        let format = parts.next()?.split_whitespace().next()?.parse().ok()?;
+        Some(Self {
+            format,
+            global,
+            branch,
+        })
+    }
+}
+
+impl fmt::Display for Xid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| {
+            f.write_str("X'")?;
+            for byte in bytes {
+                write!(f, "{byte:02x}")?;
+            }
+            f.write_str("',")
+        };
+        hex(f, &self.global)?;
+        hex(f, &self.branch)?;
+        write!(f, "{}", self.format)
+    }
+}
+
+/// A transaction that is prepared and not decided.
+#[derive(Debug)]
+struct Prepared {
+    path: PathBuf,
+    bytes: u64,
+    /// Where the stream stood before it.
+    before: Point,
+}
+
+/// The rows of one XA transaction while they arrive.
+#[derive(Debug)]
+pub(super) struct Writer {
+    file: BufWriter<File>,
+    path: PathBuf,
+    bytes: u64,
+    before: Point,
+}
+
+impl Writer {
+    /// Drops the rows: they come again.
+    pub(super) fn discard(self) {
+        drop(fs::remove_file(&self.path));
+    }
+
+    /// Keeps an event, given without its checksum.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn push(&mut self, event: &[u8]) -> Result<(), SourceError> {
+        // The header's length counts the checksum that is gone.
+        let length = (event.len() as u32).to_le_bytes();
+        let write = |file: &mut BufWriter<File>| {
+            file.write_all(&event[..9])?;
+            file.write_all(&length)?;
+            file.write_all(&event[13..])
+        };
+        if event.len() < HEADER_LENGTH {
+            return Ok(());
+        }
+        self.bytes += event.len() as u64;
+        write(&mut self.file).map_err(|error| disk(&self.path, error))
+    }
+}
+
+/// Reads the events of a committed XA transaction back; its file is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Reader {
+    file: BufReader<File>,
+    path: PathBuf,
+}
+
+impl Reader {
+    /// Appends whole events to `out` until at least `budget` bytes were added, and says how many; 0 at the end.
+    ///
+    /// # Errors
+    /// The file cannot be read, or does not hold what was written.
+    pub(super) fn read_into(
+        &mut self,
+        out: &mut Vec<u8>,
+        budget: usize,
+    ) -> Result<usize, SourceError> {
+        let start = out.len();
+        while out.len() - start < budget {
+            let at = out.len();
+            let got = self.read_up_to(out, HEADER_LENGTH)?;
+            if got == 0 {
+                break;
+            }
+            let length = out
+                .get(at..)
+                .map_or(Err(None), |bytes| Header::parse(bytes).map_err(Some))
+                .map_err(|error: Option<DecodeError>| self.damaged(error))?
+                .length as usize;
+            if self.read_up_to(out, length - HEADER_LENGTH)? < length - HEADER_LENGTH {
+                return Err(self.damaged(None));
+            }
+        }
+        Ok(out.len() - start)
+    }
+
+    fn read_up_to(&mut self, out: &mut Vec<u8>, length: usize) -> Result<usize, SourceError> {
+        self.file
+            .by_ref()
+            .take(length as u64)
+            .read_to_end(out)
+            .map_err(|error| disk(&self.path, error))
+    }
+
+    fn damaged(&self, error: Option<DecodeError>) -> SourceError {
+        let text = format!(
+            "{} does not hold the rows of the XA transaction that were kept in it; restart the engine to read them again",
+            self.path.display()
+        );
+        match error {
+            Some(error) => SourceError::halt(text).because(error),
+            None => SourceError::halt(text),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // A file that stays is removed at the next start.
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+/// All XA transactions of the stream that are prepared and not decided.
+#[derive(Debug)]
+pub(super) struct Store {
+    directory: PathBuf,
+    next: u64,
+    prepared: BTreeMap<Xid, Prepared>,
+    bytes: u64,
+}
+
+impl Store {
+    /// A store in `STATE/NAME.xa`, emptied; the directory is made when it is first needed.
+    ///
+    /// # Errors
+    /// What an earlier process left cannot be removed.
+    pub(super) fn open(state: &Path, name: &str) -> Result<Self, SourceError> {
+        let directory = state.join(format!("{name}.xa"));
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(&directory, error)),
+            _ => Ok(Self {
+                directory,
+                next: 0,
+                prepared: BTreeMap::new(),
+                bytes: 0,
+            }),
+        }
+    }
+
+    /// Starts keeping rows; `before` is where the stream stands before the transaction.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub(super) fn start(&mut self, before: Point) -> Result<Writer, SourceError> {
+        fs::create_dir_all(&self.directory).map_err(|error| disk(&self.directory, error))?;
+        self.next += 1;
+        let path = self.directory.join(self.next.to_string());
+        let file = File::create_new(&path).map_err(|error| disk(&path, error))?;
+        Ok(Writer {
+            file: BufWriter::with_capacity(64 << 10, file),
+            path,
+            bytes: 0,
+            before,
+        })
+    }
+
+    /// The rows are complete and prepared under `xid`.
+    ///
+    /// # Errors
+    /// The file cannot be written, or more is prepared than we keep.
+    pub(super) fn prepare(&mut self, xid: Xid, writer: Writer) -> Result<(), SourceError> {
+        let (path, bytes, before) = (writer.path.clone(), writer.bytes, writer.before.clone());
+        seal(writer)?;
+        self.bytes += bytes;
+        if self.bytes > HELD_MAX {
+            return Err(SourceError::halt(format!(
+                "XA transactions with more than {} GiB of rows are prepared and not decided, the last one {xid}: \
+                 run XA RECOVER on the server, and XA COMMIT or XA ROLLBACK for those that are left over",
+                HELD_MAX >> 30
+            )));
+        }
+        let replaced = self.prepared.insert(
+            xid,
+            Prepared {
+                path,
+                bytes,
+                before,
+            },
+        );
+        if let Some(old) = replaced {
+            self.drop_rows(&old);
+        }
+        Ok(())
+    }
+
+    /// The rows of a transaction that commits in one phase: it was never prepared.
+    ///
+    /// # Errors
+    /// The file cannot be written or read.
+    pub(super) fn commit_at_once(&mut self, writer: Writer) -> Result<Reader, SourceError> {
+        let path = writer.path.clone();
+        seal(writer)?;
+        reader(path)
+    }
+
+    /// `XA COMMIT`: the rows, to be read back; `None` when the transaction was prepared before the stream began.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn commit(&mut self, xid: &Xid) -> Result<Option<Reader>, SourceError> {
+        let Some(prepared) = self.prepared.remove(xid) else {
+            return Ok(None);
+        };
+        self.bytes -= prepared.bytes;
+        reader(prepared.path).map(Some)
+    }
+
+    /// `XA ROLLBACK`: the rows never were.
+    pub(super) fn roll_back(&mut self, xid: &Xid) {
+        if let Some(prepared) = self.prepared.remove(xid) {
+            self.bytes -= prepared.bytes;
+            self.drop_rows(&prepared);
+        }
+    }
+
+    fn drop_rows(&self, prepared: &Prepared) {
+        drop(fs::remove_file(&prepared.path));
+    }
+
+    /// Where the stream stood before the earliest transaction that is not decided.
+    pub(super) fn earliest(&self) -> Option<&Point> {
+        // Numbers of files are given in the order of the stream.
+        let number = |prepared: &&Prepared| {
+            let name = prepared.path.file_name().and_then(|name| name.to_str());
+            name.and_then(|name| name.parse::<u64>().ok())
+        };
+        self.prepared
+            .values()
+            .min_by_key(number)
+            .map(|prepared| &prepared.before)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.directory));
+    }
+}
+
+fn seal(writer: Writer) -> Result<(), SourceError> {
+    let path = writer.path;
+    writer
+        .file
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)
+        .and_then(|file| file.sync_data())
+        .map_err(|error| disk(&path, error))
+}
+
+fn reader(path: PathBuf) -> Result<Reader, SourceError> {
+    let file = File::open(&path).map_err(|error| disk(&path, error))?;
+    Ok(Reader {
+        file: BufReader::with_capacity(64 << 10, file),
+        path,
+    })
+}
+
+fn disk(path: &Path, error: io::Error) -> SourceError {
+    SourceError::halt(format!(
+        "rows of a prepared XA transaction cannot be kept in {}; make room there or change `state`",
+        path.display()
+    ))
+    .because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::transaction::Place;
+    use super::*;
+
+    fn point(offset: u64) -> Point {
+        Point {
+            place: Place {
+                file: "b.1".into(),
+                offset,
+            },
+            gtids: None,
+        }
+    }
+
+    fn event(body: &[u8]) -> Vec<u8> {
+        let mut event = vec![0; HEADER_LENGTH];
+        event[9..13].copy_from_slice(&(HEADER_LENGTH as u32 + body.len() as u32 + 4).to_le_bytes());
+        event.extend_from_slice(body);
+        event
+    }
+
+    #[test]
+    fn names_are_read_as_the_servers_write_them() {
+        let xid = Xid::parse("X'6162',X'',1").unwrap();
+        assert_eq!(
+            xid,
+            Xid {
+                format: 1,
+                global: b"ab".into(),
+                branch: vec![]
+            }
+        );
+        assert_eq!(Xid::parse(&xid.to_string()), Some(xid.clone()));
+        assert_eq!(Xid::parse("X'6162',X'',1 ONE PHASE"), Some(xid));
+        for text in ["", "X'6',X'',1", "X'6162'", "'ab','',1", "X'zz',X'',1"] {
+            assert_eq!(Xid::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn rows_come_back_on_commit_and_are_gone_after_a_rollback() {
+        let state = tempfile::tempdir().unwrap();
+        let mut store = Store::open(state.path(), "shop").unwrap();
+        let xids = ["X'01',X'',1", "X'02',X'',1", "X'03',X'',1"].map(|x| Xid::parse(x).unwrap());
+        for (i, xid) in xids.iter().enumerate() {
+            let mut writer = store.start(point(100 * i as u64)).unwrap();
+            for n in 0..1000 {
+                writer.push(&event(format!("{i} {n}").as_bytes())).unwrap();
+            }
+            store.prepare(xid.clone(), writer).unwrap();
+        }
+        assert_eq!(store.earliest(), Some(&point(0)));
+        store.roll_back(&xids[0]);
+        assert_eq!(store.earliest(), Some(&point(100)));
+        let mut reader = store.commit(&xids[2]).unwrap().unwrap();
+        let (mut bytes, mut reads) = (Vec::new(), 0);
+        while reader.read_into(&mut bytes, 500).unwrap() > 0 {
+            reads += 1;
+        }
+        assert!(reads > 10);
+        let (mut at, mut n) = (0, 0);
+        while at < bytes.len() {
+            let length = Header::parse(&bytes[at..]).unwrap().length as usize;
+            assert_eq!(
+                &bytes[at + HEADER_LENGTH..at + length],
+                format!("2 {n}").as_bytes()
+            );
+            at += length;
+            n += 1;
+        }
+        assert_eq!(n, 1000);
+        drop(reader);
+        assert_eq!(store.commit(&xids[2]).unwrap().map(|_| ()), None);
+        assert_eq!(
+            fs::read_dir(state.path().join("shop.xa")).unwrap().count(),
+            1
+        );
+        drop(store);
+        assert!(!state.path().join("shop.xa").exists());
+    }
+}
