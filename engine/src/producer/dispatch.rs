@@ -399,7 +399,8 @@ impl Dispatch {
             &topic,
             partition,
             "the leader has lost track of our producer between two batches of which it has written the later one; going on would put \
-             changes out of order: start again, what is written is found at the partition's end",
+             changes out of order, or lose them: give the checkpoint's own position (walbrook position show) to walbrook position set, \
+             and changes since then are written once more",
         ));
     }
 

@@ -42,6 +42,8 @@ struct Log {
     epoch: i32,
     /// Producers that the leader has forgotten, with the length of the log at that moment.
     forgotten: BTreeMap<i64, usize>,
+    /// Whether it refuses producers that it has forgotten (Kafka before 2.5), or takes them as new.
+    says_unknown: bool,
 }
 
 impl Log {
@@ -89,8 +91,8 @@ impl Log {
                     return (45, -1);
                 }
             }
-            None if self.forgotten.contains_key(&producer) => return (59, -1),
-            None if sequence != 0 => return (45, -1),
+            None if self.forgotten.contains_key(&producer) && self.says_unknown => return (59, -1),
+            // A leader that does not know the producer takes any sequence for its first.
             None => {}
         }
         let offset = self.end();
@@ -160,6 +162,7 @@ impl World {
             .map(|key| {
                 let log = Log {
                     leader: BROKERS[random.random_range(0..BROKERS.len())],
+                    says_unknown: true,
                     ..Log::default()
                 };
                 (key, log)

@@ -10,6 +10,8 @@
 //! - after a failure nothing of the partition is sent until every batch on the wire has its answer; then all that failed goes again,
 //!   in order, before anything new;
 //! - batches stay in the window, written ones too, until all before them are written: the window never exceeds what leaders remember;
+//! - until a leader has written something of ours, and again after a long silence, one batch is on the wire at a time: a leader that does
+//!   not know the producer takes any sequence for the first, so that the second batch could overtake the first;
 //! - a new producer id starts sequences anew and so loses the leader's memory of what was written: it is taken only when nothing is
 //!   on the wire and no batch behind a failed one has been written.
 
@@ -28,6 +30,10 @@ pub(super) const WINDOW_MAX: usize = 5;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// A leader that knows nothing of a producer takes whatever sequence comes first, so a batch could overtake the one before it. It
+/// surely knows us for this long after it has written a batch (`producer.id.expiration.ms` is a day by default).
+const KNOWN_FOR: Duration = Duration::from_secs(600);
 
 /// Producer ids lost in a row, without a batch written in between, before that halts the engine.
 const IDENTITIES_LOST_MAX: u32 = 5;
@@ -113,6 +119,8 @@ pub(super) struct Partition {
     forgotten: bool,
     identities_lost: u32,
     next_sequence: i32,
+    /// When the leader last said that it has written a batch of this identity.
+    known_at: Option<Instant>,
     window: VecDeque<Sent>,
     waiting: VecDeque<Waiting>,
     /// Faults in a row.
@@ -201,6 +209,7 @@ impl Partition {
         );
         self.identity = Some(identity);
         self.forgotten = false;
+        self.known_at = None;
         self.next_sequence = 0;
         for sent in &mut self.window {
             assert!(
@@ -247,13 +256,19 @@ impl Partition {
             return None;
         }
         let mut ready = None;
+        let mut in_flight = 0;
         for sent in &self.window {
             match sent.state {
                 State::Failed => return None,
                 State::InFlight { broker, .. } if broker != leader => return None,
+                State::InFlight { .. } => in_flight += 1,
                 State::Ready if ready.is_none() => ready = Some(sent.bytes.len()),
-                _ => {}
+                State::Ready | State::Written => {}
             }
+        }
+        let is_known = |at| now.saturating_duration_since(at) < KNOWN_FOR;
+        if in_flight > 0 && !self.known_at.is_some_and(is_known) {
+            return None;
         }
         match ready {
             Some(bytes) => Some(bytes),
@@ -311,8 +326,10 @@ impl Partition {
             .take(at)
             .all(|sent| sent.state == State::Written);
         match verdict(code) {
-            Verdict::Written => self.written(at, Some(base_offset).filter(|offset| *offset >= 0)),
-            Verdict::Repeated => self.written(at, None),
+            Verdict::Written => {
+                self.written(at, Some(base_offset).filter(|offset| *offset >= 0), now)
+            }
+            Verdict::Repeated => self.written(at, None, now),
             Verdict::OutOfSequence if !first_unwritten => self.failed(at, false),
             Verdict::OutOfSequence | Verdict::Forgotten => self.forgotten(at, code, now),
             Verdict::Pause => {
@@ -348,7 +365,8 @@ impl Partition {
         )
     }
 
-    fn written(&mut self, at: usize, base_offset: Option<i64>) -> Outcome {
+    fn written(&mut self, at: usize, base_offset: Option<i64>, now: Instant) -> Outcome {
+        self.known_at = Some(now);
         self.faults = 0;
         self.doubtful = 0;
         self.identities_lost = 0;
