@@ -6,9 +6,10 @@
 //! | `WALBROOK_KAFKA_SASL` | brokers of a SASL_PLAINTEXT listener that knows user `cdc`, password `secret`, by PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512 |
 //! | `WALBROOK_KAFKA_TLS` | brokers of a SASL_SSL listener with the same user, client certificates required |
 //! | `WALBROOK_KAFKA_TLS_FILES` | directory with `ca.pem`, `client.pem`, `client.key` |
+//! | `WALBROOK_KAFKA_SOAK` | seconds to write into `WALBROOK_KAFKA` while somebody kills and restarts its brokers |
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::config::{
     Compression, KafkaSettings, KafkaTls, OnOversize, ProducerKind, Sasl, SaslMechanism,
@@ -128,7 +129,6 @@ async fn round_trip(settings: &KafkaSettings, name: &str) {
         let id = routes[0].topic_id;
         assert_eq!(acknowledged.offsets, [(id, 0, next), (id, 1, next)]);
     }
-    assert_eq!(producer.metrics().retries, 0);
     let ids = producer.producer_ids();
     producer.close(PATIENCE).await.unwrap();
     drop(producer);
@@ -320,5 +320,77 @@ async fn serves_many_topics() {
     assert!(
         requests <= 30,
         "{requests} requests for 900 batches of 300 topics"
+    );
+}
+
+/// Writes for a while, whatever happens to the brokers meanwhile; then every record must be there once and in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn soaks() {
+    let Some(brokers) = brokers("WALBROOK_KAFKA") else {
+        return;
+    };
+    let Some(seconds) = std::env::var("WALBROOK_KAFKA_SOAK")
+        .ok()
+        .and_then(|text| text.parse().ok())
+    else {
+        return;
+    };
+    const RECORDS: u32 = 500;
+    let settings = settings(brokers, ProducerKind::Native);
+    let producer = Producer::connect(&settings).await.unwrap();
+    let topic = unique("soak");
+    let route = producer.topics(&[&topic]).await.unwrap().remove(0);
+    let started = Instant::now();
+    let (mut sent, mut acknowledged) = (0_u64, 0_u64);
+    let mut longest = Duration::ZERO;
+    let mut last = Instant::now();
+    while acknowledged < sent || started.elapsed() < Duration::from_secs(seconds) {
+        if sent - acknowledged < 32 && started.elapsed() < Duration::from_secs(seconds) {
+            let first = sent * u64::from(RECORDS);
+            let parts = [0, 1].map(|partition| {
+                batch(
+                    &route,
+                    partition,
+                    first,
+                    RECORDS,
+                    kafka::Compression::Lz4,
+                    300,
+                )
+            });
+            producer.send(sent, parts.to_vec());
+            sent += 1;
+            continue;
+        }
+        let got = timeout(Duration::from_secs(120), producer.acknowledged())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(got.ordinal, acknowledged);
+        acknowledged += 1;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+    }
+    let id = route.topic_id;
+    let mut next = [0_u64; 2];
+    let ends = producer
+        .tails(&[(id, 0, 0), (id, 1, 0)], |record| {
+            let next = &mut next[record.partition as usize];
+            assert_eq!(
+                record.pos,
+                Some(format!("binlog.000001:{next}/0").as_bytes()),
+                "{record:?}"
+            );
+            *next += 1;
+        })
+        .await
+        .unwrap();
+    let expected = sent * u64::from(RECORDS);
+    assert_eq!(next, [expected; 2]);
+    assert_eq!(ends, [(id, 0, expected as i64), (id, 1, expected as i64)]);
+    eprintln!(
+        "{} records in {:?}, longest wait {longest:?}, {:?}",
+        expected * 2,
+        started.elapsed(),
+        producer.metrics()
     );
 }
