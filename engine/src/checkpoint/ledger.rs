@@ -37,6 +37,8 @@ pub struct Ledger {
     tail_ends: BTreeMap<String, BTreeMap<i32, i64>>,
     /// Producer ids of earlier runs that are still needed.
     predecessors: BTreeSet<i64>,
+    /// The server of the positions from the next end on, where that is another one.
+    server_next: Option<Identity>,
     /// Whether the saved checkpoint has not got what sending relies on.
     must_save: bool,
 }
@@ -73,6 +75,7 @@ impl Ledger {
             ahead: BTreeMap::new(),
             tail_ends: settled.ends().clone(),
             predecessors,
+            server_next: None,
             must_save: true,
         };
         ledger.producers(&resume.producers, &resume.server);
@@ -93,6 +96,7 @@ impl Ledger {
             ahead: BTreeMap::new(),
             tail_ends: BTreeMap::new(),
             predecessors: BTreeSet::new(),
+            server_next: None,
             must_save: true,
         };
         ledger.producers(&resume.producers, &resume.server);
@@ -111,10 +115,12 @@ impl Ledger {
                 .or_default()
                 .insert(name.clone());
         }
-        if self.checkpoint.server.as_ref() != Some(server) {
-            self.checkpoint.server = Some(server.clone());
-            self.must_save = true;
-        }
+    }
+
+    /// The batch that is acknowledged next was sealed while reading from `server`. The checkpoint names it from the next end of a
+    /// transaction on: until then its position is one of the server before, and means nothing on this one.
+    pub fn read_from(&mut self, server: Identity) {
+        self.server_next = Some(server);
     }
 
     /// Notes a topic before the first record is sent to it: `ends` are the log end offsets of its partitions. Known ones stay as they
@@ -149,6 +155,9 @@ impl Ledger {
     ) {
         if let Some(end) = end {
             self.checkpoint.position = end.clone();
+            if let Some(server) = self.server_next.take() {
+                self.checkpoint.server = Some(server);
+            }
             self.settle();
         }
         for (topic, partition, next) in offsets {
@@ -282,6 +291,32 @@ mod tests {
         assert_eq!(
             ledger.checkpoint().producers.keys().collect::<Vec<_>>(),
             [&2]
+        );
+    }
+
+    #[test]
+    fn a_position_and_its_server_change_together() {
+        let mut ledger = Ledger::fresh(resume(1));
+        let (a, b): (Identity, Identity) = ("mysql:a".parse().unwrap(), "mysql:b".parse().unwrap());
+        ledger.acknowledged([], Some(&at(100)));
+        ledger.saved();
+        ledger.producers(&[1], &b);
+        assert!(
+            ledger.must_save(),
+            "whose changes follow is to be known before they are sent"
+        );
+        ledger.acknowledged([], Some(&at(200)));
+        assert_eq!(ledger.checkpoint().server, Some(a.clone()));
+        ledger.read_from(b.clone());
+        ledger.acknowledged([], None);
+        assert_eq!(
+            (&ledger.checkpoint().server, &ledger.checkpoint().position),
+            (&Some(a), &at(200))
+        );
+        ledger.acknowledged([], Some(&at(50)));
+        assert_eq!(
+            (&ledger.checkpoint().server, &ledger.checkpoint().position),
+            (&Some(b), &at(50))
         );
     }
 

@@ -27,6 +27,9 @@ pub(super) enum Value {
     Other(&'static str),
 }
 
+/// A text and where it stands.
+pub(super) type Placed = (String, Origin);
+
 /// One key of a table.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -287,7 +290,7 @@ impl<'a> Section<'a> {
         &mut self,
         key: &str,
         example: &str,
-    ) -> Result<Option<(Vec<(String, Origin)>, Origin)>, ConfigError> {
+    ) -> Result<Option<(Vec<Placed>, Origin)>, ConfigError> {
         let Some(node) = self.take(key) else {
             return Ok(None);
         };

@@ -11,6 +11,7 @@ use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, Ledger};
 use crate::position::Position;
 use crate::producer::Acknowledged;
+use crate::source::Identity;
 
 /// Longest latency that the histogram tells apart, in microseconds: an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
@@ -24,15 +25,18 @@ pub(super) struct Departure {
     end: Option<Position>,
     /// When its first bytes were read.
     read_at: Option<Instant>,
+    /// The server that it was read from, where that is another one than before.
+    server: Option<Identity>,
     /// Bytes received.
     pub(super) bytes: usize,
 }
 
 impl Departure {
     /// Notes what has to be known of `batch` after it was encoded.
-    pub(super) fn of(ordinal: u64, batch: &Batch) -> Self {
+    pub(super) fn of(ordinal: u64, batch: &Batch, server: Option<Identity>) -> Self {
         Self {
             ordinal,
+            server,
             end: batch.end.clone(),
             read_at: batch.read_at,
             bytes: batch.bytes.len(),
@@ -145,6 +149,9 @@ impl Account {
             .filter_map(|(id, partition, next)| {
                 topics.get(id).map(|name| (&**name, *partition, *next))
             });
+        if let Some(server) = front.departure.server {
+            self.ledger.read_from(server);
+        }
         self.ledger
             .acknowledged(offsets, front.departure.end.as_ref());
         self.dirty |= front.records > 0 || front.departure.end.is_some();

@@ -42,7 +42,11 @@ impl Delivery {
     /// Runs until the feed is gone and everything is acknowledged, or until something fails. The account always comes back; the
     /// checkpoint has been written as far as it could be.
     pub(super) async fn run(mut self) -> (Account, Result<(), PipelineError>) {
-        let delivered = self.deliver().await;
+        // The producer id of this run has to be known before anything is sent under it, or a restart takes our records for others'.
+        let delivered = match self.saver.save_now(&mut self.account).await {
+            Ok(()) => self.deliver().await,
+            Err(e) => Err(e.into()),
+        };
         let saved = self.saver.save_now(&mut self.account).await;
         let result = delivered.and(saved.map_err(PipelineError::from));
         (self.account, result)

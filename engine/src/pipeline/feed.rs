@@ -75,6 +75,8 @@ pub(super) struct Feed {
     pub(super) templates: Templates,
     /// The server that the checkpoint names.
     pub(super) announced: Identity,
+    /// The server that the last batch was read from.
+    pub(super) read_from: Identity,
     pub(super) ordinal: u64,
     /// Acknowledged batches when the last one was sealed.
     pub(super) acknowledged_at_seal: u64,
@@ -143,15 +145,27 @@ impl Feed {
             return Ok(false);
         };
         // A reconnect may have reached another server: a restart must know whose changes are in the topics.
-        if self.announced != *self.source.identity() && !self.announce(Vec::new()).await? {
-            return Ok(false);
+        let server = self.source.identity().clone();
+        let other = (self.read_from != server).then_some(server);
+        if let Some(server) = &other {
+            self.read_from = server.clone();
+            if self.settled.is_some() {
+                // What is settled was read for the server before: its places in the log say nothing about this one's.
+                return Err(PipelineError::Halt(format!(
+                    "the source was continued on another server, {server}, before the changes that an earlier run wrote were passed; \
+                     nothing is lost: start again, and the topics are read for that server"
+                )));
+            }
+            if self.announced != *server && !self.announce(Vec::new()).await? {
+                return Ok(false);
+            }
         }
         let expected = batch.bytes.len() * self.expansion();
         self.memory.room_for(expected).await;
         let expected = self.memory.reserve(expected);
         self.ordinal += 1;
         self.acknowledged_at_seal = self.progress.borrow().acknowledged;
-        let departure = Departure::of(self.ordinal, &batch);
+        let departure = Departure::of(self.ordinal, &batch, other);
         let encoded = self.threads.submit(Job {
             batch,
             templates,

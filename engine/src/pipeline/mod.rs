@@ -198,6 +198,7 @@ pub async fn run(
             delivery.topics.keys().copied(),
         ),
         announced: resumed.source.identity().clone(),
+        read_from: resumed.source.identity().clone(),
         source: resumed.source,
         producer: Arc::clone(&producer),
         threads,
