@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -43,6 +45,10 @@ impl Tls {
     pub fn generate(names: &[&str]) -> Result<Self, Error> {
         let made = |error: rcgen::Error| Error::Tls(error.to_string());
         let mut authority = CertificateParams::new(Vec::new()).map_err(made)?;
+        // Two different subjects: OpenSSL takes a certificate whose issuer has its own name for self-signed.
+        authority
+            .distinguished_name
+            .push(DnType::CommonName, "walbrook test authority");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority_key = KeyPair::generate().map_err(made)?;
         let ca = authority.self_signed(&authority_key).map_err(made)?.pem();
@@ -50,6 +56,9 @@ impl Tls {
         let issue = |names: &[&str], usage| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             let mut params = CertificateParams::new(names).map_err(made)?;
+            params
+                .distinguished_name
+                .push(DnType::CommonName, "walbrook test peer");
             params.extended_key_usages = vec![usage];
             let key = KeyPair::generate().map_err(made)?;
             let certificate = params.signed_by(&key, &issuer).map_err(made)?;

