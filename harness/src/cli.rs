@@ -31,6 +31,8 @@ enum Command {
     Truth(crate::truth::Args),
     /// Run the embedded broker: Kafka as far as tests need it, in memory.
     Broker(crate::broker::Args),
+    /// Compare topics with a truth: every change once, in order per key, nothing else.
+    Verify(crate::verify::Args),
 }
 
 /// Runs the command; errors go to stderr with exit status 1.
@@ -67,5 +69,6 @@ async fn run(command: Command) -> Outcome {
         Command::Record(args) => crate::record::run(args).await,
         Command::Truth(args) => crate::truth::run(args),
         Command::Broker(args) => crate::broker::run(args).await,
+        Command::Verify(args) => crate::verify::run(args).await,
     }
 }

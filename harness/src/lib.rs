@@ -12,4 +12,5 @@ pub mod record;
 pub mod seed;
 pub mod servers;
 pub mod truth;
+pub mod verify;
 pub mod workload;

@@ -303,7 +303,9 @@ fn scram_final(
 ) -> Result<Vec<u8>, &'static str> {
     let message = std::str::from_utf8(token).map_err(|_| MALFORMED)?;
     let (unsigned, proof) = message.rsplit_once(",p=").ok_or(MALFORMED)?;
-    if attribute(unsigned, 'r') != Some(nonce) || attribute(unsigned, 'c') != Some("biws") {
+    // librdkafka before 2.4 sends its own nonce twice; the Java broker, too, only looks at the end.
+    let nonce_is_ours = attribute(unsigned, 'r').is_some_and(|sent| sent.ends_with(nonce));
+    if !nonce_is_ours || attribute(unsigned, 'c') != Some("biws") {
         return Err(MALFORMED);
     }
     let proof = STANDARD.decode(proof).map_err(|_| MALFORMED)?;
