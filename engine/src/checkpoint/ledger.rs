@@ -5,14 +5,19 @@
 //! n+1 ends a transaction at P:    [ rows before P | rows of the next transaction ]
 //! ```
 //! Once `n+1` is acknowledged, everything before P is, and P may be saved. Its own offsets may not yet: they lie behind records of rows
-//! after P, which a restart from P must find in the tail, or it writes them twice. The offsets of the batches before it may.
+//! after P, which a restart from P must find in the tail, or it writes them twice. The offsets of a batch are saved once the position
+//! is behind the beginning, and so behind the end, of the last transaction that has rows in it: the next end, usually, but
+//! much later where a prepared XA transaction holds the position back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Checkpoint;
 use crate::position::Position;
-use crate::settled::Settled;
+use crate::settled::{Settled, split_file};
 use crate::source::Identity;
+
+/// Batches whose offsets wait one by one; when a position is held back for longer, neighbours wait together.
+const WAITING_MAX: usize = 256;
 
 /// What a start found, and what it decided about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,16 +36,29 @@ pub struct Resume {
 #[derive(Debug)]
 pub struct Ledger {
     checkpoint: Checkpoint,
-    /// Offsets of acknowledged batches that may hold rows after `checkpoint.position`.
-    ahead: BTreeMap<String, BTreeMap<i32, i64>>,
+    /// Offsets of acknowledged batches that may hold rows after `checkpoint.position`, in the order of the stream.
+    waiting: VecDeque<Waiting>,
+    /// Offsets of batches before `checkpoint.position` that are not in it yet.
+    reached: Offsets,
     /// Where the tails that were read at start end; until they are passed, offsets before them stay.
-    tail_ends: BTreeMap<String, BTreeMap<i32, i64>>,
+    tail_ends: Offsets,
     /// Producer ids of earlier runs that are still needed.
     predecessors: BTreeSet<i64>,
     /// The server of the positions from the next end on, where that is another one.
     server_next: Option<Identity>,
     /// Whether the saved checkpoint has not got what sending relies on.
     must_save: bool,
+}
+
+/// Where records end, per topic and partition.
+type Offsets = BTreeMap<String, BTreeMap<i32, i64>>;
+
+/// What acknowledged batches wrote.
+#[derive(Debug)]
+struct Waiting {
+    /// Where the last transaction begins that has rows in them; `None` when that was on another server than the next ones.
+    until: Option<Position>,
+    offsets: Offsets,
 }
 
 impl Ledger {
@@ -72,7 +90,8 @@ impl Ledger {
                 selection: resume.selection,
                 ..previous
             },
-            ahead: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            reached: Offsets::new(),
             tail_ends: settled.ends().clone(),
             predecessors,
             server_next: None,
@@ -93,7 +112,8 @@ impl Ledger {
                 producers: BTreeMap::new(),
                 offsets: BTreeMap::new(),
             },
-            ahead: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            reached: Offsets::new(),
             tail_ends: BTreeMap::new(),
             predecessors: BTreeSet::new(),
             server_next: None,
@@ -120,6 +140,9 @@ impl Ledger {
     /// The batch that is acknowledged next was sealed while reading from `server`. The checkpoint names it from the next end of a
     /// transaction on: until then its position is one of the server before, and means nothing on this one.
     pub fn read_from(&mut self, server: Identity) {
+        for waiting in &mut self.waiting {
+            waiting.until = None;
+        }
         self.server_next = Some(server);
     }
 
@@ -146,30 +169,66 @@ impl Ledger {
         self.must_save = false;
     }
 
-    /// One batch was acknowledged, in the order of the stream: where the records it wrote end in each partition, and the
-    /// position after the last transaction that ended in it. A batch without records (all filtered or settled) counts too.
+    /// One batch was acknowledged, in the order of the stream: where the records it wrote end in each partition, where the last
+    /// transaction begins that has rows in it, and the position after the last transaction that ended in it. A batch without records
+    /// (all filtered or settled) counts too.
     pub fn acknowledged<'a>(
         &mut self,
         offsets: impl IntoIterator<Item = (&'a str, i32, i64)>,
+        last: Option<Position>,
         end: Option<&Position>,
     ) {
+        let mut written = Offsets::new();
+        for (topic, partition, next) in offsets {
+            let partitions = match written.get_mut(topic) {
+                Some(partitions) => partitions,
+                None => written.entry(topic.to_owned()).or_default(),
+            };
+            partitions.insert(partition, next);
+        }
+        if !written.is_empty() {
+            self.wait(Waiting {
+                until: last,
+                offsets: written,
+            });
+        }
         if let Some(end) = end {
             self.checkpoint.position = end.clone();
             if let Some(server) = self.server_next.take() {
                 self.checkpoint.server = Some(server);
             }
+            let ended = |waiting: &Waiting| {
+                waiting
+                    .until
+                    .as_ref()
+                    .is_some_and(|begin| is_before(begin, end))
+            };
+            let ended = self
+                .waiting
+                .iter()
+                .take_while(|waiting| ended(waiting))
+                .count();
+            for waiting in self.waiting.drain(..ended) {
+                merge(&mut self.reached, waiting.offsets);
+            }
             self.settle();
         }
-        for (topic, partition, next) in offsets {
-            // Two steps: an entry by &str must not allocate for a topic that is there.
-            if !self.ahead.contains_key(topic) {
-                self.ahead.insert(topic.to_owned(), BTreeMap::new());
-            }
-            if let Some(partitions) = self.ahead.get_mut(topic) {
-                let at = partitions.entry(partition).or_insert(next);
-                *at = (*at).max(next);
-            }
+    }
+
+    /// Puts a batch at the end of those that wait, together with those before it that cannot be told apart by position.
+    fn wait(&mut self, mut batch: Waiting) {
+        let apart = match self.waiting.len() < WAITING_MAX {
+            true => self
+                .waiting
+                .iter()
+                .rposition(|before| before.until.is_some())
+                .map_or(0, |at| at + 1),
+            false => WAITING_MAX / 2,
+        };
+        for before in self.waiting.drain(apart..) {
+            merge(&mut batch.offsets, before.offsets);
         }
+        self.waiting.push_back(batch);
     }
 
     /// The position is past everything that was found in the tails ([`Settled::is_passed`]): records of earlier
@@ -188,7 +247,7 @@ impl Ledger {
     /// Takes over the offsets of batches before the position, but for partitions whose tails still matter.
     fn settle(&mut self) {
         let (offsets, tail_ends) = (&mut self.checkpoint.offsets, &self.tail_ends);
-        self.ahead.retain(|topic, partitions| {
+        self.reached.retain(|topic, partitions| {
             let ends = tail_ends.get(topic);
             let known = offsets.entry(topic.clone()).or_default();
             partitions.retain(|partition, next| {
@@ -211,6 +270,21 @@ impl Ledger {
     pub const fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }
+}
+
+fn merge(into: &mut Offsets, from: Offsets) {
+    for (topic, partitions) in from {
+        raise(into.entry(topic).or_default(), &partitions);
+    }
+}
+
+/// Whether a transaction that begins at `begin` has ended at `position`, which stands between two transactions of the same server.
+/// A log that was given another name since begins behind everything.
+fn is_before(begin: &Position, position: &Position) -> bool {
+    let (Position::MySql { binlog: begin, .. }, Position::MySql { binlog, .. }) = (begin, position);
+    let (base_before, number_before) = split_file(&begin.file);
+    let (base, number) = split_file(&binlog.file);
+    base_before != base || (number_before, begin.offset) < (number, binlog.offset)
 }
 
 fn raise(partitions: &mut BTreeMap<i32, i64>, to: &BTreeMap<i32, i64>) {
@@ -243,24 +317,50 @@ mod tests {
     }
 
     #[test]
-    fn offsets_of_a_batch_wait_for_the_next_end() {
+    fn offsets_of_a_batch_wait_until_its_last_transaction_has_ended() {
         let mut ledger = Ledger::fresh(resume(1));
         ledger.topic("t", &[(0, 10), (1, 20)]);
         assert!(ledger.must_save());
         ledger.saved();
         ledger.topic("t", &[(0, 99), (1, 99)]);
-        ledger.acknowledged([("t", 0, 12)], Some(&at(100)));
+        let offsets = |ledger: &Ledger| (offset(ledger, 0), offset(ledger, 1));
+        // Ends one transaction at 100 and holds rows of the next, which begins there.
+        ledger.acknowledged([("t", 0, 12)], Some(at(100)), Some(&at(100)));
         assert!(!ledger.must_save());
         assert_eq!(
-            (offset(&ledger, 0), &ledger.checkpoint().position),
-            (10, &at(100))
+            (offsets(&ledger), &ledger.checkpoint().position),
+            ((10, 20), &at(100))
         );
-        ledger.acknowledged([("t", 1, 25)], None);
-        assert_eq!((offset(&ledger, 0), offset(&ledger, 1)), (10, 20));
-        ledger.acknowledged([("t", 0, 14)], Some(&at(200)));
-        assert_eq!((offset(&ledger, 0), offset(&ledger, 1)), (12, 25));
+        ledger.acknowledged([("t", 1, 25)], Some(at(100)), None);
+        assert_eq!(offsets(&ledger), (10, 20));
+        ledger.acknowledged([("t", 0, 14)], Some(at(100)), Some(&at(200)));
+        assert_eq!(offsets(&ledger), (14, 25));
+        // A prepared XA transaction holds the position at 200 while others commit behind it.
+        ledger.acknowledged([("t", 0, 16)], Some(at(300)), Some(&at(200)));
+        ledger.acknowledged([("t", 0, 18)], Some(at(400)), Some(&at(200)));
+        assert_eq!(offsets(&ledger), (14, 25));
+        ledger.acknowledged([], None, Some(&at(350)));
+        assert_eq!(offsets(&ledger), (16, 25));
+        ledger.acknowledged([], None, Some(&at(500)));
+        assert_eq!(offsets(&ledger), (18, 25));
         ledger.producers(&[2], &"mysql:a".parse().unwrap());
         assert!(ledger.must_save());
+    }
+
+    #[test]
+    fn waiting_batches_are_bounded_and_never_early() {
+        let mut ledger = Ledger::fresh(resume(1));
+        ledger.topic("t", &[(0, 0)]);
+        for n in 1..=5000 {
+            ledger.acknowledged([("t", 0, n)], Some(at(1000 + n as u64)), Some(&at(500)));
+            assert!(ledger.waiting.len() <= WAITING_MAX);
+        }
+        for n in [1, 3000, 4999] {
+            ledger.acknowledged([], None, Some(&at(1001 + n)));
+            assert!(offset(&ledger, 0) <= n as i64);
+        }
+        ledger.acknowledged([], None, Some(&at(7000)));
+        assert_eq!(offset(&ledger, 0), 5000);
     }
 
     #[test]
@@ -281,12 +381,12 @@ mod tests {
             ledger.checkpoint().producers.keys().collect::<Vec<_>>(),
             [&1, &2]
         );
-        ledger.acknowledged([("t", 0, 12), ("t", 1, 22)], None);
-        ledger.acknowledged([], Some(&at(40)));
+        ledger.acknowledged([("t", 0, 12), ("t", 1, 22)], Some(at(30)), None);
+        ledger.acknowledged([], None, Some(&at(40)));
         assert_eq!((offset(&ledger, 0), offset(&ledger, 1)), (10, 22));
         assert!(!settled.is_passed(&at(50)) && settled.is_passed(&at(51)));
         ledger.tails_passed();
-        ledger.acknowledged([], Some(&at(60)));
+        ledger.acknowledged([], None, Some(&at(60)));
         assert_eq!(offset(&ledger, 0), 12);
         assert_eq!(
             ledger.checkpoint().producers.keys().collect::<Vec<_>>(),
@@ -298,22 +398,22 @@ mod tests {
     fn a_position_and_its_server_change_together() {
         let mut ledger = Ledger::fresh(resume(1));
         let (a, b): (Identity, Identity) = ("mysql:a".parse().unwrap(), "mysql:b".parse().unwrap());
-        ledger.acknowledged([], Some(&at(100)));
+        ledger.acknowledged([], None, Some(&at(100)));
         ledger.saved();
         ledger.producers(&[1], &b);
         assert!(
             ledger.must_save(),
             "whose changes follow is to be known before they are sent"
         );
-        ledger.acknowledged([], Some(&at(200)));
+        ledger.acknowledged([], None, Some(&at(200)));
         assert_eq!(ledger.checkpoint().server, Some(a.clone()));
         ledger.read_from(b.clone());
-        ledger.acknowledged([], None);
+        ledger.acknowledged([], None, None);
         assert_eq!(
             (&ledger.checkpoint().server, &ledger.checkpoint().position),
             (&Some(a), &at(200))
         );
-        ledger.acknowledged([], Some(&at(50)));
+        ledger.acknowledged([], None, Some(&at(50)));
         assert_eq!(
             (&ledger.checkpoint().server, &ledger.checkpoint().position),
             (&Some(b), &at(50))

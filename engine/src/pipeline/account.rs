@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
+use protocol::mysql::BinlogPosition;
 
 use super::memory::Reservation;
 use crate::batch::Batch;
@@ -25,6 +26,8 @@ pub(super) struct Departure {
     end: Option<Position>,
     /// When its first bytes were read.
     read_at: Option<Instant>,
+    /// Where the last transaction begins that has rows in it.
+    last: Option<Position>,
     /// The server that it was read from, where that is another one than before.
     server: Option<Identity>,
     /// Bytes received.
@@ -36,12 +39,26 @@ impl Departure {
     pub(super) fn of(ordinal: u64, batch: &Batch, server: Option<Identity>) -> Self {
         Self {
             ordinal,
+            last: last_begin(batch),
             server,
             end: batch.end.clone(),
             read_at: batch.read_at,
             bytes: batch.bytes.len(),
         }
     }
+}
+
+/// Where the last transaction of `batch` begins.
+fn last_begin(batch: &Batch) -> Option<Position> {
+    let last = batch.transactions.last()?;
+    let file = std::str::from_utf8(last.file.of(&batch.text)?).ok()?;
+    Some(Position::MySql {
+        binlog: BinlogPosition {
+            file: file.into(),
+            offset: last.offset,
+        },
+        gtids: None,
+    })
 }
 
 #[derive(Debug)]
@@ -153,7 +170,7 @@ impl Account {
             self.ledger.read_from(server);
         }
         self.ledger
-            .acknowledged(offsets, front.departure.end.as_ref());
+            .acknowledged(offsets, front.departure.last, front.departure.end.as_ref());
         self.dirty |= front.records > 0 || front.departure.end.is_some();
         true
     }

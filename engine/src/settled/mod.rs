@@ -31,6 +31,7 @@ pub use tails::{SettledError, Tails};
 
 use crate::position::Position;
 use pos::Place;
+pub(crate) use pos::split_file;
 
 /// What is known to be written: an answer for every row of the stream from one server.
 #[derive(Debug, Default)]

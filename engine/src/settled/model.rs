@@ -117,11 +117,16 @@ struct World {
     logs: BTreeMap<i32, Log>,
     saved: Option<Checkpoint>,
     next_producer: i64,
+    /// Where a prepared XA transaction holds the position.
+    held: Option<Position>,
     rng: StdRng,
 }
 
 /// Records that one batch puts into one partition, not yet offered to Kafka.
 type Part = (i32, Vec<Record>);
+
+/// A batch on its way: its parts, where its last transaction begins, the position at its end.
+type Sent = (Vec<Part>, Option<Position>, Option<Position>);
 
 impl World {
     fn new(transactions: Transactions, seed: u64) -> Self {
@@ -131,6 +136,7 @@ impl World {
             logs,
             saved: None,
             next_producer: 1000,
+            held: None,
             rng: StdRng::seed_from_u64(seed),
         }
     }
@@ -195,7 +201,8 @@ impl World {
         self.save(&mut ledger);
 
         let mut done = done;
-        let mut in_flight: Vec<(Vec<Part>, Option<Position>, bool)> = Vec::new();
+        let mut in_flight: Vec<Sent> = Vec::new();
+        self.held = None;
         let steps = if killed {
             self.rng.random_range(0..40)
         } else {
@@ -215,7 +222,7 @@ impl World {
                     &mut row,
                     &mut done,
                 );
-                in_flight.push((batch.0, batch.1, false));
+                in_flight.push(batch);
             } else {
                 self.write_some(&mut in_flight);
                 self.acknowledge(&mut in_flight, &mut ledger, &mut settled);
@@ -263,9 +270,9 @@ impl World {
         next: &mut usize,
         row: &mut u64,
         done: &mut BTreeSet<usize>,
-    ) -> (Vec<Part>, Option<Position>) {
+    ) -> Sent {
         let mut parts: BTreeMap<i32, Vec<Record>> = BTreeMap::new();
-        let mut end = None;
+        let (mut last, mut end) = (None, None);
         let mut left = self.rng.random_range(1..8);
         while left > 0 && *next < server.log.len() {
             let transaction = server.log[*next];
@@ -274,6 +281,10 @@ impl World {
                 continue;
             }
             let place = server.place(*next);
+            last = Some(Position::MySql {
+                binlog: place.clone(),
+                gtids: None,
+            });
             let gtid = server.with_gtids.then(|| gtid(transaction));
             let rows = &self.transactions[transaction - 1];
             while left > 0 && (*row as usize) < rows.len() {
@@ -315,14 +326,26 @@ impl World {
                 done.insert(transaction);
                 *next += 1;
                 *row = 0;
-                end = Some(server.position(*next, done));
+                end = Some(self.position(server, *next, done));
             }
         }
-        (parts.into_iter().collect(), end)
+        (parts.into_iter().collect(), last, end)
+    }
+
+    /// The position after `n` transactions, or an earlier one while a prepared XA transaction holds it back.
+    fn position(&mut self, server: &Server, n: usize, done: &BTreeSet<usize>) -> Position {
+        let now = server.position(n, done);
+        match &self.held {
+            Some(held) if self.rng.random_bool(0.7) => held.clone(),
+            _ => {
+                self.held = self.rng.random_bool(0.2).then(|| now.clone());
+                now
+            }
+        }
     }
 
     /// Kafka appends some of what is in flight: per partition a prefix, a record batch whole or not at all.
-    fn write_some(&mut self, in_flight: &mut [(Vec<Part>, Option<Position>, bool)]) {
+    fn write_some(&mut self, in_flight: &mut [Sent]) {
         let mut blocked: BTreeSet<i32> = (0..PARTITIONS)
             .filter(|_| self.rng.random_bool(0.3))
             .collect();
@@ -355,11 +378,11 @@ impl World {
     /// Acknowledges batches whose every part is written, in order; the answer to a written part may still be outstanding.
     fn acknowledge(
         &mut self,
-        in_flight: &mut Vec<(Vec<Part>, Option<Position>, bool)>,
+        in_flight: &mut Vec<Sent>,
         ledger: &mut Ledger,
         settled: &mut Option<Settled>,
     ) {
-        while let Some((parts, end, _)) = in_flight.first() {
+        while let Some((parts, last, end)) = in_flight.first() {
             let written = parts
                 .iter()
                 .all(|(_, records)| records.iter().all(|r| r.offset >= 0));
@@ -369,7 +392,7 @@ impl World {
             let offsets = parts
                 .iter()
                 .map(|(p, records)| (TOPIC, *p, records.last().unwrap().offset + 1));
-            ledger.acknowledged(offsets, end.as_ref());
+            ledger.acknowledged(offsets, last.clone(), end.as_ref());
             if settled
                 .as_ref()
                 .is_some_and(|s| s.is_passed(&ledger.checkpoint().position))

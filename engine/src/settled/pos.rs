@@ -69,7 +69,7 @@ pub(super) struct Place {
 }
 
 /// `binlog.000002` is `("binlog", 2)`; a name without a number is all base, number 0.
-pub(super) fn split_file(file: &str) -> (&str, u64) {
+pub(crate) fn split_file(file: &str) -> (&str, u64) {
     file.rsplit_once('.')
         .and_then(|(base, digits)| Some((base, number(digits).ok()?)))
         .unwrap_or((file, 0))
