@@ -12,15 +12,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use protocol::mysql::BinlogPosition;
-use protocol::mysql::event::{Checksum, Format, Header, Message, Query};
+use protocol::mysql::event::{Checksum, Format, Header, Message, Query, XaPrepare};
 use protocol::mysql::gtid::{DomainGtid, Gtid, GtidSet, IntervalSet, SourceId, Tag, Uuid};
 use protocol::mysql::rows::{Rows, RowsKind};
+use protocol::mysql::statement::{self, TableName, XaVerb, Xid};
 use protocol::{DecodeError, DecodeErrorKind, Span};
 
-use super::statement::{Said, Table as Named};
 use super::tables::{Shape, Tables, Wanted};
 use super::transaction::{Delivered, Open, Place, Point, Statement};
-use super::xa::{self, Xid};
+use super::xa;
 use crate::batch::{Batch, Event, Operation, RowGroup, Transaction};
 use crate::config::Selection;
 use crate::position::Position;
@@ -446,11 +446,12 @@ impl Decoder {
 
     /// A statement.
     fn query(&mut self, query: &Query<'_>, offset: u64) -> Result<Next, SourceError> {
-        let said = Said::read(query);
+        use statement::Statement as Said;
+        let said = recognise(query);
         if self.open.is_none() {
             // Servers without GTIDs begin with the statement itself.
             self.begin_transaction(offset)?;
-            if !matches!(said, Said::Begin) {
+            if said != Said::Begin {
                 self.check_delivered(offset)?;
             }
         }
@@ -478,52 +479,61 @@ impl Decoder {
                 ));
             }
             Said::Rollback => self.end_transaction()?,
-            Said::RollbackTo if open.captured > 0 || self.held.is_some() => {
+            Said::RollbackToSavepoint if open.captured > 0 || self.held.is_some() => {
                 return Err(self.refuse(
                     offset,
                     "ROLLBACK TO SAVEPOINT after rows: which of them remain cannot be known; set a later position by \
                      `walbrook position set`",
                 ));
             }
-            Said::RollbackTo | Said::Savepoint | Said::XaEnd => {}
-            Said::XaStart => {
-                open.begun = true;
-                open.thread = Some(query.thread);
-                if self.warm_up.is_none() {
-                    self.held = Some(self.store.start(self.safe.clone())?);
-                }
-            }
-            Said::XaCommit(xid) => return self.xa_committed(xid.as_ref(), offset, query),
-            Said::XaRollback(xid) => {
-                if let Some(xid) = &xid {
-                    self.store.roll_back(xid);
-                }
-                self.end_transaction()?;
-            }
-            Said::Change(named) if self.captures(named.as_ref(), query.database) => {
+            Said::RollbackToSavepoint | Said::Savepoint | Said::ReleaseSavepoint => {}
+            Said::Xa(verb, xid) => return self.xa(verb, &xid, query, offset),
+            Said::Dml { tables, .. } if self.captures(&tables, query.database) => {
                 return Err(self.refuse(offset, statement_based(query)));
             }
-            Said::Define(named) => {
-                match &named {
-                    Some(Named { schema, name }) => self.tables.forget(Some((schema, name))),
-                    None => self.tables.forget(None),
+            Said::Ddl {
+                tables,
+                begins_transaction,
+                ..
+            } => {
+                self.redefined(&tables, query.database);
+                if let Some(open) = &mut self.open {
+                    open.begun |= begins_transaction;
                 }
                 self.end_if_alone()?;
             }
-            Said::Change(_) | Said::Other => self.end_if_alone()?,
+            Said::DropDatabase(_) => {
+                self.tables.forget(None);
+                self.end_if_alone()?;
+            }
+            Said::Truncate(_) | Said::Dml { .. } | Said::Other => self.end_if_alone()?,
         }
         Ok(Next::Event)
     }
 
-    /// Whether a statement may change a captured table.
-    fn captures(&self, named: Option<&Named>, database: &[u8]) -> bool {
-        match named {
-            Some(Named { schema, name }) => self.selection.includes(schema, name),
-            None => match std::str::from_utf8(database) {
-                Ok(database) if !database.is_empty() => self.selection.may_include_schema(database),
-                _ => true,
-            },
+    /// Definitions changed: TABLE_MAPs with the same bytes as before may mean something else from here on.
+    fn redefined(&mut self, tables: &statement::Tables, database: &[u8]) {
+        for table in &tables.named {
+            let schema = schema(table, database);
+            self.tables.forget(Some((&schema, &table.table)));
         }
+        if !tables.complete {
+            self.tables.forget(None);
+        }
+    }
+
+    /// Whether a statement may change a captured table.
+    fn captures(&self, tables: &statement::Tables, database: &[u8]) -> bool {
+        let captured = |table: &TableName| {
+            self.selection
+                .includes(&schema(table, database), &table.table)
+        };
+        if tables.named.iter().any(captured) {
+            return true;
+        }
+        // What it changes besides may be anything; without any name, anything of its database.
+        let database = String::from_utf8_lossy(database);
+        !tables.complete && (database.is_empty() || self.selection.may_include_schema(&database))
     }
 
     /// A statement outside BEGIN and COMMIT is a transaction of its own.
@@ -534,47 +544,56 @@ impl Decoder {
         }
     }
 
-    fn xa_prepared(
+    /// An XA statement.
+    fn xa(
         &mut self,
-        prepare: &protocol::mysql::event::XaPrepare<'_>,
-        offset: u64,
-    ) -> Result<Next, SourceError> {
-        let xid = Xid::of(prepare);
-        if let Some(writer) = self.held.take() {
-            if prepare.one_phase {
-                let reader = self.store.commit_at_once(writer)?;
-                return Ok(Next::Replay(reader, offset));
-            }
-            self.store.prepare(xid, writer)?;
-        }
-        self.end_transaction()?;
-        Ok(Next::Event)
-    }
-
-    fn xa_committed(
-        &mut self,
-        xid: Option<&Xid>,
-        offset: u64,
+        verb: XaVerb,
+        xid: &Xid,
         query: &Query<'_>,
+        offset: u64,
     ) -> Result<Next, SourceError> {
-        let Some(xid) = xid else {
-            let statement = String::from_utf8_lossy(query.statement);
-            return Err(self.refuse(offset, format_args!("cannot read the XID of {statement:?}")));
-        };
-        match self.store.commit(xid)? {
-            Some(reader) => Ok(Next::Replay(reader, offset)),
-            None => {
+        match verb {
+            XaVerb::Start => {
+                if let Some(open) = &mut self.open {
+                    open.begun = true;
+                    open.thread = Some(query.thread);
+                }
+                if self.warm_up.is_none() {
+                    self.held = Some(self.store.start(self.safe.clone())?);
+                }
+            }
+            XaVerb::End | XaVerb::Prepare => {}
+            XaVerb::Commit | XaVerb::CommitOnePhase => {
+                if let Some(reader) = self.store.commit(xid)? {
+                    return Ok(Next::Replay(reader, offset));
+                }
                 if self.warm_up.is_none() {
                     tracing::warn!(
-                        %xid,
+                        xid = xa::show(xid),
                         at = %self.place.to_position(),
                         "an XA transaction commits that was prepared before the stream began: its changes are not captured"
                     );
                 }
                 self.end_transaction()?;
-                Ok(Next::Event)
+            }
+            XaVerb::Rollback => {
+                self.store.roll_back(xid);
+                self.end_transaction()?;
             }
         }
+        Ok(Next::Event)
+    }
+
+    fn xa_prepared(&mut self, prepare: &XaPrepare<'_>, offset: u64) -> Result<Next, SourceError> {
+        if let Some(writer) = self.held.take() {
+            if prepare.one_phase {
+                let reader = self.store.commit_at_once(writer)?;
+                return Ok(Next::Replay(reader, offset));
+            }
+            self.store.prepare(xa::xid(prepare), writer)?;
+        }
+        self.end_transaction()?;
+        Ok(Next::Event)
     }
 
     /// The rows that [`Next::Replay`] asked for have all been read.
@@ -764,6 +783,22 @@ const IN_A_TRANSACTION: &str = "rows come without their transaction and table: t
 /// An event without its checksum.
 fn bare(event: &[u8], checksum: usize) -> &[u8] {
     &event[..event.len().saturating_sub(checksum)]
+}
+
+/// What a statement does. Bytes that are not UTF-8 stand in literals, which nobody looks at.
+fn recognise(query: &Query<'_>) -> statement::Statement {
+    const ANSI_QUOTES: u64 = 0x4;
+    let text = String::from_utf8_lossy(query.statement);
+    let ansi_quotes = query.sql_mode.is_some_and(|mode| mode & ANSI_QUOTES != 0);
+    statement::Statement::recognise(&text, ansi_quotes)
+}
+
+/// The database of a table that a statement names.
+fn schema(table: &TableName, database: &[u8]) -> String {
+    match &table.database {
+        Some(database) => database.clone(),
+        None => String::from_utf8_lossy(database).into_owned(),
+    }
 }
 
 fn statement_based(query: &Query<'_>) -> String {

@@ -14,7 +14,6 @@ mod packets;
 mod server;
 mod session;
 mod shapes;
-mod statement;
 mod stream;
 mod tables;
 mod tls;
@@ -376,14 +375,4 @@ fn is_past(place: &Place, end: &Place) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_compared_by_number() {
-        let place = |text: &str| Place::new(&text.parse().unwrap());
-        assert!(is_past(&place("b.1000000:4"), &place("b.999999:500")));
-        assert!(is_past(&place("b.000002:157"), &place("b.000002:157")));
-        assert!(!is_past(&place("b.000002:156"), &place("b.000002:157")));
-    }
-}
+mod tests;

@@ -350,7 +350,14 @@ fn covered(set: &GtidSet, variables: &Variables) -> Result<(), SourceError> {
                     )));
                 }
             }
-            if let Some(GtidSet::MySql(executed)) = variables.gtids("gtid_executed")? {
+            if let Some(mut all) = variables.gtids("gtid_executed")? {
+                // What was purged was executed; recordings do not always say so.
+                if let Some(purged) = variables.gtids("gtid_purged")? {
+                    all.merge(&purged);
+                }
+                let GtidSet::MySql(executed) = all else {
+                    return Ok(());
+                };
                 let unknown = without(set, &executed);
                 if !unknown.is_empty() {
                     return Err(SourceError::resync(format!(

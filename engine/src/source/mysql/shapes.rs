@@ -5,6 +5,8 @@
 //! column count, types, sizes, NULL-ability. What disagrees was changed since: the shape at this place cannot be known, and the
 //! stream halts rather than guess.
 
+use std::collections::BTreeMap;
+
 use protocol::mysql::charset::Charset;
 use protocol::mysql::gtid::Flavour;
 use protocol::mysql::table_map::Description;
@@ -23,6 +25,19 @@ pub(super) fn may_hide_types(columns: &[Column]) -> bool {
         matches!(
             column.kind,
             ColumnType::Binary { width: 4 | 16, .. } | ColumnType::Char { width: 4 | 16, .. }
+        )
+    })
+}
+
+/// Whether MariaDB wrote temporal columns in its form before 10.1 (`mysql56_temporal_format=OFF`): their TABLE_MAP does not tell how
+/// many fractional digits they have, and with that not even how long their values are.
+pub(super) fn hides_widths(columns: &[Column]) -> bool {
+    columns.iter().any(|column| {
+        matches!(
+            column.kind,
+            ColumnType::Time { old: true, .. }
+                | ColumnType::DateTime { old: true, .. }
+                | ColumnType::Timestamp { old: true, .. }
         )
     })
 }
@@ -145,21 +160,17 @@ fn quoted(text: &str) -> String {
 
 fn columns_query(wanted: &Wanted) -> String {
     format!(
-        "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, c.IS_NULLABLE, c.EXTRA, \
-         (SELECT MIN(k.ID) FROM information_schema.COLLATIONS k WHERE k.CHARACTER_SET_NAME = c.CHARACTER_SET_NAME), \
-         c.GENERATION_EXPRESSION \
-         FROM information_schema.COLUMNS c WHERE c.TABLE_SCHEMA = {} AND c.TABLE_NAME = {} ORDER BY c.ORDINAL_POSITION",
+        "SELECT COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, EXTRA, CHARACTER_SET_NAME FROM information_schema.COLUMNS \
+         WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
         quoted(&wanted.schema),
         quoted(&wanted.name)
     )
 }
 
-/// Columns of the unique indexes without nullable columns, the primary key's first.
 fn keys_query(wanted: &Wanted) -> String {
     format!(
-        "SELECT s.INDEX_NAME, s.COLUMN_NAME, s.NULLABLE FROM information_schema.STATISTICS s \
-         WHERE s.TABLE_SCHEMA = {} AND s.TABLE_NAME = {} AND s.NON_UNIQUE = 0 \
-         ORDER BY s.INDEX_NAME <> 'PRIMARY', s.INDEX_NAME, s.SEQ_IN_INDEX",
+        "SELECT INDEX_NAME, SEQ_IN_INDEX, COLUMN_NAME, NULLABLE, NON_UNIQUE FROM information_schema.STATISTICS \
+         WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
         quoted(&wanted.schema),
         quoted(&wanted.name)
     )
@@ -206,33 +217,26 @@ fn key(description: &Description, columns: &[Column], keys: &Answer) -> Box<[u16
     {
         return parts.iter().map(|part| part.column).collect();
     }
-    let mut indexes: Vec<(&str, Option<Vec<u16>>)> = Vec::new();
+    // The primary key first, then by name; the parts of each in their order.
+    let mut indexes: BTreeMap<(bool, &str), BTreeMap<u32, Option<u16>>> = BTreeMap::new();
     for row in keys {
-        let [Some(index), name, nullable, ..] = row.as_slice() else {
+        let cell = |at: usize| row.get(at).and_then(Option::as_deref);
+        let (Some(index), Some("0")) = (cell(0), cell(4)) else {
             continue;
         };
-        if indexes.last().is_none_or(|(last, _)| last != index) {
-            indexes.push((index, Some(Vec::new())));
-        }
-        let Some((_, parts)) = indexes.last_mut() else {
-            continue;
-        };
+        let sequence = cell(1).and_then(|text| text.parse().ok()).unwrap_or(0);
         // An index over an expression has no column name.
-        let position = name
-            .as_deref()
+        let column = cell(2)
+            .filter(|_| matches!(cell(3), Some("" | "NO")))
             .and_then(|name| columns.iter().position(|column| *column.name == *name));
-        match (position, nullable.as_deref()) {
-            (Some(position), Some("")) | (Some(position), Some("NO")) => {
-                if let Some(parts) = parts {
-                    parts.push(position as u16);
-                }
-            }
-            _ => *parts = None,
-        }
+        indexes
+            .entry((index != "PRIMARY", index))
+            .or_default()
+            .insert(sequence, column.map(|column| column as u16));
     }
     indexes
-        .into_iter()
-        .find_map(|(_, parts)| parts)
+        .into_values()
+        .find_map(|parts| parts.into_values().collect::<Option<Vec<u16>>>())
         .unwrap_or_default()
         .into()
 }
@@ -256,7 +260,7 @@ fn join(
             false => "and NOT NULL",
         }));
     }
-    let charset = cell(4).parse().ok().map(|collation| Charset { collation });
+    let charset = charset(cell(4));
     let declared_type = Declared::read(declared);
     let kind = declared_type
         .resolve(description, &column.kind, charset, flavour)
@@ -267,6 +271,19 @@ fn join(
         nullable: column.nullable,
         visible: column.visible && !extra.to_ascii_uppercase().contains("INVISIBLE"),
     })
+}
+
+/// The character set of this name, by the lowest of its collations' ids.
+fn charset(name: &str) -> Option<Charset> {
+    let name = match name {
+        "utf8" => "utf8mb3",
+        name => name,
+    };
+    (1..=u16::from(u8::MAX))
+        .map(|collation| Charset { collation })
+        .find(|charset| {
+            charset.name() == Some(name) || name == "utf8mb3" && charset.name() == Some("utf8")
+        })
 }
 
 /// A COLUMN_TYPE: `decimal(10,2) unsigned`, `enum('a','b')`, `varchar(20)`.
@@ -333,7 +350,7 @@ impl<'a> Declared<'a> {
         let unsigned = self.unsigned;
         let signed_as = |known: bool| !description.signedness || known == unsigned;
         let base = self.base.to_ascii_lowercase();
-        let fsp = self.numbers().next().unwrap_or(0);
+        let fsp = u8::try_from(self.numbers().next().unwrap_or(0)).ok()?;
         let mariadb = flavour == Flavour::MariaDb;
         Some(match (base.as_str(), wire) {
             ("tinyint" | "bool" | "boolean", T::TinyInt { unsigned: known })
@@ -367,10 +384,13 @@ impl<'a> Declared<'a> {
                 wire.clone()
             }
             ("bit", T::Bit { bits }) if self.numbers().eq([u64::from(*bits)]) => wire.clone(),
-            ("time", T::Time { fsp: known, old })
-            | ("datetime", T::DateTime { fsp: known, old })
-            | ("timestamp", T::Timestamp { fsp: known, old })
-                if *old || u64::from(*known) == fsp =>
+            ("time", T::Time { old: true, .. }) => T::Time { fsp, old: true },
+            ("datetime", T::DateTime { old: true, .. }) => T::DateTime { fsp, old: true },
+            ("timestamp", T::Timestamp { old: true, .. }) => T::Timestamp { fsp, old: true },
+            ("time", T::Time { fsp: known, .. })
+            | ("datetime", T::DateTime { fsp: known, .. })
+            | ("timestamp", T::Timestamp { fsp: known, .. })
+                if *known == fsp =>
             {
                 wire.clone()
             }
@@ -480,7 +500,7 @@ mod tests {
         name: &str,
         declared: &str,
         nullable: &str,
-        collation: Option<&str>,
+        charset: Option<&str>,
     ) -> Vec<Option<String>> {
         let text = |text: &str| Some(text.to_owned());
         vec![
@@ -488,14 +508,24 @@ mod tests {
             text(declared),
             text(nullable),
             text(""),
-            collation.map(str::to_owned),
+            charset.map(str::to_owned),
         ]
     }
 
     fn keys(rows: &[(&str, &str, &str)]) -> Answer {
         let text = |text: &str| Some(text.to_owned());
+        let sequence = |at: usize| Some((at + 1).to_string());
         rows.iter()
-            .map(|(index, column, nullable)| vec![text(index), text(column), text(nullable)])
+            .enumerate()
+            .map(|(at, (index, column, nullable))| {
+                vec![
+                    text(index),
+                    sequence(at),
+                    text(column),
+                    text(nullable),
+                    text("0"),
+                ]
+            })
             .collect()
     }
 
@@ -531,9 +561,9 @@ mod tests {
         ]);
         let columns = vec![
             row("id", "bigint(20) unsigned", "NO", None),
-            row("name", "varchar(20)", "YES", Some("5")),
+            row("name", "varchar(20)", "YES", Some("latin1")),
             row("u", "uuid", "YES", None),
-            row("e", "enum('a','it''s','x,y')", "YES", Some("5")),
+            row("e", "enum('a','it''s','x,y')", "YES", Some("latin1")),
         ];
         let shape = shape(
             &wanted,
@@ -549,7 +579,7 @@ mod tests {
             shape.columns[1].kind,
             ColumnType::VarChar {
                 length_bytes: 1,
-                charset: Charset { collation: 5 },
+                charset: charset("latin1").unwrap(),
                 compressed: false
             }
         );

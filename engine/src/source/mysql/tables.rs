@@ -10,6 +10,7 @@ use protocol::DecodeError;
 use protocol::mysql::Column;
 use protocol::mysql::table_map::{Description, TableMap};
 
+use super::shapes;
 use crate::config::Selection;
 use crate::schema::{Columns, Table};
 
@@ -24,8 +25,13 @@ pub(super) enum Shape {
     Captured(Arc<Table>),
     /// Not captured: rows are counted, for which types suffice.
     Excluded(Box<[Column]>),
-    /// Captured, but the TABLE_MAP says too little; to be completed by [`Tables::complete`] before its rows are read.
-    Wanted(Box<Description>),
+    /// The TABLE_MAP says too little; to be completed by [`Tables::complete`] before its rows are read.
+    Wanted {
+        /// What it does say.
+        description: Box<Description>,
+        /// Whether rows become events.
+        captured: bool,
+    },
 }
 
 /// A table as its last TABLE_MAP has it.
@@ -46,12 +52,12 @@ impl Entry {
                 columns
             }
             Shape::Excluded(columns) => columns,
-            Shape::Wanted(description) => &description.columns,
+            Shape::Wanted { description, .. } => &description.columns,
         }
     }
 }
 
-/// A captured table whose shape has to be asked from the server before its rows can be read.
+/// A table whose shape has to be asked from the server before its rows can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) schema: Box<str>,
@@ -59,6 +65,7 @@ pub(super) struct Wanted {
     /// The TABLE_MAP's bytes behind the table id: what the shape belongs to.
     pub(super) body: Box<[u8]>,
     pub(super) description: Description,
+    captured: bool,
     index: usize,
 }
 
@@ -71,6 +78,7 @@ impl Wanted {
             name: "t".into(),
             body: Box::default(),
             description,
+            captured: true,
             index: 0,
         }
     }
@@ -147,14 +155,22 @@ impl Tables {
 
     fn shape(&mut self, map: &TableMap<'_>, selection: &Selection) -> Result<Shape, DecodeError> {
         let description = map.describe()?;
+        let hides_widths = map.mariadb && shapes::hides_widths(&description.columns);
         if !selection.includes(map.database, map.table) {
-            return Ok(Shape::Excluded(description.columns.into()));
+            return Ok(match hides_widths {
+                false => Shape::Excluded(description.columns.into()),
+                true => Shape::Wanted {
+                    description: Box::new(description),
+                    captured: false,
+                },
+            });
         }
         let complete = description.names
             && description.signedness
             && description.charsets
             && description.labels
-            && !(map.mariadb && super::shapes::may_hide_types(&description.columns));
+            && !hides_widths
+            && !(map.mariadb && shapes::may_hide_types(&description.columns));
         match &description.primary_key {
             Some(parts) if complete && !parts.is_empty() => {
                 let key = parts.iter().map(|part| part.column).collect();
@@ -165,7 +181,10 @@ impl Tables {
                     key,
                 )))
             }
-            _ => Ok(Shape::Wanted(Box::new(description))),
+            _ => Ok(Shape::Wanted {
+                description: Box::new(description),
+                captured: true,
+            }),
         }
     }
 
@@ -188,7 +207,11 @@ impl Tables {
 
     fn wanted(&self, index: usize, map: &TableMap<'_>) -> Option<Wanted> {
         match &self.entries.get(index)?.shape {
-            Shape::Wanted(description) => Some(Wanted {
+            Shape::Wanted {
+                description,
+                captured,
+            } => Some(Wanted {
+                captured: *captured,
                 schema: map.database.into(),
                 name: map.table.into(),
                 body: map.body.into(),
@@ -201,9 +224,12 @@ impl Tables {
 
     /// Gives a wanted table its columns and key.
     pub(super) fn complete(&mut self, wanted: &Wanted, columns: Vec<Column>, key: Box<[u16]>) {
-        let table = self.table(&wanted.schema, &wanted.name, columns, key);
+        let shape = match wanted.captured {
+            true => Shape::Captured(self.table(&wanted.schema, &wanted.name, columns, key)),
+            false => Shape::Excluded(columns.into()),
+        };
         if let Some(entry) = self.entries.get_mut(wanted.index) {
-            entry.shape = Shape::Captured(table);
+            entry.shape = shape;
         }
     }
 
