@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
+use benches::cpu_time::CpuTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::batch::Batch;
 use engine::config::{Compression, EncodeSettings};
@@ -65,7 +66,7 @@ fn values(batches: &[Batch]) -> Vec<serde_json::Value> {
     values
 }
 
-fn encode(criterion: &mut Criterion) {
+fn encode(criterion: &mut Criterion<CpuTime>) {
     let (batches, changes) = benches::batches::of_recording("mysql-9.7-20k", 256 << 10);
     let mut group = criterion.benchmark_group("encode");
     group.throughput(Throughput::Elements(changes));
@@ -105,7 +106,7 @@ fn encode(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
+    config = Criterion::default().with_measurement(CpuTime).sample_size(20).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
     targets = encode
 }
 criterion_main!(benches);

@@ -2,3 +2,4 @@
 #![forbid(unsafe_code)]
 
 pub mod batches;
+pub mod cpu_time;

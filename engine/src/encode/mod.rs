@@ -37,7 +37,7 @@ pub use template::Template;
 pub use topic::{TOPIC_NAME_MAX, TopicError, Topics, topic_name};
 
 use lanes::Lanes;
-use record::{RecordWriter, Row, Step};
+use record::{Keys, RecordWriter, Row, Step};
 
 /// Turns batches into record batches; one per thread, since it keeps its buffers.
 pub struct Encoder {
@@ -113,7 +113,7 @@ impl Encoder {
         event: &Event,
         settled: Option<&Settled>,
     ) -> Result<(), EncodeErrorKind> {
-        let row = Row::new(batch, group, event, template, settled)?;
+        let row = Row::new(batch, group, event, template, self.records.full(), settled)?;
         let records = &mut self.records;
         records.turn_to(group.first_row + u64::from(event.row));
         match event.operation {
@@ -125,19 +125,17 @@ impl Encoder {
                 let partition = records.write_old_key(&row)?;
                 self.put(group, partition, 1, &[Step::DELETE, Step::TOMBSTONE], &row)
             }
-            Operation::Update => {
-                let new = records.write_new_key(&row)?;
-                let old = records.write_old_key(&row)?;
-                if records.key_is_kept() {
-                    self.put(group, new, 1, &[Step::UPDATE], &row)
-                } else if old == new {
+            Operation::Update => match records.write_both_keys(&row)? {
+                Keys::Kept(partition) => self.put(group, partition, 1, &[Step::UPDATE], &row),
+                Keys::Changed { old, new } if old == new => {
                     let steps = [Step::LEAVE, Step::LEAVE_TOMBSTONE, Step::ARRIVE];
                     self.put(group, new, 1, &steps, &row)
-                } else {
+                }
+                Keys::Changed { old, new } => {
                     self.put(group, old, 1, &[Step::LEAVE, Step::LEAVE_TOMBSTONE], &row)?;
                     self.put(group, new, 0, &[Step::ARRIVE], &row)
                 }
-            }
+            },
         }
     }
 

@@ -20,7 +20,7 @@ use crate::settled::Settled;
 use super::envelope::Envelope;
 use super::error::EncodeErrorKind;
 use super::partition_of;
-use super::row::{RowImage, write_key, write_row, write_unchanged};
+use super::row::{RowImage, is_key_kept, write_key, write_row, write_unchanged};
 use super::template::Template;
 use super::value::ValueWriter;
 
@@ -59,6 +59,22 @@ impl Step {
     }
 }
 
+/// Which images of a group hold every column.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Full {
+    before: bool,
+    after: bool,
+}
+
+/// The partitions of an update's keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Keys {
+    /// The update keeps the key.
+    Kept(u32),
+    /// The update changes the key.
+    Changed { old: u32, new: u32 },
+}
+
 /// A row change with its images found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row<'a> {
@@ -78,9 +94,10 @@ impl<'a> Row<'a> {
         group: &RowGroup,
         event: &Event,
         template: &'a Template,
+        full: Full,
         settled: Option<&'a Settled>,
     ) -> Result<Self, EncodeErrorKind> {
-        let image = |present: protocol::Span, bytes: protocol::Span, partial| {
+        let image = |present: protocol::Span, bytes: protocol::Span, partial, full| {
             if bytes.is_none() {
                 return Ok(None);
             }
@@ -89,14 +106,20 @@ impl<'a> Row<'a> {
                     present,
                     bytes,
                     partial,
+                    full,
                 })),
                 _ => Err(EncodeErrorKind::Batch("a row image outside of the batch")),
             }
         };
         Ok(Self {
             template,
-            before: image(group.columns_before, event.before, false)?,
-            after: image(group.columns_after, event.after, group.partial_json)?,
+            before: image(group.columns_before, event.before, false, full.before)?,
+            after: image(
+                group.columns_after,
+                event.after,
+                group.partial_json,
+                full.after,
+            )?,
             number: event.row,
             settled,
         })
@@ -113,6 +136,7 @@ pub(super) struct RecordWriter {
     /// `unchanged` of records that show the before image, and of those that show the after image.
     unchanged_before: Vec<u8>,
     unchanged_after: Vec<u8>,
+    full: Full,
     timestamp_ms: i64,
 }
 
@@ -125,6 +149,7 @@ impl RecordWriter {
             new_key: Vec::new(),
             unchanged_before: Vec::new(),
             unchanged_after: Vec::new(),
+            full: Full::default(),
             timestamp_ms: 0,
         }
     }
@@ -145,6 +170,10 @@ impl RecordWriter {
         self.envelope.prepare(batch, group, template)?;
         let before = group.columns_before.of(&batch.bytes);
         let after = group.columns_after.of(&batch.bytes);
+        self.full = Full {
+            before: before.is_some_and(|present| is_full(template, present)),
+            after: after.is_some_and(|present| is_full(template, present)) && !group.partial_json,
+        };
         self.unchanged_before.clear();
         self.unchanged_after.clear();
         if let Some(present) = before {
@@ -193,10 +222,26 @@ impl RecordWriter {
         key_and_partition(&mut self.old_key, row, before, None, &mut self.values)
     }
 
-    /// Whether both keys are the same.
+    /// Writes both keys of an update and returns their partitions; one key and the same partition twice where it is kept.
     #[inline]
-    pub(super) fn key_is_kept(&self) -> bool {
-        self.old_key == self.new_key
+    pub(super) fn write_both_keys(&mut self, row: &Row<'_>) -> Result<Keys, EncodeErrorKind> {
+        let new = self.write_new_key(row)?;
+        if let (Some(before), Some(after)) = (row.before, row.after)
+            && is_key_kept(row.template, before, after)
+        {
+            return Ok(Keys::Kept(new));
+        }
+        let old = self.write_old_key(row)?;
+        Ok(match self.old_key == self.new_key {
+            true => Keys::Kept(new),
+            false => Keys::Changed { old, new },
+        })
+    }
+
+    /// Which images of the present group hold every column.
+    #[inline]
+    pub(super) fn full(&self) -> Full {
+        self.full
     }
 
     /// The key of a row's records, for messages.
@@ -223,6 +268,7 @@ impl RecordWriter {
             unchanged_before,
             unchanged_after,
             timestamp_ms,
+            ..
         } = self;
         let (key, other_key) = match step.old_key {
             true => (&*old_key, &*new_key),
@@ -284,6 +330,15 @@ fn key_and_partition(
     }
     write_key(key, row.template, image, other, values)?;
     Ok(partition_of(key, row.template.route.partitions))
+}
+
+fn is_full(template: &Template, present: &[u8]) -> bool {
+    let mut columns = 0..template.mysql_columns().len();
+    columns.all(|n| {
+        present
+            .get(n / 8)
+            .is_some_and(|byte| byte >> (n % 8) & 1 != 0)
+    })
 }
 
 /// The headers of a record, without a vector.

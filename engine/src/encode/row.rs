@@ -3,9 +3,9 @@
 //! Columns that an image lacks (`binlog_row_image` MINIMAL or NOBLOB) are null. In an after image they are taken from the before
 //! image where that holds them: the update left them as they were.
 
-use protocol::DecodeError;
-use protocol::mysql::Value;
 use protocol::mysql::rows::Image;
+use protocol::mysql::{Column, Value};
+use protocol::{Cursor, DecodeError};
 
 use super::error::EncodeErrorKind;
 use super::template::Template;
@@ -18,6 +18,8 @@ pub(super) struct RowImage<'a> {
     pub(super) bytes: &'a [u8],
     /// Whether it may hold JSON diffs.
     pub(super) partial: bool,
+    /// Whether it holds every column and no diffs: then nobody need look at `present`.
+    pub(super) full: bool,
 }
 
 impl<'a> RowImage<'a> {
@@ -37,6 +39,51 @@ impl<'a> RowImage<'a> {
             }),
             Err(error) => Err(broken(template, 0, error)),
         }
+    }
+}
+
+/// A full image being read: as [`Image`], without asking which columns are there.
+#[derive(Debug, Clone, Copy)]
+struct FullReader<'a, 't> {
+    columns: &'t [Column],
+    nulls: &'a [u8],
+    cursor: Cursor<'a>,
+    next: usize,
+}
+
+impl<'a, 't> FullReader<'a, 't> {
+    #[inline]
+    fn new(columns: &'t [Column], image: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut cursor = Cursor::new(image);
+        let nulls = cursor.take(columns.len().div_ceil(8), "ROWS NULL bits")?;
+        Ok(Self {
+            columns,
+            nulls,
+            cursor,
+            next: 0,
+        })
+    }
+
+    /// The next column's value; `None` for NULL. Called at most once per column.
+    #[inline(always)]
+    fn next(&mut self, column: &Column) -> Result<Option<Value<'a>>, DecodeError> {
+        let index = self.next;
+        self.next += 1;
+        if holds(self.nulls, index) {
+            return Ok(None);
+        }
+        Value::read(&column.kind, &mut self.cursor).map(Some)
+    }
+
+    /// The value of `column`, which no earlier call went beyond.
+    #[inline]
+    fn find(&mut self, column: usize) -> Result<Option<Value<'a>>, DecodeError> {
+        let columns = self.columns;
+        let mut found = None;
+        for passed in columns.get(self.next..=column).unwrap_or_default() {
+            found = self.next(passed)?;
+        }
+        Ok(found)
     }
 }
 
@@ -104,6 +151,9 @@ pub(super) fn write_row(
     before: Option<RowImage<'_>>,
     values: &mut ValueWriter,
 ) -> Result<(), EncodeErrorKind> {
+    if image.full {
+        return write_full_row(out, template, image.bytes, values);
+    }
     let columns = template.mysql_columns();
     let mut reader = image.read(template)?;
     let mut expected = 0;
@@ -117,7 +167,7 @@ pub(super) fn write_row(
                 "an image with more columns than its table",
             ));
         };
-        out.extend_from_slice(&prepared.prefix);
+        prepared.prefix.write(out);
         let Some(value) = value else {
             out.extend_from_slice(b"null");
             continue;
@@ -135,6 +185,30 @@ pub(super) fn write_row(
     }
     out.push(b'}');
     Ok(())
+}
+
+#[inline]
+fn write_full_row(
+    out: &mut Vec<u8>,
+    template: &Template,
+    image: &[u8],
+    values: &mut ValueWriter,
+) -> Result<(), EncodeErrorKind> {
+    let columns = template.mysql_columns();
+    let mut reader = FullReader::new(columns, image).map_err(|error| broken(template, 0, error))?;
+    for (column, prepared) in columns.iter().zip(&template.columns) {
+        prepared.prefix.write(out);
+        match reader.next(column) {
+            Ok(Some(value)) => values
+                .write::<false>(out, column, prepared.ascii, value, None)
+                .map_err(|error| unwritable(template, reader.next - 1, error))?,
+            Ok(None) => out.extend_from_slice(b"null"),
+            Err(error) => return Err(broken(template, reader.next - 1, error)),
+        }
+    }
+    out.push(b'}');
+    let finished = reader.cursor.finish("ROWS image");
+    finished.map_err(|error| broken(template, columns.len(), error))
 }
 
 #[cold]
@@ -174,7 +248,7 @@ fn write_lacking(
             Some(before) => before.find(column)?.flatten(),
             None => None,
         };
-        out.extend_from_slice(&prepared.prefix);
+        prepared.prefix.write(out);
         match known {
             Some(value) => values
                 .write::<false>(out, of, prepared.ascii, value, None)
@@ -194,6 +268,9 @@ pub(super) fn write_key(
     values: &mut ValueWriter,
 ) -> Result<(), EncodeErrorKind> {
     out.clear();
+    if image.full {
+        return write_full_key(out, template, image.bytes, values);
+    }
     let mut reader = image.read(template)?;
     for key in &template.key {
         let column = usize::from(key.column);
@@ -216,7 +293,7 @@ pub(super) fn write_key(
             let column = template.column_name(column);
             return Err(EncodeErrorKind::KeyColumn { column });
         };
-        out.extend_from_slice(&key.prefix);
+        key.prefix.write(out);
         match value {
             Some(value) => values
                 .write::<true>(out, of, prepared.ascii, value, None)
@@ -226,6 +303,70 @@ pub(super) fn write_key(
     }
     out.push(b'}');
     Ok(())
+}
+
+#[inline]
+fn write_full_key(
+    out: &mut Vec<u8>,
+    template: &Template,
+    image: &[u8],
+    values: &mut ValueWriter,
+) -> Result<(), EncodeErrorKind> {
+    let columns = template.mysql_columns();
+    let start = FullReader::new(columns, image).map_err(|error| broken(template, 0, error))?;
+    let mut reader = start;
+    for key in &template.key {
+        let column = usize::from(key.column);
+        if column < reader.next {
+            reader = start;
+        }
+        let value = reader
+            .find(column)
+            .map_err(|error| broken(template, reader.next - 1, error))?;
+        let (Some(of), Some(prepared)) = (columns.get(column), template.columns.get(column)) else {
+            return Err(EncodeErrorKind::Batch(
+                "a key column beyond the table's columns",
+            ));
+        };
+        key.prefix.write(out);
+        match value {
+            Some(value) => values
+                .write::<true>(out, of, prepared.ascii, value, None)
+                .map_err(|error| unwritable(template, column, error))?,
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// Whether two full images certainly hold the same key. `false` where that is not so, and where it would take more to know.
+#[inline]
+pub(super) fn is_key_kept(template: &Template, before: RowImage<'_>, after: RowImage<'_>) -> bool {
+    if !before.full || !after.full {
+        return false;
+    }
+    let columns = template.mysql_columns();
+    let readers = (
+        FullReader::new(columns, before.bytes),
+        FullReader::new(columns, after.bytes),
+    );
+    let (Ok(before), Ok(after)) = readers else {
+        return false;
+    };
+    let (mut old, mut new) = (before, after);
+    template.key.iter().all(|key| {
+        let column = usize::from(key.column);
+        if column < old.next {
+            (old, new) = (before, after);
+        }
+        match (old.find(column), new.find(column)) {
+            // Equal zeros of different signs are different texts.
+            (Ok(Some(Value::Float(_) | Value::Double(_))), _) => false,
+            (Ok(a), Ok(b)) => a == b,
+            _ => false,
+        }
+    })
 }
 
 /// The `unchanged` header: a JSON array of the columns that neither `present` nor `other` holds; empty where there are none.

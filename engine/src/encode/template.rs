@@ -34,7 +34,7 @@ pub struct Template {
 #[derive(Debug)]
 pub(super) struct ColumnTemplate {
     /// `{"name":` of the first column, `,"name":` of the others.
-    pub(super) prefix: Box<[u8]>,
+    pub(super) prefix: Prefix,
     /// Whether ASCII bytes of the column are the same in UTF-8: true of every character set but UCS-2, UTF-16, UTF-32 and SWE7.
     pub(super) ascii: bool,
 }
@@ -45,7 +45,50 @@ pub(super) struct KeyColumn {
     /// Index in table order.
     pub(super) column: u16,
     /// `{"name":` of the first column, `,"name":` of the others.
-    pub(super) prefix: Box<[u8]>,
+    pub(super) prefix: Prefix,
+}
+
+/// A short constant text. Those of up to 32 bytes are copied as 32, of which the surplus is cut off again: that is a few
+/// instructions, where a copy of a length that only the run knows is a call.
+#[derive(Debug)]
+pub(super) struct Prefix {
+    short: [u8; Self::SHORT],
+    length: usize,
+    /// The whole text where it is longer.
+    long: Option<Box<[u8]>>,
+}
+
+impl Prefix {
+    const SHORT: usize = 32;
+
+    fn new(text: &[u8]) -> Self {
+        let mut short = [0; Self::SHORT];
+        let long = match short.get_mut(..text.len()) {
+            Some(place) => {
+                place.copy_from_slice(text);
+                None
+            }
+            None => Some(text.into()),
+        };
+        Self {
+            short,
+            length: text.len(),
+            long,
+        }
+    }
+
+    /// Appends it.
+    #[inline]
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        match &self.long {
+            None => {
+                let end = out.len() + self.length;
+                out.extend_from_slice(&self.short);
+                out.truncate(end);
+            }
+            Some(text) => out.extend_from_slice(text),
+        }
+    }
 }
 
 impl Template {
@@ -130,11 +173,11 @@ fn source_head(settings: &EncodeSettings) -> Box<[u8]> {
     ])
 }
 
-fn prefix(place: usize, name: &str, write: impl Fn(&mut Vec<u8>, &str)) -> Box<[u8]> {
+fn prefix(place: usize, name: &str, write: impl Fn(&mut Vec<u8>, &str)) -> Prefix {
     let mut text = vec![if place == 0 { b'{' } else { b',' }];
     write(&mut text, name);
     text.push(b':');
-    text.into()
+    Prefix::new(&text)
 }
 
 fn string(text: &str) -> Vec<u8> {
