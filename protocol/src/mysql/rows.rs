@@ -12,7 +12,7 @@
 use super::column::{Column, ColumnType};
 use super::event::{Format, HEADER_LENGTH, Kind};
 use super::lenenc;
-use super::value::{Value, stored_length};
+use super::value::{StoredWidth, Value, stored_length, stored_width};
 use crate::limits::COLUMNS_MAX;
 use crate::{Cursor, DecodeError, DecodeErrorKind, Span};
 
@@ -141,6 +141,7 @@ impl<'a> Rows<'a> {
             at: self.rows_at,
             partial_json_bytes: self.partial.then(|| json_columns(columns).div_ceil(8)),
             empty_row: false,
+            plan: Plan::new(columns),
         };
         // With binlog_row_image=MINIMAL an INSERT of nothing but defaults has no column at all: the event's one row takes no byte.
         walker.empty_row = self.kind == RowsKind::Write
@@ -202,6 +203,78 @@ pub struct RowWalker<'a, 'c> {
     /// Bytes of the bitmap of partial JSON columns, in events that may have one.
     partial_json_bytes: Option<usize>,
     empty_row: bool,
+    plan: Plan,
+}
+
+/// How to get past the values of an image that has them all, in steps: adjacent columns of fixed width are one step, so that the
+/// common row costs a few additions. Made once per event.
+#[derive(Debug, Clone)]
+struct Plan {
+    /// `1` to `FIXED_MAX`: so many bytes; above it: a value with a length prefix of `step - FIXED_MAX` bytes.
+    steps: [u8; Self::STEPS],
+    /// Steps in use; 0 where the table has more than fit.
+    count: usize,
+}
+
+impl Plan {
+    const STEPS: usize = 48;
+    const FIXED_MAX: u8 = 250;
+
+    fn new(columns: &[Column]) -> Self {
+        let mut plan = Self {
+            steps: [0; Self::STEPS],
+            count: 0,
+        };
+        for column in columns {
+            if plan.add(&column.kind).is_none() {
+                return Self { count: 0, ..plan };
+            }
+        }
+        plan
+    }
+
+    fn add(&mut self, kind: &ColumnType) -> Option<()> {
+        let step = match stored_width(kind) {
+            StoredWidth::Fixed(width) => {
+                let width = u8::try_from(width).ok()?;
+                let last = self
+                    .count
+                    .checked_sub(1)
+                    .and_then(|at| self.steps.get_mut(at));
+                if let Some(last) = last
+                    && *last <= Self::FIXED_MAX
+                    && *last <= Self::FIXED_MAX.saturating_sub(width)
+                {
+                    *last += width;
+                    return Some(());
+                }
+                (width <= Self::FIXED_MAX).then_some(width)?
+            }
+            StoredWidth::Prefixed(bytes) => Self::FIXED_MAX + bytes.min(4),
+        };
+        *self.steps.get_mut(self.count)? = step;
+        self.count += 1;
+        Some(())
+    }
+
+    /// The end of the values that start at `at`; `None` where they are cut off.
+    #[inline]
+    fn walk(&self, event: &[u8], mut at: usize) -> Option<usize> {
+        let rest = |at: usize| event.get(at..);
+        for step in self.steps.get(..self.count)? {
+            at += match step.checked_sub(Self::FIXED_MAX) {
+                None | Some(0) => usize::from(*step),
+                Some(1) => 1 + usize::from(*rest(at)?.first()?),
+                Some(2) => 2 + usize::from(u16::from_le_bytes(*rest(at)?.first_chunk()?)),
+                Some(3) => {
+                    let [a, b, c] = *rest(at)?.first_chunk()?;
+                    3 + u32::from_le_bytes([a, b, c, 0]) as usize
+                }
+                Some(_) => 4 + u32::from_le_bytes(*rest(at)?.first_chunk()?) as usize,
+            };
+        }
+        (at <= event.len()).then_some(at)
+    }
 }
 
 impl RowWalker<'_, '_> {
@@ -251,11 +324,19 @@ impl RowWalker<'_, '_> {
             return Err(self.error("ROWS NULL bits", null_length));
         };
         let mut at = start + null_length;
-        if present.all && nulls.iter().all(|byte| *byte == 0) {
-            for column in self.columns {
-                at = self.past(column, at)?;
-            }
+        let no_null = match nulls {
+            [only] => *only == 0,
+            many => many.iter().all(|byte| *byte == 0),
+        };
+        let walked = if present.all && no_null && self.plan.count > 0 {
+            self.plan.walk(self.event, at)
         } else {
+            None
+        };
+        if let Some(end) = walked {
+            at = end;
+        } else {
+            // Not all there, too many columns, or cut off: column by column, which also tells where.
             let mut nth = 0;
             for (index, column) in self.columns.iter().enumerate() {
                 if !bit(present.bits, index) {
@@ -328,18 +409,45 @@ fn partial_json(cursor: &mut Cursor<'_>) -> Result<bool, DecodeError> {
     Ok(options & PARTIAL_JSON != 0)
 }
 
+/// The first 64 bits of a bitmap; fewer where it ends.
+#[inline]
+fn word(bits: &[u8]) -> u64 {
+    match *bits {
+        [] => 0,
+        // Tables of up to eight columns have bitmaps of one byte: most tables of most servers.
+        [only] => u64::from(only),
+        [first, second] => u64::from(first) | u64::from(second) << 8,
+        _ => match bits.first_chunk::<8>() {
+            Some(chunk) => u64::from_le_bytes(*chunk),
+            None => bits
+                .iter()
+                .rev()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        },
+    }
+}
+
+/// The 64 bits of a bitmap from bit `index` on, which is a multiple of 64.
+#[cold]
+fn next_word(bits: &[u8], index: usize) -> u64 {
+    word(bits.get(index / 8..).unwrap_or_default())
+}
+
 /// Decodes one row image, column by column. Offsets in errors count from the image's first byte.
 #[derive(Debug, Clone)]
 pub struct Image<'a, 'c> {
     columns: &'c [Column],
-    present: &'a [u8],
-    nulls: &'a [u8],
-    partial: &'a [u8],
     cursor: Cursor<'a>,
     /// The next column of the table.
     column: usize,
     /// How many present columns came before it.
     nth: usize,
+    /// Bits of `present` from `column` on, up to the next multiple of 64; likewise of `nulls` from `nth` on.
+    present_word: u64,
+    null_word: u64,
+    present: &'a [u8],
+    nulls: &'a [u8],
+    partial: &'a [u8],
     /// How many JSON columns came before it; counted only where `partial` holds bits.
     json: usize,
 }
@@ -383,27 +491,23 @@ impl<'a, 'c> Image<'a, 'c> {
         partial: &'a [u8],
         mut cursor: Cursor<'a>,
     ) -> Result<Self, DecodeError> {
+        let present_word = word(present);
         let count = match columns.len() {
             // Bits beyond the last column are unset on the wire, but need not be believed.
-            small @ 0..=64 => {
-                let mut bits = [0_u8; 8];
-                for (to, from) in bits.iter_mut().zip(present) {
-                    *to = *from;
-                }
-                let mask = u64::MAX.checked_shr(64 - small as u32).unwrap_or(0);
-                (u64::from_le_bytes(bits) & mask).count_ones() as usize
-            }
+            small @ 1..=64 => (present_word & u64::MAX >> (64 - small)).count_ones() as usize,
             many => (0..many).filter(|index| bit(present, *index)).count(),
         };
         let nulls = cursor.take(count.div_ceil(8), "ROWS NULL bits")?;
         Ok(Self {
             columns,
-            present,
-            nulls,
-            partial,
             cursor,
             column: 0,
             nth: 0,
+            present_word,
+            null_word: word(nulls),
+            present,
+            nulls,
+            partial,
             json: 0,
         })
     }
@@ -413,7 +517,7 @@ impl<'a, 'c> Image<'a, 'c> {
     ///
     /// # Errors
     /// A value that is cut off or not of its type, bytes left over at the end.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::should_implement_trait, reason = "a fallible iterator")]
     pub fn next(&mut self) -> Result<Option<(usize, Option<Value<'a>>)>, DecodeError> {
         loop {
@@ -422,13 +526,23 @@ impl<'a, 'c> Image<'a, 'c> {
                 self.cursor.finish("ROWS image")?;
                 return Ok(None);
             };
-            self.column += 1;
+            self.column = index + 1;
+            if index % 64 == 0 && index > 0 {
+                self.present_word = next_word(self.present, index);
+            }
+            let present = self.present_word & 1 != 0;
+            self.present_word >>= 1;
             let diffs = !self.partial.is_empty() && self.is_diff(column);
-            if !bit(self.present, index) {
+            if !present {
                 continue;
             }
-            let null = bit(self.nulls, self.nth);
-            self.nth += 1;
+            let nth = self.nth;
+            self.nth = nth + 1;
+            if nth % 64 == 0 && nth > 0 {
+                self.null_word = next_word(self.nulls, nth);
+            }
+            let null = self.null_word & 1 != 0;
+            self.null_word >>= 1;
             if null {
                 return Ok(Some((index, None)));
             }

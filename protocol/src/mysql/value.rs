@@ -64,7 +64,7 @@ impl<'a> Value<'a> {
     ///
     /// # Errors
     /// Truncated input, or a number that its type does not allow.
-    #[inline]
+    #[inline(always)]
     pub fn read(kind: &ColumnType, cursor: &mut Cursor<'a>) -> Result<Self, DecodeError> {
         Ok(match *kind {
             ColumnType::BigInt { unsigned: false } => Self::Int(cursor.i64_le("BIGINT")?),
@@ -226,11 +226,17 @@ fn fixed_binary<'a>(
     Ok(bytes)
 }
 
-/// Bytes of the value at the start of `bytes`, its length prefix included; `None` when the prefix is cut off. The value itself may
-/// be: who skips it checks the sum.
+/// How much room a type's values take in a row image.
+pub(super) enum StoredWidth {
+    /// So many bytes.
+    Fixed(usize),
+    /// A length of so many bytes, then as many as it says.
+    Prefixed(u8),
+}
+
 #[inline]
-pub(super) fn stored_length(kind: &ColumnType, bytes: &[u8]) -> Option<usize> {
-    Some(match *kind {
+pub(super) fn stored_width(kind: &ColumnType) -> StoredWidth {
+    StoredWidth::Fixed(match *kind {
         ColumnType::TinyInt { .. } | ColumnType::Year => 1,
         ColumnType::SmallInt { .. } => 2,
         ColumnType::MediumInt { .. } | ColumnType::Date => 3,
@@ -253,17 +259,24 @@ pub(super) fn stored_length(kind: &ColumnType, bytes: &[u8]) -> Option<usize> {
         | ColumnType::Blob { length_bytes, .. }
         | ColumnType::Json { length_bytes }
         | ColumnType::Geometry { length_bytes, .. }
-        | ColumnType::Vector { length_bytes } => match length_bytes {
-            1 => 1 + usize::from(*bytes.first()?),
-            2 => 2 + usize::from(u16::from_le_bytes(*bytes.first_chunk()?)),
-            3 => {
-                let [a, b, c] = *bytes.first_chunk()?;
-                3 + u32::from_le_bytes([a, b, c, 0]) as usize
-            }
-            _ => 4 + u32::from_le_bytes(*bytes.first_chunk()?) as usize,
-        },
+        | ColumnType::Vector { length_bytes } => return StoredWidth::Prefixed(length_bytes),
         ColumnType::Uuid | ColumnType::Inet4 | ColumnType::Inet6 => {
-            1 + usize::from(*bytes.first()?)
+            return StoredWidth::Prefixed(1);
         }
+    })
+}
+
+/// Bytes of the value at the start of `bytes`, its length prefix included; `None` when the prefix is cut off. The value itself may
+/// be: who skips it checks the sum.
+pub(super) fn stored_length(kind: &ColumnType, bytes: &[u8]) -> Option<usize> {
+    Some(match stored_width(kind) {
+        StoredWidth::Fixed(width) => width,
+        StoredWidth::Prefixed(1) => 1 + usize::from(*bytes.first()?),
+        StoredWidth::Prefixed(2) => 2 + usize::from(u16::from_le_bytes(*bytes.first_chunk()?)),
+        StoredWidth::Prefixed(3) => {
+            let [a, b, c] = *bytes.first_chunk()?;
+            3 + u32::from_le_bytes([a, b, c, 0]) as usize
+        }
+        StoredWidth::Prefixed(_) => 4 + u32::from_le_bytes(*bytes.first_chunk()?) as usize,
     })
 }

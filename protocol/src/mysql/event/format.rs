@@ -103,7 +103,10 @@ impl Format {
     }
 
     /// Reads a FORMAT_DESCRIPTION event, whose checksum algorithm stands in itself.
-    pub(super) fn parse(event: &[u8]) -> Result<Self, DecodeError> {
+    ///
+    /// Which servers write one follows from the version text, which may be damaged itself: a server that has written checksums
+    /// so far cannot be one that knows none.
+    pub(super) fn parse(current: &Self, event: &[u8]) -> Result<Self, DecodeError> {
         let mut cursor = Cursor::new(event);
         cursor.skip(HEADER_LENGTH, "FORMAT_DESCRIPTION header")?;
         let binlog_version = cursor.u16_le("FORMAT_DESCRIPTION binlog version")?;
@@ -140,7 +143,7 @@ impl Format {
         let mariadb = version.contains("MariaDB");
         let mut checksum = Checksum::Off;
         let mut lengths = cursor.rest();
-        if knows_checksums(version, mariadb) {
+        if current.checksum == Checksum::Crc32 || knows_checksums(version, mariadb) {
             let (rest, stored) = split_tail::<4>(lengths, event)?;
             let (rest, [algorithm]) = split_tail::<1>(rest, event)?;
             checksum = verify(event, u32::from_le_bytes(*stored), *algorithm)?;

@@ -166,7 +166,10 @@ impl<'a> Message<'a> {
             ));
         }
         if header.describes_itself() {
-            return Ok((header, Self::FormatDescription(Format::parse(event)?)));
+            return Ok((
+                header,
+                Self::FormatDescription(Format::parse(format, event)?),
+            ));
         }
         let event = match format.checksum {
             Checksum::Off => event,
