@@ -27,6 +27,8 @@ enum Command {
     Seed(crate::seed::Args),
     /// Capture a real server's replication stream as sent.
     Record(crate::record::Args),
+    /// Play a recorded server to real clients.
+    Serve(crate::serve::Args),
     /// Print what a workload must make of a table: counts and digests.
     Truth(crate::truth::Args),
     /// Run the embedded broker: Kafka as far as tests need it, in memory.
@@ -67,6 +69,7 @@ async fn run(command: Command) -> Outcome {
         Command::Servers(args) => crate::servers::run(args).await,
         Command::Seed(args) => crate::seed::run(args).await,
         Command::Record(args) => crate::record::run(args).await,
+        Command::Serve(args) => crate::serve::run(args).await,
         Command::Truth(args) => crate::truth::run(args),
         Command::Broker(args) => crate::broker::run(args).await,
         Command::Verify(args) => crate::verify::run(args).await,

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod record;
 pub mod seed;
+pub mod serve;
 pub mod servers;
 pub mod truth;
 pub mod verify;

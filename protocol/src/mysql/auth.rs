@@ -1,7 +1,7 @@
 //! Authentication: what both sides say between the client's response and the server's OK.
 //!
 //! ```text
-//! server  | 00 … OK | ff … ERR | fe plugin NUL nonce 00: switch to another plugin | 01 data: more data for the plugin |
+//! server  | 00 … OK | ff … ERR | fe plugin NUL nonce [00]: switch to another plugin | 01 data: more data for the plugin |
 //! client  the plugin's answer, as a bare payload
 //!
 //! caching_sha2_password   fast: scramble → 01 03, OK.   full: scramble → 01 04 → over TLS password 00
@@ -153,10 +153,12 @@ impl<'a> Request<'a> {
             0xfe => {
                 let plugin = cursor.until_nul("authentication switch plugin")?;
                 let nonce = cursor.rest();
-                Some(Self::Switch {
-                    plugin,
-                    nonce: nonce.strip_suffix(&[0]).unwrap_or(nonce),
-                })
+                // MySQL ends it with a NUL; MariaDB's ed25519 does not, and its nonce may well end with one.
+                let nonce = match nonce.strip_suffix(&[0]) {
+                    Some(shorter) if shorter.len() == NONCE_LENGTH => shorter,
+                    _ => nonce,
+                };
+                Some(Self::Switch { plugin, nonce })
             }
             _ => None,
         })
@@ -170,7 +172,9 @@ impl<'a> Request<'a> {
                 out.extend_from_slice(plugin);
                 out.push(0);
                 out.extend_from_slice(nonce);
-                out.push(0);
+                if nonce.len() == NONCE_LENGTH {
+                    out.push(0);
+                }
             }
             Self::More(data) => {
                 out.push(0x01);
@@ -190,7 +194,21 @@ mod tests {
             plugin: b"client_ed25519",
             nonce: &[7; 32],
         };
-        for request in [switch, Request::More(&[4]), Request::More(b"")] {
+        let ends_with_nul = Request::Switch {
+            plugin: b"client_ed25519",
+            nonce: &[0; 32],
+        };
+        let short = Request::Switch {
+            plugin: b"caching_sha2_password",
+            nonce: &[7; 20],
+        };
+        for request in [
+            switch,
+            ends_with_nul,
+            short,
+            Request::More(&[4]),
+            Request::More(b""),
+        ] {
             let mut bytes = Vec::new();
             request.encode(&mut bytes);
             assert_eq!(Request::decode(&bytes), Ok(Some(request)));

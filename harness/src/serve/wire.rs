@@ -1,0 +1,200 @@
+//! What carries packets to a client: a socket, TLS over it, wire compression inside either.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use protocol::mysql::compress::{Algorithm, Compressor, Decompressor};
+use protocol::mysql::packet::{self, Frames};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// A socket, with or without TLS.
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    None,
+}
+
+/// The way to a client.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: Stream,
+    codec: Option<(Compressor, Decompressor)>,
+    received: Vec<u8>,
+    incoming: Vec<u8>,
+    frames: Frames,
+    /// The sequence id of the next packet that we send.
+    pub(super) sequence: u8,
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+impl Wire {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream: Stream::Plain(stream),
+            codec: None,
+            received: Vec::new(),
+            incoming: Vec::new(),
+            frames: Frames::starting_at(1),
+            sequence: 0,
+        }
+    }
+
+    pub(super) async fn start_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let Stream::Plain(socket) = std::mem::replace(&mut self.stream, Stream::None) else {
+            return Err(invalid("TLS twice"));
+        };
+        let stream = TlsAcceptor::from(config).accept(socket).await?;
+        self.stream = Stream::Tls(Box::new(stream));
+        Ok(())
+    }
+
+    pub(super) fn compress(&mut self, algorithm: Algorithm) {
+        self.codec = Some((Compressor::new(algorithm), Decompressor::new(algorithm)));
+    }
+
+    /// The client's next payload; `None` when it closed between packets. Our next packet takes the next sequence id.
+    pub(super) async fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            let frame = self.frames.next(&self.incoming).map_err(invalid)?;
+            if let Some(frame) = frame {
+                if frame.is_split() {
+                    frame.join(&mut self.incoming);
+                }
+                let payload = self.incoming[frame.payload()].to_vec();
+                self.incoming.drain(..frame.wire_length);
+                self.sequence = frame.sequence.wrapping_add(1);
+                self.frames = Frames::starting_at(self.sequence.wrapping_add(1));
+                return Ok(Some(payload));
+            }
+            // Not a byte beyond the packet without compression: clients send the first of TLS right behind their request for it.
+            let length = match self.codec {
+                Some(_) => self.stream.read_buf(&mut self.received).await?,
+                None => {
+                    let missing = packet::missing(&self.incoming) as u64;
+                    let stream = &mut self.stream;
+                    stream.take(missing).read_buf(&mut self.incoming).await?
+                }
+            };
+            if length == 0 {
+                let between = self.incoming.is_empty() && self.received.is_empty();
+                return if between {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
+            }
+            if let Some((_, decompressor)) = &mut self.codec {
+                while let Some(length) = decompressor
+                    .next(&self.received, &mut self.incoming)
+                    .map_err(invalid)?
+                {
+                    self.received.drain(..length);
+                }
+            }
+        }
+    }
+
+    /// A command is due: both sides count from 0 again.
+    pub(super) fn expect_command(&mut self) {
+        self.frames = match &mut self.codec {
+            Some((compressor, decompressor)) => {
+                compressor.restart_at(1);
+                decompressor.restart_at(0);
+                Frames::unchecked()
+            }
+            None => Frames::starting_at(0),
+        };
+    }
+
+    /// Sends a payload as the next packet.
+    pub(super) async fn send(&mut self, payload: &[u8]) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(payload.len() + packet::HEADER_LENGTH);
+        packet::write(&mut bytes, &mut self.sequence, payload);
+        self.frames = Frames::starting_at(self.sequence);
+        self.write(&bytes).await
+    }
+
+    /// Sends packets that are framed already.
+    pub(super) async fn write(&mut self, packets: &[u8]) -> io::Result<()> {
+        match &mut self.codec {
+            None => self.stream.write_all(packets).await?,
+            Some((compressor, _)) => {
+                let mut compressed = Vec::new();
+                compressor.write(packets, &mut compressed);
+                self.stream.write_all(&compressed).await?;
+            }
+        }
+        self.stream.flush().await
+    }
+
+    /// Waits until the client sends something that nobody asked for, or closes.
+    pub(super) async fn closed(&mut self) {
+        let mut byte = [0];
+        // Whatever comes: a replica does not talk during a dump (MariaDB's semi-sync acknowledgements are not offered).
+        let _ = self.stream.read(&mut byte).await;
+    }
+
+    /// Breaks the connection: the client's next read fails instead of ending in peace.
+    pub(super) fn reset(self) {
+        let socket = match self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => stream.into_inner().0,
+            Stream::None => return,
+        };
+        let _ = socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::None => Poll::Ready(Ok(())),
+        }
+    }
+}
