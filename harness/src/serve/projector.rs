@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use protocol::mysql::packet::{self, HEADER_LENGTH};
 
-use super::fault::{Action, Fault, Place};
+use super::fault::{Action, Fault};
 use super::film::Film;
 use super::plan::{self, Plan, Session};
 use super::wire::Wire;
@@ -53,6 +53,7 @@ pub(super) async fn project(
         started: Instant::now(),
         sent: 0,
         shown: 0,
+        singly: 0,
     };
     for event in &plan.prefix {
         projector.frame(|out| out.extend_from_slice(event));
@@ -77,6 +78,8 @@ struct Projector<'a> {
     sent: u64,
     /// Changes framed.
     shown: u64,
+    /// Bytes that are still to be sent one by one.
+    singly: u64,
 }
 
 impl Projector<'_> {
@@ -110,15 +113,22 @@ impl Projector<'_> {
         if self.shared.has_faults() {
             let place = film.place(index);
             let changes = shot.changes_before..shot.changes_before + u64::from(shot.changes);
+            let mut written = 0;
             while let Some((fault, inside)) =
                 self.shared
                     .take_fault(place, u64::from(shot.length), &changes)
             {
-                let at = (first + inside as usize).min(self.buffer.len().saturating_sub(1));
-                if self.suffer(fault, at).await? {
-                    return Ok(Some(Ended::Cut));
+                // What an earlier fault in this event made us write is no longer in the buffer.
+                let at = (first + inside as usize).saturating_sub(written);
+                let at = at.min(self.buffer.len().saturating_sub(1));
+                match self.suffer(fault, at).await? {
+                    Some(bytes) => written += bytes,
+                    None => return Ok(Some(Ended::Cut)),
                 }
             }
+        }
+        if self.singly > 0 {
+            self.write_singly().await?;
         }
         let chunk = match self.shared.rate {
             None => CHUNK,
@@ -130,16 +140,18 @@ impl Projector<'_> {
         Ok(None)
     }
 
-    /// Lets `fault` happen at `at` of the buffer; whether the connection must break.
-    async fn suffer(&mut self, fault: Fault, at: usize) -> io::Result<bool> {
-        let kind = fault.action;
-        tracing::info!(?kind, "fault");
+    /// Lets `fault` happen at `at` of the buffer; how many bytes were written, `None` when the connection must break.
+    async fn suffer(&mut self, fault: Fault, at: usize) -> io::Result<Option<usize>> {
+        tracing::info!(?fault, "fault");
         match fault.action {
-            Action::Corrupt(mask) => self.buffer[at] ^= mask,
+            Action::Corrupt(mask) => {
+                self.buffer[at] ^= mask;
+                return Ok(Some(0));
+            }
             Action::Cut => {
                 self.buffer.truncate(at);
                 self.flush().await?;
-                return Ok(true);
+                return Ok(None);
             }
             Action::Stall(pause) => {
                 let rest = self.buffer.split_off(at);
@@ -150,23 +162,24 @@ impl Projector<'_> {
             Action::Split(bytes) => {
                 let rest = self.buffer.split_off(at);
                 self.flush().await?;
-                let single = rest.len().min(bytes as usize);
-                for byte in &rest[..single] {
-                    self.wire.write(std::slice::from_ref(byte)).await?;
-                    self.sent += 1;
-                    tokio::task::yield_now().await;
-                }
-                self.buffer.extend_from_slice(&rest[single..]);
-                let left = bytes - single as u64;
-                if left > 0 {
-                    self.shared.put_back(Fault {
-                        at: Place::Bytes(0),
-                        action: Action::Split(left),
-                    });
-                }
+                self.buffer = rest;
+                self.singly += bytes;
             }
         }
-        Ok(false)
+        Ok(Some(at))
+    }
+
+    /// Writes the buffer byte by byte, as far as that is asked for.
+    async fn write_singly(&mut self) -> io::Result<()> {
+        let single = self.buffer.len().min(self.singly as usize);
+        let rest = self.buffer.split_off(single);
+        let bytes = std::mem::replace(&mut self.buffer, rest);
+        for byte in &bytes {
+            self.wire.write(std::slice::from_ref(byte)).await?;
+        }
+        self.sent += single as u64;
+        self.singly -= single as u64;
+        Ok(())
     }
 
     /// Writes when it is due by the rate.

@@ -55,6 +55,8 @@ impl Wire {
         };
         let stream = TlsAcceptor::from(config).accept(socket).await?;
         self.stream = Stream::Tls(Box::new(stream));
+        // The client's response follows its request without a packet of ours between them.
+        self.frames = Frames::starting_at(self.sequence);
         Ok(())
     }
 

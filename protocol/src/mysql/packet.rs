@@ -170,7 +170,7 @@ pub fn write(out: &mut Vec<u8>, sequence: &mut u8, payload: &[u8]) {
         header(out, sequence, part.len());
         out.extend_from_slice(part);
     }
-    if payload.len() % MYSQL_PACKET_MAX == 0 {
+    if payload.len().is_multiple_of(MYSQL_PACKET_MAX) {
         header(out, sequence, 0);
     }
 }
