@@ -21,6 +21,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The two-minute tour: a million recorded changes through the engine, verified, with pictures.
+    Demo(crate::demo::Args),
+    /// Replay scenarios through the engine and say whether what they expect holds.
+    Replay(crate::replay::Args),
     /// Start, stop or list real servers for tests, installed by the command itself.
     Servers(crate::servers::Args),
     /// Run the deterministic workload into a real server.
@@ -66,6 +70,8 @@ pub fn main(cli: Cli) -> ExitCode {
 
 async fn run(command: Command) -> Outcome {
     match command {
+        Command::Demo(args) => crate::demo::run(args).await,
+        Command::Replay(args) => crate::replay::run(args).await,
         Command::Servers(args) => crate::servers::run(args).await,
         Command::Seed(args) => crate::seed::run(args).await,
         Command::Record(args) => crate::record::run(args).await,

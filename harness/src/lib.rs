@@ -8,7 +8,9 @@
 pub mod broker;
 pub mod cli;
 pub mod clock;
+pub mod demo;
 pub mod record;
+pub mod replay;
 pub mod seed;
 pub mod serve;
 pub mod servers;

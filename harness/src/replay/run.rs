@@ -268,11 +268,20 @@ impl Course<'_> {
         let engine_report = report
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or(serde_json::Value::Null);
-        let topic = format!("{SOURCE}.{}.{}", self.truth.schema, self.truth.table);
-        let changes = match verify::verify(&self.broker.bootstrap(), &topic, self.truth).await {
-            Ok(verdict) => {
-                self.failures.extend(verdict.failures);
-                verdict.changes
+        let settings = verify::Settings {
+            brokers: self.broker.bootstrap(),
+            truth: self.truth.clone(),
+            topic: Some(format!(
+                "{SOURCE}.{}.{}",
+                self.truth.schema, self.truth.table
+            )),
+            client: verification_client(self.scenario),
+            allow_repeated: false,
+        };
+        let changes = match verify::verify(&settings).await {
+            Ok(findings) => {
+                self.failures.extend(findings.failures);
+                findings.changes
             }
             Err(error) => {
                 self.failures.push(format!("cannot verify: {error}"));
@@ -348,6 +357,18 @@ impl Course<'_> {
                 ));
             }
         }
+    }
+}
+
+/// rskafka reads what our own producer wrote; what rskafka wrote is read by librdkafka.
+fn verification_client(scenario: &Scenario) -> verify::Client {
+    let producer = scenario
+        .walbrook
+        .get("kafka")
+        .and_then(|kafka| kafka.get("producer")?.as_str());
+    match producer {
+        Some("rskafka") => verify::Client::Rdkafka,
+        _ => verify::Client::Rskafka,
     }
 }
 

@@ -210,10 +210,10 @@ impl Scenario {
     pub fn read(path: &Path) -> Result<Scenario, String> {
         let path = match path.exists() {
             true => path.to_owned(),
+            // Not `with_extension`: names hold versions.
             false => fixtures::directory()
                 .join("scenarios")
-                .join(path)
-                .with_extension("toml"),
+                .join(format!("{}.toml", path.display())),
         };
         let wrong = |message: String| format!("{}: {message}", path.display());
         let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;

@@ -79,6 +79,8 @@ impl<'a> Answers<'a> {
                 self.show_variables(statement)
             }
             ["SELECT", ..] => self.select(statement),
+            ["SHOW", "BINARY", "LOG", "STATUS"] => self.unknown_beside("SHOW MASTER STATUS"),
+            ["SHOW", "MASTER", "STATUS"] => self.unknown_beside("SHOW BINARY LOG STATUS"),
             _ => None,
         };
         result.unwrap_or_else(|| {
@@ -88,6 +90,14 @@ impl<'a> Answers<'a> {
                 format!("this recording cannot answer: {statement}"),
             ))
         })
+    }
+
+    /// A syntax error where the recorded server knows the same question by another name only; clients go on to that.
+    fn unknown_beside(&self, known: &str) -> Option<Answer> {
+        self.sidecar.answer(known)?;
+        let message = "You have an error in your SQL syntax; check the manual that corresponds to your server version \
+                       for the right syntax to use near 'STATUS' at line 1";
+        Some(Answer::Refused(ServerError::new(1064, "42000", message)))
     }
 
     /// Where the binlog ends and begins: from the stream itself, of which a scenario may have made another than the recorded one.

@@ -1,0 +1,90 @@
+//! Against real servers that `harness servers` installs: every type against what a SELECT says, the workload verified, a restart in
+//! the middle.
+//!
+//! Needs the built engine (`WALBROOK`, or beside this test's own directory) and the servers. With `CI=true` a missing one is a
+//! failure; elsewhere the test is skipped, and says so loudly.
+
+mod records;
+mod select;
+mod types;
+mod workload;
+
+use std::path::{Path, PathBuf};
+
+use harness::broker::Broker;
+use harness::replay::engine::Engine;
+use harness::servers::{Flavour, Server};
+
+/// The engine and a server, or `None` after saying why not.
+async fn ready(flavour: Flavour) -> Option<(PathBuf, Server)> {
+    let program = engine();
+    let server = match &program {
+        Ok(_) => Server::start(flavour, &[])
+            .await
+            .map_err(|error| error.to_string()),
+        Err(reason) => Err(reason.clone()),
+    };
+    match (program, server) {
+        (Ok(program), Ok(server)) => Some((program, server)),
+        (_, Err(reason)) | (Err(reason), _) => {
+            assert!(std::env::var_os("CI").is_none(), "required in CI: {reason}");
+            eprintln!(
+                "\n*** SKIPPED: no live test with {}: {reason}\n",
+                flavour.title()
+            );
+            None
+        }
+    }
+}
+
+/// `WALBROOK`, or `walbrook` of the same build.
+fn engine() -> Result<PathBuf, String> {
+    let beside = || {
+        let test = std::env::current_exe().ok()?;
+        Some(test.parent()?.parent()?.join("walbrook"))
+    };
+    let path = std::env::var_os("WALBROOK")
+        .map(PathBuf::from)
+        .or_else(beside)
+        .unwrap_or_default();
+    path.canonicalize().map_err(|error| {
+        format!(
+            "{}: {error}; cargo build -p engine, or set WALBROOK",
+            path.display()
+        )
+    })
+}
+
+/// An engine in `directory` that streams `tables` of the server at `url` into `broker`, from the oldest binlog on.
+fn configured(
+    program: &Path,
+    directory: &Path,
+    url: &str,
+    tables: &[&str],
+    broker: &Broker,
+) -> Engine {
+    let engine = Engine {
+        program: program.to_owned(),
+        directory: directory.to_owned(),
+    };
+    let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
+    let configuration = format!(
+        "[source.live]\nurl = {url:?}\ntables = {tables:?}\nstart = \"earliest\"\n[kafka]\nbrokers = {brokers:?}\n\
+         [kafka.topics]\npartitions = 3\nreplication = 1\n"
+    );
+    std::fs::write(engine.config(), configuration).expect("a writable directory");
+    engine
+}
+
+/// Runs the engine until it has what the server held at start.
+async fn run_to_end(engine: &Engine) {
+    let mut running = engine.start().expect("the engine starts");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let status = running.ended(deadline).await.expect("a child");
+    let status = status.unwrap_or_else(|| panic!("the engine hangs:\n{}", engine.last_words()));
+    assert!(
+        status.success(),
+        "the engine ended with {status}:\n{}",
+        engine.last_words()
+    );
+}

@@ -1,0 +1,61 @@
+//! Every record of a broker, read with rskafka: a client that shares nothing with the engine or the broker.
+
+use std::collections::BTreeMap;
+
+use harness::broker::Broker;
+use rskafka::client::ClientBuilder;
+use rskafka::client::partition::UnknownTopicHandling;
+use serde_json::Value;
+
+/// What a table looks like after all records: row by the text of its key.
+pub(crate) type State = BTreeMap<String, Value>;
+
+/// The state of every table, by `(database, table)` as the records name them. Records without a key are left out.
+pub(crate) async fn states(broker: &Broker) -> BTreeMap<(String, String), State> {
+    let brokers = broker.bootstrap().split(',').map(str::to_owned).collect();
+    let client = ClientBuilder::new(brokers).build().await.expect("a client");
+    let mut states: BTreeMap<(String, String), State> = BTreeMap::new();
+    for topic in client.list_topics().await.expect("topics") {
+        for partition in topic.partitions.iter().copied() {
+            let reader = client
+                .partition_client(&topic.name, partition, UnknownTopicHandling::Retry)
+                .await
+                .expect("a partition");
+            let mut offset = 0;
+            loop {
+                let (records, _) = reader
+                    .fetch_records(offset, 1..50_000_000, 100)
+                    .await
+                    .expect("records");
+                let Some(last) = records.last() else { break };
+                offset = last.offset + 1;
+                for record in records {
+                    let (Some(key), Some(value)) = (record.record.key, record.record.value) else {
+                        continue;
+                    };
+                    apply(&mut states, &key, &value);
+                }
+            }
+        }
+    }
+    states
+}
+
+fn apply(states: &mut BTreeMap<(String, String), State>, key: &[u8], value: &[u8]) {
+    let value: Value = serde_json::from_slice(value)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(value)));
+    let name = |field: &str| {
+        value["source"][field]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let state = states.entry((name("db"), name("table"))).or_default();
+    let key = serde_json::from_slice::<Value>(key)
+        .expect("a key in JSON")
+        .to_string();
+    match value["after"].is_null() {
+        true => drop(state.remove(&key)),
+        false => drop(state.insert(key, value["after"].clone())),
+    }
+}

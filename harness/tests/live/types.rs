@@ -1,0 +1,129 @@
+//! All types: what the records leave in each table is what a SELECT finds there.
+
+use harness::broker::Broker;
+use harness::seed;
+use harness::servers::Flavour;
+use mysql_async::prelude::Queryable as _;
+use serde_json::{Map, Value};
+
+use crate::records::{State, states};
+use crate::{configured, ready, run_to_end, select};
+
+/// Tables whose records cannot add up to their rows, and why.
+const APART: [(&str, &str); 4] = [
+    ("images", "MINIMAL and NOBLOB images leave columns out"),
+    ("versioned", "system versioning keeps rows that are deleted"),
+    ("cpk", "truncated, and truncates are skipped"),
+    ("selected", "no key"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_types() {
+    types(Flavour::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_types() {
+    types(Flavour::Mariadb).await;
+}
+
+async fn types(flavour: Flavour) {
+    let Some((program, server)) = ready(flavour).await else {
+        return;
+    };
+    let broker = Broker::loopback().await.expect("a broker");
+    let directory = tempfile::tempdir().expect("a directory");
+    let engine = configured(
+        &program,
+        directory.path(),
+        &server.cdc_url(),
+        &["types.*", "forms.*", "tt.*"],
+        &broker,
+    );
+    let mut connection = server.connect().await.expect("a connection");
+    for script in [
+        format!("types-{}", flavour.name()),
+        format!("forms-{}", flavour.name()),
+        "debezium-sample".to_owned(),
+    ] {
+        let path = fixtures::directory().join("sql").join(script + ".sql");
+        seed::script(&mut connection, &path)
+            .await
+            .expect("the script runs");
+    }
+    drop(connection);
+    run_to_end(&engine).await;
+
+    let states = states(&broker).await;
+    // A new session: the scripts changed theirs.
+    let mut connection = server.connect().await.expect("a connection");
+    connection
+        .query_drop("SET time_zone = '+00:00', NAMES utf8mb4")
+        .await
+        .expect("a session");
+    let query = "SELECT table_schema, table_name FROM information_schema.tables \
+                 WHERE table_schema IN ('types', 'forms', 'tt') AND table_type = 'BASE TABLE' ORDER BY 1, 2";
+    let tables: Vec<(String, String)> = connection.query(query).await.expect("tables");
+    let (mut compared, mut differences) = (0, Vec::new());
+    for (schema, table) in tables {
+        let (columns, key) = select::columns(&mut connection, &schema, &table).await;
+        if key.is_empty() || APART.iter().any(|(name, _)| *name == table) {
+            continue;
+        }
+        let rows = select::rows(&mut connection, &schema, &table, &columns).await;
+        let empty = State::new();
+        let state = states
+            .get(&(schema.clone(), table.clone()))
+            .unwrap_or(&empty);
+        if state.len() != rows.len() {
+            differences.push(format!(
+                "{schema}.{table}: {} rows by the records, {} by SELECT",
+                state.len(),
+                rows.len()
+            ));
+        }
+        for row in rows {
+            let expected: Map<String, Value> = columns
+                .iter()
+                .zip(&row)
+                .map(|(column, cell)| {
+                    (
+                        column.name.clone(),
+                        select::expected(column, cell.as_deref()),
+                    )
+                })
+                .collect();
+            let key: Map<String, Value> = key
+                .iter()
+                .map(|name| (name.clone(), expected[name].clone()))
+                .collect();
+            let key = Value::Object(key).to_string();
+            let Some(found) = state.get(&key) else {
+                differences.push(format!("{schema}.{table}: no record for {key}"));
+                continue;
+            };
+            for column in &columns {
+                compared += 1;
+                if !select::agrees(column, &expected[&column.name], &found[&column.name]) {
+                    let (found, expected) =
+                        (short(&found[&column.name]), short(&expected[&column.name]));
+                    differences.push(format!(
+                        "{schema}.{table} {key} {}: record {found}, SELECT {expected}",
+                        column.name
+                    ));
+                }
+            }
+        }
+    }
+    assert!(
+        differences.is_empty(),
+        "{} of {compared} values differ:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
+    assert!(compared > 500, "only {compared} values compared");
+}
+
+fn short(value: &Value) -> String {
+    value.to_string().chars().take(120).collect()
+}
