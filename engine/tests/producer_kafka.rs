@@ -58,6 +58,12 @@ fn sasl(mechanism: SaslMechanism, password: &str) -> Option<Sasl> {
     })
 }
 
+/// Now: leaders forget producers by the age of their records' timestamps, and retention deletes by it.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_millis() as i64
+}
+
 /// A topic name that no other run has used.
 fn unique(name: &str) -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -79,7 +85,7 @@ fn batch(
         let pos = format!("binlog.000001:{number}/0");
         let headers = [Header::new("pos", pos.as_bytes())];
         builder
-            .append(1_700_000_000_000, Some(b"key"), Some(&value), &headers)
+            .append(now_ms(), Some(b"key"), Some(&value), &headers)
             .unwrap();
     }
     EncodedBatch {
