@@ -457,7 +457,7 @@ impl<'a, 'c> Image<'a, 'c> {
     ///
     /// # Errors
     /// The NULL bits are cut off.
-    #[inline]
+    #[inline(always)]
     pub fn new(
         columns: &'c [Column],
         present: &'a [u8],
@@ -484,7 +484,7 @@ impl<'a, 'c> Image<'a, 'c> {
         Self::start(columns, present, partial, cursor)
     }
 
-    #[inline]
+    #[inline(always)]
     fn start(
         columns: &'c [Column],
         present: &'a [u8],
@@ -527,7 +527,7 @@ impl<'a, 'c> Image<'a, 'c> {
                 return Ok(None);
             };
             self.column = index + 1;
-            if index % 64 == 0 && index > 0 {
+            if index.is_multiple_of(64) && index > 0 {
                 self.present_word = next_word(self.present, index);
             }
             let present = self.present_word & 1 != 0;
@@ -538,7 +538,7 @@ impl<'a, 'c> Image<'a, 'c> {
             }
             let nth = self.nth;
             self.nth = nth + 1;
-            if nth % 64 == 0 && nth > 0 {
+            if nth.is_multiple_of(64) && nth > 0 {
                 self.null_word = next_word(self.nulls, nth);
             }
             let null = self.null_word & 1 != 0;

@@ -228,7 +228,7 @@ impl Reader<'_> {
             let table = self.table_name()?;
             // At the very end, outside of all parentheses and strings.
             let (mut before, mut last) = (None, None);
-            while let Some(token) = self.0.next() {
+            for token in self.0.by_ref() {
                 if token != Token::Sign(';') {
                     before = last.replace(token);
                 }
