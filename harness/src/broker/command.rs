@@ -28,6 +28,9 @@ pub struct Args {
     /// Decompress and walk every record, as real brokers do.
     #[arg(long)]
     validate_records: bool,
+    /// Keep no records: check, count and acknowledge only.
+    #[arg(long)]
+    discard: bool,
     /// Answer everything that many milliseconds later.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
@@ -47,6 +50,7 @@ pub async fn run(args: Args) -> Outcome {
         partitions: args.partitions,
         message_max_bytes: args.message_max_bytes,
         validate_records: args.validate_records,
+        discard: args.discard,
         users: Vec::new(),
     })
     .await?;

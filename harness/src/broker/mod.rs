@@ -117,6 +117,8 @@ pub struct Settings {
     pub message_max_bytes: usize,
     /// Whether every record of a batch is decompressed and walked, as real brokers do. Costs their CPU, too.
     pub validate_records: bool,
+    /// Check, count and acknowledge, but keep no batch: for benches and endless runs, where memory would run out.
+    pub discard: bool,
     /// Names and passwords for listeners with SASL: PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
     pub users: Vec<(String, String)>,
 }
@@ -129,6 +131,7 @@ impl Default for Settings {
             partitions: 3,
             message_max_bytes: 1_048_588,
             validate_records: false,
+            discard: false,
             users: Vec::new(),
         }
     }
@@ -188,7 +191,7 @@ impl Broker {
             sockets.push(socket);
         }
         let shared = Arc::new(Shared {
-            topics: Topics::new(nodes.len() as i32, settings.partitions),
+            topics: Topics::new(nodes.len() as i32, settings.partitions, settings.discard),
             nodes,
             groups: Groups::default(),
             faults: Faults::default(),

@@ -62,6 +62,8 @@ pub struct Figures {
 #[derive(Debug)]
 pub(super) struct Partition {
     batches: Vec<Stored>,
+    /// Batches are counted and not kept.
+    discard: bool,
     next_offset: i64,
     /// Set: consumers see no further than this.
     held_high_watermark: Option<i64>,
@@ -74,9 +76,10 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    pub(super) fn new(leader: i32) -> Self {
+    pub(super) fn new(leader: i32, discard: bool) -> Self {
         Self {
             batches: Vec::new(),
+            discard,
             next_offset: 0,
             held_high_watermark: None,
             producers: HashMap::new(),
@@ -156,6 +159,12 @@ impl Partition {
         self.figures.batches += 1;
         self.figures.first_append.get_or_insert(now);
         self.figures.last_append = Some(now);
+        if self.discard {
+            return Ok(Appended {
+                base_offset,
+                duplicate: false,
+            });
+        }
         self.batches.push(Stored {
             base_offset,
             next_offset: self.next_offset,
@@ -336,7 +345,7 @@ mod tests {
 
     #[test]
     fn sequences_are_checked_as_kafka_does() {
-        let mut partition = Partition::new(0);
+        let mut partition = Partition::new(0, false);
         assert_eq!(append(&mut partition, 3, 0, 0), Ok((0, false)));
         assert_eq!(append(&mut partition, 2, 0, 3), Ok((3, false)));
         assert_eq!(append(&mut partition, 3, 0, 0), Ok((0, true)));
@@ -364,14 +373,14 @@ mod tests {
 
     #[test]
     fn sequences_go_on_behind_the_largest() {
-        let mut partition = Partition::new(0);
+        let mut partition = Partition::new(0, false);
         assert_eq!(append(&mut partition, 3, 0, i32::MAX - 1), Ok((0, false)));
         assert_eq!(append(&mut partition, 1, 0, 1), Ok((3, false)));
     }
 
     #[test]
     fn reads_start_at_the_batch_that_holds_the_offset_and_end_at_the_high_watermark() {
-        let mut partition = Partition::new(0);
+        let mut partition = Partition::new(0, false);
         for sequence in [0, 10, 20] {
             append(&mut partition, 10, 0, sequence).unwrap();
         }
@@ -421,7 +430,7 @@ mod tests {
 
     #[test]
     fn epochs_end_where_the_next_begins() {
-        let mut partition = Partition::new(0);
+        let mut partition = Partition::new(0, false);
         append(&mut partition, 4, 0, 0).unwrap();
         partition.elect(1);
         append(&mut partition, 4, 0, 4).unwrap();

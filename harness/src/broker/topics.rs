@@ -30,16 +30,18 @@ pub(super) struct Topics {
     topics: RwLock<BTreeMap<String, Arc<Topic>>>,
     nodes: i32,
     partitions: i32,
+    discard: bool,
     /// Told after every append: fetches that wait look again.
     pub(super) appended: Notify,
 }
 
 impl Topics {
-    pub(super) fn new(nodes: i32, partitions: i32) -> Self {
+    pub(super) fn new(nodes: i32, partitions: i32, discard: bool) -> Self {
         Self {
             topics: RwLock::default(),
             nodes,
             partitions,
+            discard,
             appended: Notify::new(),
         }
     }
@@ -109,7 +111,7 @@ impl Topics {
         let nodes = self.nodes.max(1);
         let topic = Topic {
             partitions: (0..partitions)
-                .map(|p| Mutex::new(Partition::new(p % nodes)))
+                .map(|p| Mutex::new(Partition::new(p % nodes, self.discard)))
                 .collect(),
             configs,
             max_message_bytes,
