@@ -118,10 +118,7 @@ impl Group {
         if !joining.protocols.iter().any(|(name, _)| shared(name)) {
             return refuse(ResponseError::InconsistentGroupProtocol);
         }
-        let id = match self.identify(&joining) {
-            Ok(id) => id,
-            Err(refusal) => return Err(refusal),
-        };
+        let id = self.identify(&joining)?;
         self.protocol_type = joining.protocol_type;
         let known = self.members.get(&id);
         let unchanged = known.is_some_and(|known| known.protocols == joining.protocols);

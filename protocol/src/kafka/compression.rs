@@ -97,9 +97,9 @@ pub(crate) struct CompressionFailed;
 /// One codec with its tables and contexts, reused from batch to batch.
 pub(crate) enum Compressor {
     None,
-    Gzip(GzEncoder<Vec<u8>>),
+    Gzip(Box<GzEncoder<Vec<u8>>>),
     Snappy {
-        encoder: snap::raw::Encoder,
+        encoder: Box<snap::raw::Encoder>,
         block: Vec<u8>,
     },
     Lz4 {
@@ -113,9 +113,9 @@ impl Compressor {
     pub(crate) fn new(compression: Compression) -> Self {
         match compression {
             Compression::None => Self::None,
-            Compression::Gzip => Self::Gzip(gzip()),
+            Compression::Gzip => Self::Gzip(Box::new(gzip())),
             Compression::Snappy => Self::Snappy {
-                encoder: snap::raw::Encoder::new(),
+                encoder: Box::new(snap::raw::Encoder::new()),
                 block: Vec::new(),
             },
             Compression::Lz4 => Self::Lz4 {
@@ -130,7 +130,7 @@ impl Compressor {
     pub(crate) fn start(&mut self, out: &mut Vec<u8>) -> Result<(), CompressionFailed> {
         match self {
             Self::None => {}
-            Self::Gzip(encoder) => *encoder = gzip(),
+            Self::Gzip(encoder) => **encoder = gzip(),
             Self::Snappy { .. } => {
                 out.extend_from_slice(&XERIAL_MAGIC);
                 out.extend_from_slice(&XERIAL_VERSIONS);
