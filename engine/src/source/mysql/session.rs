@@ -85,17 +85,12 @@ async fn ask(connection: &mut Connection, statement: &str) -> Result<Answer, Con
 async fn status(connection: &mut Connection) -> Result<Option<Status>, ConnectionError> {
     let [new, old] = server::STATUS;
     let answer = match ask(connection, new).await {
-        Err(ConnectionError::Refused { error, .. }) if is_syntax(&error) => {
-            ask(connection, old).await?
-        }
+        // A syntax error, or whatever else stands in the way: the older statement's refusal is the one that counts.
+        Err(ConnectionError::Refused { .. }) => ask(connection, old).await?,
         other => other?,
     };
     // An answer that cannot be read is as good as none: the log is said to be off.
     Ok(Status::read(answer).unwrap_or_default())
-}
-
-fn is_syntax(error: &ServerError) -> bool {
-    matches!(error.code, 1064 | 1149)
 }
 
 /// What `walbrook check` and every start look at.
