@@ -295,7 +295,7 @@ struct Declared<'a> {
 
 impl<'a> Declared<'a> {
     fn read(text: &'a str) -> Self {
-        let (base, rest) = match text.find(|c: char| c == '(' || c == ' ') {
+        let (base, rest) = match text.find(['(', ' ']) {
             Some(at) => text.split_at(at),
             None => (text, ""),
         };
