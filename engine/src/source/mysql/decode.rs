@@ -496,7 +496,7 @@ impl Decoder {
                 begins_transaction,
                 ..
             } => {
-                self.redefined(&tables, query.database);
+                self.redefined(&tables, query.database, offset)?;
                 if let Some(open) = &mut self.open {
                     open.begun |= begins_transaction;
                 }
@@ -512,14 +512,33 @@ impl Decoder {
     }
 
     /// Definitions changed: TABLE_MAPs with the same bytes as before may mean something else from here on.
-    fn redefined(&mut self, tables: &statement::Tables, database: &[u8]) {
+    /// # Errors
+    /// The names that rows before this place got were asked from the server behind it.
+    fn redefined(
+        &mut self,
+        tables: &statement::Tables,
+        database: &[u8],
+        offset: u64,
+    ) -> Result<(), SourceError> {
         for table in &tables.named {
             let schema = schema(table, database);
-            self.tables.forget(Some((&schema, &table.table)));
+            let name = Some((&*schema, &*table.table));
+            if self.tables.described_behind(name, &self.place) {
+                let text = format!(
+                    "the definition of {schema}.{} changes here, but its rows before were named by information_schema as of a \
+                     later place, because the binary log has no names (binlog_row_metadata is not FULL): columns renamed or \
+                     swapped here would be wrong in them; compare its records since the stream began, run SET GLOBAL \
+                     binlog_row_metadata = FULL, and go on from here by `walbrook position set`",
+                    table.table
+                );
+                return Err(self.refuse(offset, text));
+            }
+            self.tables.forget(name);
         }
         if !tables.complete {
             self.tables.forget(None);
         }
+        Ok(())
     }
 
     /// Whether a statement may change a captured table.

@@ -149,7 +149,8 @@ impl MySql {
                 self.asking = None;
                 let (wanted, shape) = shape?;
                 let tables = self.stream.decoder.tables_mut();
-                tables.complete(&wanted, shape.columns, shape.key);
+                let as_of = shape.as_of.as_ref().map(Place::new);
+                tables.complete(&wanted, shape.columns, shape.key, as_of);
             }
             match self.stream.decode(batch) {
                 Ok(Step::Read) => {}

@@ -82,7 +82,7 @@ async fn ask(connection: &mut Connection, statement: &str) -> Result<Answer, Con
 }
 
 /// The server's end, in whichever words it understands.
-async fn status(connection: &mut Connection) -> Result<Option<Status>, ConnectionError> {
+pub(super) async fn status(connection: &mut Connection) -> Result<Option<Status>, ConnectionError> {
     let [new, old] = server::STATUS;
     let answer = match ask(connection, new).await {
         // A syntax error, or whatever else stands in the way: the older statement's refusal is the one that counts.

@@ -47,6 +47,8 @@ pub(super) fn hides_widths(columns: &[Column]) -> bool {
 pub(super) struct Shape {
     pub(super) columns: Vec<Column>,
     pub(super) key: Box<[u16]>,
+    /// Where the server stood just after it was asked.
+    pub(super) as_of: Option<BinlogPosition>,
 }
 
 /// Asks for shapes.
@@ -142,16 +144,19 @@ async fn look_up_once(
     };
     let columns = connection.query(&columns_query(wanted)).await?;
     let keys = connection.query(&keys_query(wanted)).await?;
+    let status = session::status(&mut connection).await?;
     *slot = Some(connection);
     let columns = session::text(columns);
-    shape(wanted, &columns, &session::text(keys), flavour).map_err(|mismatch| {
+    let mut shape = shape(wanted, &columns, &session::text(keys), flavour).map_err(|mismatch| {
         let Wanted { schema, name, .. } = wanted;
         SourceError::halt(format!(
             "the shape of {schema}.{name} at {at} cannot be known: the binary log has only its columns' types there, and the \
              table is another one now ({mismatch}); run SET GLOBAL binlog_row_metadata = FULL for what comes, and start \
              after the table's last ALTER by `walbrook position set`, or leave it out by tables = [\"!{schema}.{name}\"]"
         ))
-    })
+    })?;
+    shape.as_of = status.map(|status| status.position);
+    Ok(shape)
 }
 
 fn quoted(text: &str) -> String {
@@ -207,6 +212,7 @@ fn shape(
     Ok(Shape {
         columns: joined,
         key,
+        as_of: None,
     })
 }
 

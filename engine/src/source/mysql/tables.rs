@@ -11,6 +11,7 @@ use protocol::mysql::Column;
 use protocol::mysql::table_map::{Description, TableMap};
 
 use super::shapes;
+use super::transaction::Place;
 use crate::config::Selection;
 use crate::schema::{Columns, Table};
 
@@ -41,6 +42,9 @@ pub(super) struct Entry {
     pub(super) shape: Shape,
     /// Where the table stands in a batch: the batch's number, and its index in [`crate::batch::Batch::tables`].
     pub(super) slot: (u64, u32),
+    /// Where the server stood when it was asked for names that the stream does not have: a definition that changes before this
+    /// place means that they may be later ones than the rows had.
+    as_of: Option<Place>,
 }
 
 impl Entry {
@@ -133,6 +137,7 @@ impl Tables {
                     body: map.body.into(),
                     shape: self.shape(map, selection)?,
                     slot: (u64::MAX, 0),
+                    as_of: None,
                 };
                 match known {
                     Some(index) => {
@@ -223,13 +228,38 @@ impl Tables {
     }
 
     /// Gives a wanted table its columns and key.
-    pub(super) fn complete(&mut self, wanted: &Wanted, columns: Vec<Column>, key: Box<[u16]>) {
+    pub(super) fn complete(
+        &mut self,
+        wanted: &Wanted,
+        columns: Vec<Column>,
+        key: Box<[u16]>,
+        as_of: Option<Place>,
+    ) {
         let shape = match wanted.captured {
             true => Shape::Captured(self.table(&wanted.schema, &wanted.name, columns, key)),
             false => Shape::Excluded(columns.into()),
         };
         if let Some(entry) = self.entries.get_mut(wanted.index) {
             entry.shape = shape;
+            // Names in the stream itself are proof enough.
+            entry.as_of = as_of.filter(|_| wanted.captured && !wanted.description.names);
+        }
+    }
+
+    /// Whether the table (`None`: any table) was described by the server at a place behind `place`, so that a definition that changes
+    /// there may already have been in the description.
+    pub(super) fn described_behind(&self, table: Option<(&str, &str)>, place: &Place) -> bool {
+        let behind = |entry: &Entry| {
+            let as_of = entry.as_of.as_ref();
+            as_of.is_some_and(|as_of| !super::is_past(place, as_of))
+        };
+        match table {
+            Some((schema, name)) => self
+                .by_name
+                .get(&(schema.into(), name.into()))
+                .and_then(|index| self.entries.get(*index))
+                .is_some_and(behind),
+            None => self.entries.iter().any(behind),
         }
     }
 

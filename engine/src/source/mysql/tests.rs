@@ -188,7 +188,7 @@ impl Memory {
                         column.name = format!("c{index}").into();
                     }
                     let tables = self.stream.decoder.tables_mut();
-                    tables.complete(&wanted, columns, Box::default());
+                    tables.complete(&wanted, columns, Box::default(), None);
                 }
                 other => panic!("{other:?}"),
             }
