@@ -42,7 +42,8 @@ pub(crate) async fn states(broker: &Broker) -> BTreeMap<(String, String), State>
 }
 
 fn apply(states: &mut BTreeMap<(String, String), State>, key: &[u8], value: &[u8]) {
-    let value: Value = serde_json::from_slice(value)
+    // simd-json reads floating point numbers exactly; serde_json as it is built here may be one digit off.
+    let value: Value = simd_json::serde::from_slice(&mut value.to_vec())
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(value)));
     let name = |field: &str| {
         value["source"][field]

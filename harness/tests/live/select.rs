@@ -119,6 +119,13 @@ pub(crate) fn agrees(column: &Column, expected: &Value, found: &Value) -> bool {
             };
             narrow(left) == narrow(right)
         }
+        // DOUBLE(m,d): SELECT rounds to d digits, the binlog holds what arithmetic left.
+        ("double", Value::Number(left), Value::Number(right))
+            if column.column_type.contains(',') =>
+        {
+            let both = left.as_f64().zip(right.as_f64());
+            both.is_some_and(|(left, right)| (left - right).abs() < 1e-9)
+        }
         ("json", Value::String(left), Value::String(right)) => {
             let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
             parsed(left).is_some() && parsed(left) == parsed(right)

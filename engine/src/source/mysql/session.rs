@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use protocol::mysql::BinlogPosition;
-use protocol::mysql::command::{DUMP_ANNOTATE_ROWS, DUMP_HEARTBEAT_V2};
+use protocol::mysql::command::DUMP_HEARTBEAT_V2;
 use protocol::mysql::event::Checksum;
 use protocol::mysql::gtid::{Flavour, GtidSet, IntervalSet};
 use protocol::mysql::packet::Frames;
@@ -158,7 +158,9 @@ impl Session {
         connection.register_replica(plan.server_id).await?;
         let flags = match flavour {
             Flavour::MySql => DUMP_HEARTBEAT_V2,
-            Flavour::MariaDb => DUMP_ANNOTATE_ROWS,
+            // The same bit would ask for ANNOTATE_ROWS: each statement's text, which Debezium does not copy into its records
+            // either unless told to.
+            Flavour::MariaDb => 0,
         };
         match &start.gtids {
             Some(GtidSet::MySql(set)) if by_gtids => {
