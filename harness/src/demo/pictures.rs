@@ -154,7 +154,6 @@ pub(super) fn latency(
             .label_style(("sans-serif", 13, &INK))
             .x_desc("ms, read to acknowledged (logarithmic)")
             .y_desc("% of records")
-            .x_labels(6)
             .y_labels(5)
             .x_label_formatter(&|ms| {
                 if *ms < 1.0 {
