@@ -356,7 +356,8 @@ impl<'a> Declared<'a> {
         let unsigned = self.unsigned;
         let signed_as = |known: bool| !description.signedness || known == unsigned;
         let base = self.base.to_ascii_lowercase();
-        let fsp = u8::try_from(self.numbers().next().unwrap_or(0)).ok()?;
+        // Of other types the number is a width, VARBINARY(300), that need not fit.
+        let fsp = u8::try_from(self.numbers().next().unwrap_or(0)).unwrap_or(u8::MAX);
         let mariadb = flavour == Flavour::MariaDb;
         Some(match (base.as_str(), wire) {
             ("tinyint" | "bool" | "boolean", T::TinyInt { unsigned: known })
