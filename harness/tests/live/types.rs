@@ -67,7 +67,9 @@ async fn types(flavour: Flavour) {
     let (mut compared, mut differences) = (0, Vec::new());
     for (schema, table) in tables {
         let (columns, key) = select::columns(&mut connection, &schema, &table).await;
-        if key.is_empty() || APART.iter().any(|(name, _)| *name == table) {
+        // MariaDB leaves deletes by cascade to InnoDB: they are not in its binlog.
+        let cascaded = flavour == Flavour::Mariadb && table == "child";
+        if key.is_empty() || cascaded || APART.iter().any(|(name, _)| *name == table) {
             continue;
         }
         let rows = select::rows(&mut connection, &schema, &table, &columns).await;
