@@ -65,7 +65,8 @@ pub struct RowGroup {
     pub columns_after: Span,
     /// Whether after images carry partial JSON (PARTIAL_UPDATE_ROWS).
     pub partial_json: bool,
-    /// The statement, in `bytes`, where the server logs it; [`Span::NONE`] otherwise.
+    /// The statement, in `bytes`, where a source hands it on; [`Span::NONE`] otherwise, always for MySQL (Debezium's `include.query`
+    /// is off by default, too).
     pub query: Span,
 }
 

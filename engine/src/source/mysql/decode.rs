@@ -4,6 +4,7 @@
 //! GTID ─ QUERY BEGIN ─ [ROWS_QUERY] ─ TABLE_MAP … ─ ROWS … ─ XID         a transaction
 //! GTID ─ QUERY ddl                                                       a transaction of its own
 //! GTID ─ QUERY XA START ─ … rows … ─ QUERY XA END ─ XA_PREPARE           kept aside (see `xa`)
+//! GTID that says so ─ … rows … ─ QUERY XA END ─ XA_PREPARE               the same of MariaDB, which writes no XA START
 //! ```
 //! It reads no socket and asks nobody: it is fed one event at a time, in place, and says what it needs ([`Next`]).
 //! Events are indices into the batch's bytes; per row it finds where the images are and pushes one [`Event`].
@@ -19,7 +20,7 @@ use protocol::mysql::statement::{self, TableName, XaVerb, Xid};
 use protocol::{DecodeError, DecodeErrorKind, Span};
 
 use super::tables::{Shape, Tables, Wanted};
-use super::transaction::{Delivered, Open, Place, Point, Statement};
+use super::transaction::{Delivered, Open, Place, Point};
 use super::xa;
 use crate::batch::{Batch, Event, Operation, RowGroup, Transaction};
 use crate::config::Selection;
@@ -125,9 +126,7 @@ impl Decoder {
                 rows,
             });
         }
-        if let Some(held) = self.held.take() {
-            held.discard();
-        }
+        self.drop_held();
         self.warm_up = warm_up.then_some(self.safe.place.offset);
         self.place = self.safe.place.clone();
     }
@@ -177,30 +176,8 @@ impl Decoder {
         if std::mem::take(&mut self.moved) {
             batch.end = Some(self.position());
         }
-        if let Some(open) = &mut self.open
-            && let Statement::Here(span) = open.query
-        {
-            open.query = match span.of(&batch.bytes) {
-                Some(text) => Statement::Kept(text.into()),
-                None => Statement::None,
-            };
-        }
         self.batch += 1;
         self.file_text = None;
-    }
-
-    /// Puts into a fresh batch what the last one handed over.
-    pub(super) fn start_batch(&mut self, batch: &mut Batch) {
-        if let Some(open) = &mut self.open
-            && let Statement::Kept(text) = &open.query
-        {
-            let start = batch.bytes.len();
-            batch.bytes.extend_from_slice(text);
-            open.query = match Span::new(start..batch.bytes.len()) {
-                Some(span) => Statement::Here(span),
-                None => Statement::None,
-            };
-        }
     }
 
     /// Notes a container of events and returns its offset.
@@ -305,18 +282,8 @@ impl Decoder {
                     Err(error) => Err(self.unreadable(offset, error)),
                 }
             }
-            Message::RowsQuery(statement) => {
-                if let Some(held) = &mut self.held {
-                    held.push(bare(bytes, checksum))?;
-                } else if let Some(open) = &mut self.open {
-                    let start = at.end - checksum - statement.len();
-                    open.query = match Span::new(start..start + statement.len()) {
-                        Some(span) => Statement::Here(span),
-                        None => Statement::None,
-                    };
-                }
-                Ok(Next::Event)
-            }
+            // The statement's text: Debezium leaves it out of its records unless told otherwise (`include.query`), and so do we.
+            Message::RowsQuery(_) => Ok(Next::Event),
             message => self.rare(&header, message, offset),
         }
     }
@@ -355,6 +322,9 @@ impl Decoder {
                     }));
                 }
                 self.check_delivered(offset)?;
+                if gtid.is_prepared_xa() {
+                    self.hold()?;
+                }
             }
             Message::XaPrepare(prepare) => return self.xa_prepared(&prepare, offset),
             Message::FormatDescription(format) => self.described(header, format, offset)?,
@@ -428,7 +398,7 @@ impl Decoder {
         if header.next_position != 0
             && let Some(open) = self.open.take()
         {
-            self.held = None;
+            self.drop_held();
             if open.captured > 0 {
                 return Err(self.refuse(
                     offset,
@@ -577,9 +547,7 @@ impl Decoder {
                     open.begun = true;
                     open.thread = Some(query.thread);
                 }
-                if self.warm_up.is_none() {
-                    self.held = Some(self.store.start(self.safe.clone())?);
-                }
+                self.hold()?;
             }
             XaVerb::End | XaVerb::Prepare => {}
             XaVerb::Commit | XaVerb::CommitOnePhase => {
@@ -601,6 +569,22 @@ impl Decoder {
             }
         }
         Ok(Next::Event)
+    }
+
+    /// The rows that follow are kept until it is decided whether they count.
+    fn hold(&mut self) -> Result<(), SourceError> {
+        self.drop_held();
+        if self.warm_up.is_none() {
+            self.held = Some(self.store.start(self.safe.clone())?);
+        }
+        Ok(())
+    }
+
+    /// Rows that were being kept never were, or come again.
+    fn drop_held(&mut self) {
+        if let Some(held) = self.held.take() {
+            held.discard();
+        }
     }
 
     fn xa_prepared(&mut self, prepare: &XaPrepare<'_>, offset: u64) -> Result<Next, SourceError> {
@@ -659,7 +643,7 @@ impl Decoder {
         let Some(open) = self.open.take() else {
             return self.settle();
         };
-        self.held = None;
+        self.drop_held();
         if let Some(delivered) = self.delivered.take_if(|d| d.transaction == open.id())
             && open.rows < delivered.rows
         {
@@ -788,9 +772,6 @@ impl Decoder {
             self.counters.rows += pushed;
         } else {
             self.counters.rows_filtered += walked;
-        }
-        if rows.ends_statement {
-            open.query = Statement::None;
         }
         Ok(())
     }
@@ -949,10 +930,7 @@ fn walk(
         columns_before: shifted(rows.columns_before),
         columns_after: shifted(rows.columns_after),
         partial_json: rows.partial,
-        query: match open.query {
-            Statement::Here(span) => span,
-            _ => Span::NONE,
-        },
+        query: Span::NONE,
     });
     Ok(u64::from(row_number))
 }

@@ -373,7 +373,6 @@ impl Stream {
     }
 
     fn start_batch(&mut self, batch: &mut Batch) {
-        self.decoder.start_batch(batch);
         if !self.expanded_kept.is_empty() {
             let start = batch.bytes.len();
             batch.bytes.append(&mut self.expanded_kept);

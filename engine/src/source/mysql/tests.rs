@@ -290,6 +290,64 @@ fn rows_of_tables_that_are_not_captured_are_counted() {
     assert!(!ends.is_empty());
 }
 
+/// The rows that a recording writes into `forms.xa`: id, text, and the place that `pos` shows.
+fn xa_rows(name: &str) -> Vec<(u32, String, String)> {
+    let (changes, _) = whole(name);
+    let forms = changes.iter().filter(|change| change.table == "forms.xa");
+    forms
+        .map(|change| {
+            let after = change.after.as_ref().unwrap();
+            // NULL bits, INT, VARCHAR with one byte of length.
+            let id = u32::from_le_bytes(after[1..5].try_into().unwrap());
+            let text = String::from_utf8(after[6..].to_vec()).unwrap();
+            (id, text, change.position.clone())
+        })
+        .collect()
+}
+
+/// Where the transaction begins whose only statement starts with `statement`: at its GTID.
+fn decided_at(name: &str, statement: &[u8]) -> u64 {
+    let events = events(name);
+    let at = events
+        .iter()
+        .position(|event| event.windows(statement.len()).any(|text| text == statement))
+        .unwrap();
+    let gtid = Header::parse(&events[at - 1]).unwrap();
+    u64::from(gtid.next_position) - u64::from(gtid.length)
+}
+
+#[test]
+fn rows_of_a_prepared_transaction_wait_for_its_decision() {
+    for name in ["mariadb-10.11-types", "mysql-9.7-types"] {
+        let rows = xa_rows(name);
+        let ids: Vec<u32> = rows.iter().map(|(id, ..)| *id).collect();
+        let rolled_back = rows.iter().any(|(_, text, _)| text == "rolled back");
+        assert!(!rolled_back, "{name}: {rows:?}");
+        assert!(ids.starts_with(&[1, 3]), "{name}: {ids:?}");
+        let place = format!(
+            "binlog.000001:{}/0",
+            decided_at(name, b"XA COMMIT X'6f6e65',X'',1")
+        );
+        assert_eq!((&*rows[0].1, &rows[0].2), ("committed", &place), "{name}");
+    }
+}
+
+#[test]
+fn the_texts_of_statements_stay_in_the_log() {
+    for (name, kind) in [
+        ("mariadb-10.11-types", Kind::ANNOTATE_ROWS),
+        ("mysql-9.7-types", Kind::ROWS_QUERY),
+    ] {
+        let logged = events(name).iter().any(|event| event[4] == kind.0);
+        assert!(logged, "{name} has no statement's text");
+        let (changes, _) = whole(name);
+        assert!(
+            changes.iter().all(|change| change.query.is_none()),
+            "{name}"
+        );
+    }
+}
+
 /// What a server sends that is asked to go on at `from`.
 fn dump_from(events: &[Vec<u8>], file: &str, from: u64) -> Vec<Vec<u8>> {
     let crc = |event: &mut Vec<u8>| {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use protocol::Span;
 use protocol::mysql::BinlogPosition;
 use protocol::mysql::event::Header;
 use protocol::mysql::gtid::{Gtid, GtidSet};
@@ -86,8 +85,6 @@ pub(super) struct Open {
     pub(super) rows: u64,
     /// Rows of captured tables among them: what cannot be taken back.
     pub(super) captured: u64,
-    /// The statement behind the rows that follow.
-    pub(super) query: Statement,
     /// Where the transaction stands in the present batch: the batch's number, and its index there.
     pub(super) slot: Option<(u64, u32)>,
 }
@@ -102,7 +99,6 @@ impl Open {
             begun: false,
             rows: 0,
             captured: 0,
-            query: Statement::None,
             slot: None,
         }
     }
@@ -114,17 +110,6 @@ impl Open {
             None => TransactionId::Place(self.first.clone()),
         }
     }
-}
-
-/// The text of the statement behind rows, where the server logs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Statement {
-    /// Not logged.
-    None,
-    /// In the present batch's bytes.
-    Here(Span),
-    /// Kept aside by the last seal, to be put at the start of the next batch.
-    Kept(Box<[u8]>),
 }
 
 /// What names a transaction across connections.
