@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const MODULE_RULES: &[(&str, &[&str])] = &[
     (
         "engine/src/source",
-        &["crate::encode", "crate::producer", "crate::pipeline"],
+        &["crate::encode::", "crate::producer", "crate::pipeline"],
     ),
     (
         "engine/src/encode",
@@ -27,16 +27,11 @@ const MODULE_RULES: &[(&str, &[&str])] = &[
     ),
     (
         "engine/src/producer",
-        &["crate::source", "crate::encode", "crate::pipeline"],
+        &["crate::source", "crate::encode::", "crate::pipeline"],
     ),
     (
         "engine/src/checkpoint",
-        &[
-            "crate::source",
-            "crate::encode",
-            "crate::producer",
-            "crate::pipeline",
-        ],
+        &["crate::encode::", "crate::producer", "crate::pipeline"],
     ),
     ("protocol/src/mysql", &["crate::kafka"]),
     ("protocol/src/kafka", &["crate::mysql"]),
