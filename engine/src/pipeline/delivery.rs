@@ -115,22 +115,23 @@ impl Delivery {
         // The feed may be gone already; then nobody needs the batch.
         drop(self.free.send(batch));
         let parts = parts?;
-        let (mut changes, mut records, mut bytes) = (0, 0, 0);
+        let (mut changes, mut records, mut bytes, mut held) = (0, 0, 0, 0);
         for part in &parts {
             changes += u64::from(part.changes);
             records += u64::from(part.records);
-            bytes += part.bytes.capacity();
+            bytes += part.bytes.len() as u64;
+            held += part.bytes.capacity();
         }
         let ordinal = departure.ordinal;
         let received = departure.bytes as u64;
-        let memory = self.memory.reserve(bytes);
+        let memory = self.memory.reserve(held);
         self.account
-            .departed(departure, changes, records, bytes as u64, memory);
+            .departed(departure, changes, records, bytes, memory);
         self.producer.send(ordinal, parts);
         self.progress.send_modify(|progress| {
             progress.encoded = ordinal;
             progress.bytes_in += received;
-            progress.bytes_encoded += bytes as u64;
+            progress.bytes_encoded += held as u64;
         });
         Ok(())
     }
