@@ -160,13 +160,13 @@ fn build() -> Result<PathBuf, String> {
         ));
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    let executables = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         (message["target"]["name"] == "walbrook")
             .then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     executables
-        .last()
+        .next_back()
         .ok_or_else(|| "cargo built no walbrook".to_owned())
 }
 
@@ -201,8 +201,8 @@ fn print(chapters: &[Chapter]) {
     let line = "─".repeat(104);
     println!("{line}");
     println!(
-        "{:<44}{:>12}{:>10}{:>10}{:>10}{:>8}  {}",
-        "", "changes", "seconds", "M/s", "µs CPU", "MiB", ""
+        "{:<44}{:>12}{:>10}{:>10}{:>10}{:>8}",
+        "", "changes", "seconds", "M/s", "µs CPU", "MiB"
     );
     println!("{line}");
     for Chapter { title, report, .. } in chapters {

@@ -61,9 +61,7 @@ impl<'a> Answers<'a> {
     /// Answers one statement.
     pub(super) fn answer(&mut self, statement: &str) -> Answer {
         let statement = statement.trim().trim_end_matches(';').trim();
-        let found = self
-            .from_facts(statement)
-            .or_else(|| self.literal(statement));
+        let found = self.look_up(statement).or_else(|| self.literal(statement));
         if let Some(rows) = found {
             return Answer::Rows(rows);
         }
@@ -101,7 +99,7 @@ impl<'a> Answers<'a> {
     }
 
     /// Where the binlog ends and begins: from the stream itself, of which a scenario may have made another than the recorded one.
-    fn from_facts(&self, statement: &str) -> Option<ResultSet> {
+    fn look_up(&self, statement: &str) -> Option<ResultSet> {
         let words: Vec<String> = statement
             .split_whitespace()
             .map(str::to_ascii_uppercase)

@@ -69,7 +69,7 @@ pub(super) fn at_position(
     if offset > 4 {
         prefix.push(description(film, index, session));
     }
-    let stretches = vec![start..film.count()];
+    let stretches: Vec<Stretch> = std::iter::once(start..film.count()).collect();
     Ok(Plan {
         prefix,
         stretches: without_annotations(film, stretches, session),
@@ -167,7 +167,7 @@ fn skipping(film: &Film, session: Session, has: impl Fn(&Gtid) -> bool) -> Plan 
         prefix.push(description(film, file, session));
         film.files[file].description + 1
     });
-    let mut stretches: Vec<Stretch> = vec![start..film.count()];
+    let mut stretches: Vec<Stretch> = std::iter::once(start..film.count()).collect();
     for (i, transaction) in film
         .transactions
         .iter()

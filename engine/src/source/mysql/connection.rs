@@ -600,7 +600,7 @@ impl Connection {
                 return Ok((payload, frame.sequence));
             }
             self.incoming
-                .reserve(packet::missing(&self.incoming).min(1 << 20).max(4096));
+                .reserve(packet::missing(&self.incoming).clamp(4096, 1 << 20));
             self.transport
                 .read(&mut self.incoming)
                 .await
