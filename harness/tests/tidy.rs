@@ -135,7 +135,14 @@ fn crates_import_only_what_the_layout_allows() {
             }
         }
         for (path, text) in files(&format!("{name}/src"), "rs") {
+            // Tests may read recordings: what they import stands in another section of the manifest.
+            if path.ends_with("/tests.rs") || path.contains("/tests/") {
+                continue;
+            }
             for (n, line) in code_lines(&text) {
+                if line.contains("#[cfg(test)]") {
+                    break;
+                }
                 for other in &ours {
                     let used = line.contains(&format!("use {other}::")) && *other != *name;
                     if used && !allowed.contains(other) {

@@ -255,7 +255,7 @@ mod tests {
 
     /// A made-up chapter with everything that a page can show.
     fn chapter(killed: bool) -> Chapter {
-        let start = Instant::now() + Duration::from_secs(1);
+        let start = crate::clock::now() + Duration::from_secs(1);
         let at = |ms: u64| start + Duration::from_millis(ms);
         let mut histogram = hdrhistogram::Histogram::<u64>::new(3).unwrap();
         (1..2000u64).for_each(|n| histogram.record(2000 + n * n / 50).unwrap());

@@ -140,7 +140,7 @@ impl Running {
     pub async fn ended(&mut self, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
         loop {
             let status = self.child.try_wait()?;
-            if status.is_some() || Instant::now() >= deadline {
+            if status.is_some() || crate::clock::now() >= deadline {
                 return Ok(status);
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -192,7 +192,7 @@ fn sample(pid: u32, peak: &AtomicU64, done: &AtomicBool) -> Vec<Sample> {
         if let (Some([high, now]), Some(cpu_seconds)) = (memory(&status), processor(&stat)) {
             peak.fetch_max(high, Ordering::Relaxed);
             samples.push(Sample {
-                at: Instant::now(),
+                at: crate::clock::now(),
                 cpu_seconds,
                 rss_bytes: now,
             });

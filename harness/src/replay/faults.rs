@@ -45,7 +45,7 @@ impl Schedule {
 
     /// What happens now that `changes` have arrived. At most one beginning at a time: kills that fall together would be one.
     pub(super) fn due(&mut self, changes: u64) -> Vec<Event> {
-        let now = Instant::now();
+        let now = crate::clock::now();
         let mut due: Vec<Event> = Vec::new();
         self.ends.retain(|(at, event)| {
             let over = *at <= now;

@@ -157,7 +157,7 @@ impl Course<'_> {
             let mut running = self.engine.start()?;
             let killed = self.attend(&mut running, progress).await?;
             let status = running
-                .ended(Instant::now() + END_MAX)
+                .ended(crate::clock::now() + END_MAX)
                 .await?
                 .ok_or("the engine does not end after kill -9")?;
             let (usage, samples) = running.usage();
@@ -183,14 +183,14 @@ impl Course<'_> {
         running: &mut Running,
         progress: Progress<'_>,
     ) -> Result<bool, Failure> {
-        let mut last = (Instant::now(), self.records());
+        let mut last = (crate::clock::now(), self.records());
         loop {
-            if running.ended(Instant::now() + TICK).await?.is_some() {
+            if running.ended(crate::clock::now() + TICK).await?.is_some() {
                 return Ok(false);
             }
             let records = self.records();
             if records != last.1 {
-                last = (Instant::now(), records);
+                last = (crate::clock::now(), records);
                 self.arrivals.push(last);
             }
             let changes = self.changes(records);
@@ -238,7 +238,7 @@ impl Course<'_> {
         }
         if starts {
             let link = matches!(deed, Deed::Cut | Deed::Stall).then_some(Link::Kafka);
-            let start = self.upstream.first_byte().unwrap_or_else(Instant::now);
+            let start = self.upstream.first_byte().unwrap_or_else(crate::clock::now);
             self.happened.push(Happened {
                 deed,
                 link,
@@ -262,7 +262,7 @@ impl Course<'_> {
     /// Counts, verifies, measures.
     async fn judge(mut self) -> Result<Outcome, Failure> {
         let counts = self.broker.counts();
-        let start = self.upstream.first_byte().unwrap_or_else(Instant::now);
+        let start = self.upstream.first_byte().unwrap_or_else(crate::clock::now);
         let end = counts.last_append.unwrap_or(start);
         let report = std::fs::read_to_string(self.engine.report()).ok();
         let engine_report = report

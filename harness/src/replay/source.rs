@@ -151,7 +151,7 @@ async fn live(source: &Source) -> Result<Upstream, Failure> {
             while let Ok(Some(0u64)) = connection.query_first::<u64, _>(query).await {
                 tokio::time::sleep(DUMP_POLL).await;
             }
-            let _ = dump_began.set(Instant::now());
+            let _ = dump_began.set(crate::clock::now());
         })
     };
     Ok(Upstream {

@@ -278,10 +278,7 @@ impl<'a> Answers<'a> {
             "CONNECTION_ID()" => Some(self.connection_id.to_string()),
             "USER()" | "CURRENT_USER()" | "CURRENT_USER" => Some(format!("{}@%", self.user)),
             "DATABASE()" => None,
-            "UNIX_TIMESTAMP()" => {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                Some(now.unwrap_or_default().as_secs().to_string())
-            }
+            "UNIX_TIMESTAMP()" => Some(crate::clock::since_epoch().as_secs().to_string()),
             _ => return self.gtid_position(text),
         })
     }

@@ -135,7 +135,7 @@ struct Statistics {
 impl Statistics {
     fn first_byte(&self) {
         if !self.started.swap(true, Ordering::Relaxed) {
-            let _ = self.first_byte_at.set(Instant::now());
+            let _ = self.first_byte_at.set(crate::clock::now());
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn project(
         shared,
         wire,
         buffer: Vec::with_capacity(CHUNK + (64 << 10)),
-        started: Instant::now(),
+        started: crate::clock::now(),
         sent: 0,
         shown: 0,
         singly: 0,

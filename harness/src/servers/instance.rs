@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 
@@ -224,8 +224,8 @@ impl Server {
         } else {
             self.watcher = Some(child);
         }
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !raw_pid.exists() && Instant::now() < deadline {
+        let deadline = crate::clock::now() + Duration::from_secs(10);
+        while !raw_pid.exists() && crate::clock::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
         let text = fs::read_to_string(&raw_pid).map_err(ServerError::io(&raw_pid))?;
@@ -285,7 +285,7 @@ impl Server {
 
     /// Waits until root can run a statement on `port` and the users are there.
     async fn answers(&self, port: u16) -> Result<(), String> {
-        let deadline = Instant::now() + START_MAX;
+        let deadline = crate::clock::now() + START_MAX;
         loop {
             let error = match connect(port).await {
                 Ok(mut connection) => {
@@ -304,7 +304,7 @@ impl Server {
             if registry::running(&self.directory).is_none() {
                 return Err("it ended at once".to_owned());
             }
-            if Instant::now() > deadline {
+            if crate::clock::now() > deadline {
                 return Err(format!(
                     "no answer within {} s: {error}",
                     START_MAX.as_secs()

@@ -4,9 +4,9 @@
 //! Needs the built engine (`WALBROOK`, or beside this test's own directory) and the servers. With `CI=true` a missing one is a
 //! failure; elsewhere the test is skipped, and says so loudly.
 
+mod column_types;
 mod records;
 mod select;
-mod types;
 mod workload;
 
 use std::path::{Path, PathBuf};

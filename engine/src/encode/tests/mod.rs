@@ -1,12 +1,12 @@
 //! Tests of whole records: batches put together by hand, encoded, and read back by independent decoders (`kafka-protocol` for the
 //! record batches, `serde_json` for keys and values).
 
+mod column_types;
 mod key_changes;
 mod layout;
 mod limits;
 mod reference;
 mod round_trip;
-mod types;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -84,7 +84,7 @@ proptest! {
     #[test]
     fn noise_is_refused_or_encoded(noise in proptest::collection::vec(any::<u8>(), 0..200), at in 0..37_usize) {
         let mut maker = Maker::new();
-        maker.group(&table("t", &[0], super::types::every_type()));
+        maker.group(&table("t", &[0], super::column_types::every_type()));
         maker.row(None, Some(&[]));
         let start = maker.batch.bytes.len();
         maker.batch.bytes.extend_from_slice(&vec![0; at % 8]);

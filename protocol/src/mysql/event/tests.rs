@@ -1,3 +1,5 @@
+//! Event decoding: kinds, checksums, damage.
+
 use super::*;
 
 /// An event of `kind` with `body` and a right checksum.

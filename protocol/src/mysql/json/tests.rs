@@ -1,3 +1,5 @@
+//! JSON: the binary form against an independent writer, and text as the server prints it.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! What statements are recognised as, comments and quoting included.
+
 use super::*;
 
 fn recognise(text: &str) -> Statement {
