@@ -8,7 +8,7 @@
 //!  zstd    RFC 8878, one frame, no checksum
 //! ```
 //!
-//! Every codec empties its input at each call of [`Compressor::block`], so that the length of what has been written is known,
+//! Every codec empties its input at each call of `Compressor::block`, so that the length of what has been written is known,
 //! and with it an upper bound of the finished batch.
 
 use std::io::{Read, Write};
