@@ -25,12 +25,13 @@ struct Lane {
     /// Index into `builders`.
     builder: Option<u32>,
     changes: u32,
+    /// Bytes that a record batch of its topic may have as sent.
+    batch_max: usize,
 }
 
 /// All partitions of one encoding.
 pub(super) struct Lanes {
     compression: Compression,
-    batch_max: usize,
     lanes: Vec<Lane>,
     /// First lane of each of the batch's tables.
     first_of_table: Vec<u32>,
@@ -44,10 +45,9 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(compression: Compression, batch_max: usize) -> Self {
+    pub(super) fn new(compression: Compression) -> Self {
         Self {
             compression,
-            batch_max,
             lanes: Vec::new(),
             first_of_table: Vec::new(),
             first_of_topic: HashMap::new(),
@@ -92,6 +92,7 @@ impl Lanes {
                     partition,
                     builder: None,
                     changes: 0,
+                    batch_max: template.batch_max,
                 }));
             }
             self.first_of_table.push(*first);
@@ -131,7 +132,8 @@ impl Lanes {
                 builder.rollback(mark);
                 return Err(error);
             }
-            if builder.encoded_len_bound() <= self.batch_max {
+            let limit = self.lanes[lane].batch_max;
+            if builder.encoded_len_bound() <= limit {
                 self.lanes[lane].changes += changes;
                 return Ok(());
             }
@@ -144,8 +146,8 @@ impl Lanes {
             self.lanes[lane].changes += changes;
             self.close(lane)?;
             let size = self.done.last().map_or(0, |batch| batch.bytes.len());
-            if size > self.batch_max {
-                let (key, limit) = (Box::default(), self.batch_max);
+            if size > limit {
+                let key = Box::default();
                 return Err(EncodeErrorKind::Oversize { key, size, limit });
             }
             return Ok(());

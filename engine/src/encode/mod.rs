@@ -58,7 +58,7 @@ impl Encoder {
             config::Compression::Gzip => Compression::Gzip,
         };
         Self {
-            lanes: Lanes::new(compression, settings.batch_max),
+            lanes: Lanes::new(compression),
             records: RecordWriter::new(settings.row_max),
             settings,
         }

@@ -16,6 +16,8 @@ use super::text::{write_key_string, write_string};
 pub struct Template {
     pub(super) table: Arc<Table>,
     pub(super) route: Route,
+    /// Bytes that a record batch of the topic may have as sent.
+    pub(super) batch_max: usize,
     /// In table order.
     pub(super) columns: Box<[ColumnTemplate]>,
     /// In key order; empty for a null key.
@@ -92,7 +94,8 @@ impl Prefix {
 }
 
 impl Template {
-    /// Prepares what the records of `table` have in common when they go to `route`.
+    /// Prepares what the records of `table` have in common when they go to `route`, whose topic takes record batches of
+    /// `settings.batch_max` bytes.
     #[must_use]
     pub fn new(table: Arc<Table>, route: Route, settings: &EncodeSettings) -> Arc<Self> {
         let Columns::MySql(columns) = &table.columns;
@@ -117,6 +120,7 @@ impl Template {
         let whole_name = format!("{}.{}", table.schema, table.name);
         let null_key_partition = murmur2::partition(whole_name.as_bytes(), route.partitions.max(1));
         Arc::new(Self {
+            batch_max: settings.batch_max,
             columns: column_templates,
             key,
             null_key_partition,

@@ -241,7 +241,11 @@ impl Feed {
             .known
             .extend(new.iter().map(|topic| topic.id));
         for (table, route) in tables.iter().zip(routes) {
-            let template = Template::new(Arc::clone(table), route, &self.settings);
+            let settings = EncodeSettings {
+                batch_max: self.producer.batch_max(route.topic_id),
+                ..EncodeSettings::clone(&self.settings)
+            };
+            let template = Template::new(Arc::clone(table), route, &settings);
             self.templates.by_version.insert(table.version, template);
         }
         if new.is_empty() {
