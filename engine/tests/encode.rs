@@ -1,3 +1,5 @@
+//! Encoding recordings of real servers.
+//!
 //! Every column type of a real MySQL 9.7 (`fixtures/recordings/mysql-9.7-types`, made by `fixtures/sql/types-mysql.sql`) as records:
 //! `fixtures/golden/mysql-9.7-types.txt`, which `UPDATE_GOLDEN=1` rewrites. What a value must be is read from the SQL; the
 //! reference for how it is written is Debezium's output (`engine/src/encode/tests/reference.rs`).
@@ -10,9 +12,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::checkpoint::Checkpoint;
 use engine::config::{Compression, EncodeSettings};
 use engine::encode::{Encoder, Template, topic_name};
 use engine::encoded::Route;
+use engine::position::Position;
+use engine::settled::{Settled, Tails};
+use engine::source::Identity;
 use protocol::kafka::record_batch::{Decoder, stamp};
 
 const NOW: Duration = Duration::new(1_795_253_701, 178_462_084);
@@ -79,4 +85,73 @@ fn every_type_of_mysql() {
         assert_eq!(found, golden);
     }
     assert_eq!(found.lines().count(), golden.lines().count());
+}
+
+/// After a crash: what the partitions' tails show is not encoded again, everything behind it is, in the same partitions.
+#[test]
+fn settled_rows_are_left_out() {
+    let settings = Arc::new(EncodeSettings {
+        source: "golden".into(),
+        connector: "mysql",
+        version: "0",
+        compression: Compression::Lz4,
+        batch_max: 1 << 20,
+        row_max: 64 << 20,
+        tombstones: true,
+    });
+    let (batches, changes) = batches::of_recording("mysql-9.7-20k", usize::MAX);
+    let route = Route {
+        topic: "golden.events".into(),
+        topic_id: 4,
+        partitions: 3,
+    };
+    let template = |table: &Arc<_>| Template::new(Arc::clone(table), route.clone(), &settings);
+    let templates: Vec<_> = batches[0].tables.iter().map(template).collect();
+    let mut encoder = Encoder::new(Arc::clone(&settings));
+    let mut encode = |settled: Option<&Settled>| {
+        let mut pos: [Vec<String>; 3] = Default::default();
+        let parts = encoder
+            .encode(&batches[0], &templates, settled, NOW)
+            .unwrap();
+        let count: u32 = parts.iter().map(|part| part.changes).sum();
+        for mut part in parts {
+            stamp(&mut part.bytes, -1, -1, -1).unwrap();
+            let mut decoder = Decoder::new();
+            let (_, records) = decoder.decode(&part.bytes).unwrap().unwrap();
+            let named = records.map(|record| record.unwrap().header("pos").unwrap().to_vec());
+            pos[part.partition as usize].extend(named.map(|pos| String::from_utf8(pos).unwrap()));
+        }
+        (pos, count)
+    };
+    let (all, count) = encode(None);
+    assert_eq!(u64::from(count), changes);
+
+    let uuid = "f2c86e73-e59c-11f1-baeb-02fc00000001".to_owned();
+    let server = Identity::MySql { uuid };
+    let start = Position::MySql {
+        binlog: "binlog.000001:4".parse().unwrap(),
+        gtids: None,
+    };
+    let mut checkpoint = Checkpoint::set_by_operator(start);
+    checkpoint.producers.insert(7, [server.to_string()].into());
+    // Partition 0 has nothing, partition 1 a third of its records, partition 2 all of them.
+    let mut tails = Tails::new(&checkpoint);
+    let written = [0, all[1].len() / 3, all[2].len()];
+    for (partition, written) in (0..).zip(written) {
+        tails.begin("golden.events", 4, partition, 0, 0);
+        for (offset, pos) in (0..).zip(&all[partition as usize][..written]) {
+            tails
+                .record(4, partition, offset, 7, Some(pos.as_bytes()), None)
+                .unwrap();
+        }
+        tails.finish(4, partition, written as i64);
+    }
+    let settled = tails.settled(&server, None).unwrap();
+    let (rest, _) = encode(Some(&settled));
+    assert_eq!(rest[0], all[0]);
+    assert_eq!(rest[2].len(), 0);
+    // A row's records are written together: the last one there may be followed by its own tombstone only.
+    let last = &all[1][written[1] - 1];
+    let behind = all[1].iter().rposition(|pos| pos == last).unwrap() + 1;
+    assert_eq!(rest[1], all[1][behind..]);
 }
