@@ -13,12 +13,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use protocol::mysql::BinlogPosition;
-use protocol::mysql::event::{Checksum, Format, Header, Message, Query, XaPrepare};
+use protocol::mysql::event::{Checksum, Format, Header, Kind, Message, Query, XaPrepare};
 use protocol::mysql::gtid::{DomainGtid, Gtid, GtidSet, IntervalSet, SourceId, Tag, Uuid};
 use protocol::mysql::rows::{Rows, RowsKind};
 use protocol::mysql::statement::{self, TableName, XaVerb, Xid};
 use protocol::{DecodeError, DecodeErrorKind, Span};
 
+use super::shapes;
 use super::tables::{Shape, Tables, Wanted};
 use super::transaction::{Delivered, Open, Place, Point};
 use super::xa;
@@ -193,11 +194,15 @@ impl Decoder {
         }
     }
 
-    /// An error about the event at `offset`, told with file and offset. Bytes may have been damaged on their way: worth another
-    /// attempt, unless the event is one that we do not read.
+    /// An error about the event at `offset`, told with its kind, file and offset. Bytes may have been damaged on their way: worth
+    /// another attempt, unless the event is one that we do not read.
     #[cold]
-    pub(super) fn unreadable(&self, offset: u64, error: DecodeError) -> SourceError {
-        let text = format!("{}:{offset} cannot be read", self.place.file);
+    pub(super) fn unreadable(&self, kind: Kind, offset: u64, error: DecodeError) -> SourceError {
+        let text = format!(
+            "{} at {}:{offset} cannot be read",
+            kind.name(),
+            self.place.file
+        );
         match error.kind {
             DecodeErrorKind::Unsupported { .. } => SourceError::halt(text),
             _ => SourceError::retry(text),
@@ -207,8 +212,8 @@ impl Decoder {
 
     /// The same for the event that comes next.
     #[cold]
-    pub(super) fn unreadable_next(&self, error: DecodeError) -> SourceError {
-        self.unreadable(self.place.offset, error)
+    pub(super) fn unreadable_next(&self, kind: Kind, error: DecodeError) -> SourceError {
+        self.unreadable(kind, self.place.offset, error)
     }
 
     #[cold]
@@ -245,7 +250,7 @@ impl Decoder {
                     Origin::Log => before,
                     Origin::Container(offset) => offset,
                 };
-                return Err(self.unreadable(offset, error));
+                return Err(self.unreadable(kind_of(bytes), offset, error));
             }
         };
         let offset = match origin {
@@ -279,7 +284,7 @@ impl Decoder {
                 match self.tables.note(&map, &self.selection) {
                     Ok(None) => Ok(Next::Event),
                     Ok(Some(wanted)) => Ok(Next::Ask(Box::new(wanted))),
-                    Err(error) => Err(self.unreadable(offset, error)),
+                    Err(error) => Err(self.unreadable(header.kind, offset, error)),
                 }
             }
             // The statement's text: Debezium leaves it out of its records unless told otherwise (`include.query`), and so do we.
@@ -348,8 +353,8 @@ impl Decoder {
             }
             Message::PreviousGtids(set) => {
                 if self.has_gtids && self.safe.gtids.is_none() {
-                    let set =
-                        IntervalSet::decode(set).map_err(|error| self.unreadable(offset, error))?;
+                    let set = IntervalSet::decode(set)
+                        .map_err(|error| self.unreadable(header.kind, offset, error))?;
                     self.safe.gtids = Some(GtidSet::MySql(set));
                 }
                 self.settle()?;
@@ -747,7 +752,14 @@ impl Decoder {
             Ok(walked) => walked,
             Err(Unwalkable::Event(error)) => {
                 sink.events.truncate(first_event);
-                return Err(self.unreadable(offset, error));
+                let mariadb = matches!(open.gtid, Some(Gtid::MariaDb(_)));
+                return match shapes::hidden_widths(entry.columns()) {
+                    Some(columns) if mariadb => {
+                        let text = hidden_widths(&entry.name, &columns);
+                        Err(self.refuse(offset, text).because(error))
+                    }
+                    _ => Err(self.unreadable(header.kind, offset, error)),
+                };
             }
             Err(Unwalkable::Large(bytes)) => {
                 sink.events.truncate(first_event);
@@ -779,6 +791,22 @@ impl Decoder {
 
 const IN_A_TRANSACTION: &str = "rows come without their transaction and table: the position is inside a transaction; use one that \
      lies between two, as `walbrook position show` prints it";
+
+/// The kind that an event's header says, as far as it can be trusted.
+fn kind_of(event: &[u8]) -> Kind {
+    Kind(event.get(4).copied().unwrap_or_default())
+}
+
+/// Rows of a MariaDB table with temporal columns of the old form do not have the lengths that the server's present description of
+/// the table gives them.
+fn hidden_widths(table: &str, columns: &str) -> String {
+    format!(
+        "rows of {table} do not fit its present definition: columns {columns} are stored as before MariaDB 10.1, where the binary log \
+         does not tell how many fractional digits, and so bytes, they have, and they had others here than now; run SET GLOBAL \
+         mysql56_temporal_format = ON, then ALTER TABLE {table} FORCE, and go on behind it by `walbrook position set` after a new \
+         snapshot of the table, or leave it out by tables = [\"!{table}\"]"
+    )
+}
 
 /// An event without its checksum.
 fn bare(event: &[u8], checksum: usize) -> &[u8] {

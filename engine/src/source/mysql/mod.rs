@@ -221,7 +221,8 @@ impl MySql {
         if error.verdict() == Verdict::Retry && self.unreadable_at.replace(at.clone()) == Some(at) {
             self.link = Link::Down;
             return Err(SourceError::halt(format!(
-                "the same place cannot be read twice in a row, so the server's file is damaged there: {error}"
+                "{error}; it came twice like this over different connections, so either the server's file is damaged there (compare \
+                 `mysqlbinlog --verify-binlog-checksum`), or it has something that this version does not read"
             )));
         }
         self.lost(error)

@@ -32,14 +32,28 @@ pub(super) fn may_hide_types(columns: &[Column]) -> bool {
 /// Whether MariaDB wrote temporal columns in its form before 10.1 (`mysql56_temporal_format=OFF`): their TABLE_MAP does not tell how
 /// many fractional digits they have, and with that not even how long their values are.
 pub(super) fn hides_widths(columns: &[Column]) -> bool {
-    columns.iter().any(|column| {
-        matches!(
-            column.kind,
-            ColumnType::Time { old: true, .. }
-                | ColumnType::DateTime { old: true, .. }
-                | ColumnType::Timestamp { old: true, .. }
-        )
-    })
+    columns.iter().any(hides_width)
+}
+
+/// Names of these columns, separated by commas, where there are any; by number where the stream does not name them.
+pub(super) fn hidden_widths(columns: &[Column]) -> Option<String> {
+    let hidden = columns.iter().enumerate().filter(|(_, c)| hides_width(c));
+    let names: Vec<String> = hidden
+        .map(|(index, column)| match column.name.is_empty() {
+            true => format!("number {}", index + 1),
+            false => column.name.to_string(),
+        })
+        .collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+fn hides_width(column: &Column) -> bool {
+    matches!(
+        column.kind,
+        ColumnType::Time { old: true, .. }
+            | ColumnType::DateTime { old: true, .. }
+            | ColumnType::Timestamp { old: true, .. }
+    )
 }
 
 /// A table as the server describes it.

@@ -36,6 +36,9 @@ const COPY_MAX: usize = 256 << 10;
 /// Bytes beside the row images that an event may have: header, bitmaps, checksum.
 const EVENT_OVERHEAD: usize = 4096;
 
+/// Where an event's header has its kind.
+const KIND_AT: usize = 4;
+
 /// Why decoding paused.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -78,6 +81,8 @@ pub(super) struct Stream {
     expanded: Range<usize>,
     /// Where the container of `expansion` and `expanded` stands.
     origin: Origin,
+    /// What kind of event that container is.
+    container: Kind,
     /// What was not decoded of `expanded` at the last seal.
     expanded_kept: Vec<u8>,
     /// Whether the batch is one that nothing has been put into.
@@ -95,6 +100,7 @@ impl Stream {
             expansion: None,
             expanded: 0..0,
             origin: Origin::Log,
+            container: Kind::QUERY,
             expanded_kept: Vec::new(),
             fresh: true,
             batch_bytes,
@@ -259,9 +265,12 @@ impl Stream {
         Container { buffer, event }: Container,
     ) -> Result<(), SourceError> {
         let bytes = &buffer[event.clone()];
+        let kind = Kind(bytes.get(KIND_AT).copied().unwrap_or_default());
         let parsed = Message::parse(self.decoder.format(Origin::Log), bytes);
-        let (header, message) = parsed.map_err(|error| self.decoder.unreadable_next(error))?;
+        let (header, message) =
+            parsed.map_err(|error| self.decoder.unreadable_next(kind, error))?;
         self.origin = self.decoder.enter(&header);
+        self.container = kind;
         match message {
             Message::TransactionPayload(payload) => {
                 let (compressed, range) = (payload.compressed, payload.range());
@@ -293,6 +302,7 @@ impl Stream {
 
     fn replay(&mut self, reader: xa::Reader, offset: u64) {
         self.origin = Origin::Container(offset);
+        self.container = Kind::XA_PREPARE;
         self.expansion = Some(Expansion::Xa(reader));
     }
 
@@ -415,8 +425,8 @@ impl Stream {
     #[cold]
     fn unreadable(&self, error: DecodeError) -> SourceError {
         match self.origin {
-            Origin::Container(offset) => self.decoder.unreadable(offset, error),
-            Origin::Log => self.decoder.unreadable_next(error),
+            Origin::Container(offset) => self.decoder.unreadable(self.container, offset, error),
+            Origin::Log => self.decoder.unreadable_next(self.container, error),
         }
     }
 
@@ -473,7 +483,6 @@ fn load(batch: &Batch) -> usize {
 
 #[inline]
 fn is_container(bytes: &[u8], event: &Range<usize>) -> bool {
-    const KIND_AT: usize = 4;
     event.len() >= HEADER_LENGTH
         && bytes
             .get(event.start + KIND_AT)

@@ -38,6 +38,8 @@ pub(super) enum Shape {
 /// A table as its last TABLE_MAP has it.
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// `database.table`, for messages.
+    pub(super) name: Box<str>,
     body: Box<[u8]>,
     pub(super) shape: Shape,
     /// Where the table stands in a batch: the batch's number, and its index in [`crate::batch::Batch::tables`].
@@ -134,6 +136,7 @@ impl Tables {
             Some(index) if *self.entries[index].body == *map.body => index,
             _ => {
                 let entry = Entry {
+                    name: format!("{}.{}", map.database, map.table).into(),
                     body: map.body.into(),
                     shape: self.shape(map, selection)?,
                     slot: (u64::MAX, 0),

@@ -14,7 +14,7 @@ use super::xa;
 use crate::batch::{Batch, Operation};
 use crate::config::Selection;
 use crate::position::Position;
-use crate::source::SourceError;
+use crate::source::{SourceError, Verdict};
 
 const SMALL: [&str; 5] = [
     "mysql-9.7-20k",
@@ -119,6 +119,8 @@ struct Memory {
     batch: Batch,
     changes: Vec<Change>,
     ends: Vec<Position>,
+    /// Digits that shapes give MariaDB's old temporal columns beyond those that they had.
+    more_digits: u8,
     _state: tempfile::TempDir,
 }
 
@@ -140,6 +142,7 @@ impl Memory {
             batch: Batch::default(),
             changes: Vec::new(),
             ends: Vec::new(),
+            more_digits: 0,
             _state: state,
         };
         memory.begin();
@@ -183,7 +186,7 @@ impl Memory {
                             Some(digits),
                         ) = (&mut column.kind, digits)
                         {
-                            *fsp = digits as u8;
+                            *fsp = digits as u8 + self.more_digits;
                         }
                         column.name = format!("c{index}").into();
                     }
@@ -288,6 +291,38 @@ fn rows_of_tables_that_are_not_captured_are_counted() {
     assert_eq!(counters.rows, 0);
     assert_eq!(counters.rows_filtered, 20_000);
     assert!(!ends.is_empty());
+}
+
+#[test]
+fn widths_that_cannot_be_known_halt_and_say_how_to_go_on() {
+    let mut memory = Memory::new(&["*.*"], 1 << 20);
+    memory.more_digits = 3;
+    let wire = packets(&events("mariadb-10.11-types"), 1);
+    let error = memory.feed(&wire).unwrap_err();
+    assert_eq!(error.verdict(), Verdict::Halt);
+    let text = error.to_string();
+    for part in [
+        "binlog.000001:",
+        "types.",
+        "columns c",
+        "mysql56_temporal_format",
+        " FORCE",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn an_event_that_cannot_be_read_is_named() {
+    let mut events = events("mysql-9.7-20k");
+    let rows = |event: &&mut Vec<u8>| event[4] == 30;
+    let event = events.iter_mut().find(rows).unwrap();
+    event[40] ^= 1;
+    let mut memory = Memory::new(&["*.*"], 1 << 20);
+    let error = memory.feed(&packets(&events, 1)).unwrap_err();
+    assert_eq!(error.verdict(), Verdict::Retry);
+    let text = error.to_string();
+    assert!(text.starts_with("WRITE_ROWS at binlog.000001:"), "{text}");
 }
 
 /// The rows that a recording writes into `forms.xa`: id, text, and the place that `pos` shows.
