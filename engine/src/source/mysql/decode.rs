@@ -128,6 +128,7 @@ impl Decoder {
             });
         }
         self.drop_held();
+        self.store.again();
         self.warm_up = warm_up.then_some(self.safe.place.offset);
         self.place = self.safe.place.clone();
     }
@@ -559,12 +560,12 @@ impl Decoder {
                 if let Some(reader) = self.store.commit(xid)? {
                     return Ok(Next::Replay(reader, offset));
                 }
-                if self.warm_up.is_none() {
-                    tracing::warn!(
-                        xid = xa::show(xid),
-                        at = %self.place.to_position(),
-                        "an XA transaction commits that was prepared before the stream began: its changes are not captured"
-                    );
+                let done = self.open.as_ref().is_some_and(|open| {
+                    let first = &open.first;
+                    self.store.was_decided(open.gtid.as_ref(), first)
+                });
+                if self.warm_up.is_none() && !done {
+                    return Err(self.prepared_before(xid, offset));
                 }
                 self.end_transaction()?;
             }
@@ -592,6 +593,18 @@ impl Decoder {
         }
     }
 
+    #[cold]
+    fn prepared_before(&self, xid: &Xid, offset: u64) -> SourceError {
+        let text = format!(
+            "XA transaction {} commits here, but it was prepared before the stream began, so its rows were not read; to capture them, \
+             go on from before its XA PREPARE by `walbrook position set` (changes since then are written again); to leave them \
+             out, go on behind it: `walbrook position set` with {}",
+            xa::show(xid),
+            self.place.to_position()
+        );
+        self.refuse(offset, text)
+    }
+
     fn xa_prepared(&mut self, prepare: &XaPrepare<'_>, offset: u64) -> Result<Next, SourceError> {
         if let Some(writer) = self.held.take() {
             if prepare.one_phase {
@@ -606,7 +619,8 @@ impl Decoder {
 
     /// The rows that [`Next::Replay`] asked for have all been read.
     pub(super) fn replayed(&mut self) -> Result<(), SourceError> {
-        self.end_transaction()
+        self.end_transaction()?;
+        self.store.replayed(&self.safe)
     }
 
     fn begin_transaction(&mut self, offset: u64) -> Result<(), SourceError> {

@@ -83,6 +83,8 @@ impl MySql {
         limits: Limits,
         state: &Path,
     ) -> Result<Self, SourceError> {
+        // What an operator sets names no server.
+        let continued = resume.as_ref().is_some_and(|it| it.server.is_some());
         let (from, server) = match resume {
             Some(Resume { position, server }) => (point(position)?, server),
             None => (from(&settings.start)?, None),
@@ -94,7 +96,7 @@ impl MySql {
             server,
             check: true,
         };
-        let store = xa::Store::open(state, &settings.name)?;
+        let store = xa::Store::open(state, &settings.name, continued)?;
         let session = Session::open(&plan).await?;
         plan.check = false;
         let decoder = Decoder::new(

@@ -134,7 +134,7 @@ impl Memory {
             }),
             gtids: None,
         };
-        let store = xa::Store::open(state.path(), "test").unwrap();
+        let store = xa::Store::open(state.path(), "test", false).unwrap();
         let selection = Selection::new(tables).unwrap();
         let decoder = Decoder::new(selection, 64 << 20, true, start, store);
         let mut memory = Self {
@@ -364,6 +364,21 @@ fn rows_of_a_prepared_transaction_wait_for_its_decision() {
             decided_at(name, b"XA COMMIT X'6f6e65',X'',1")
         );
         assert_eq!((&*rows[0].1, &rows[0].2), ("committed", &place), "{name}");
+    }
+}
+
+#[test]
+fn a_commit_whose_rows_came_before_the_stream_halts() {
+    for name in ["mariadb-10.11-types", "mysql-9.7-types"] {
+        let from = decided_at(name, b"XA COMMIT X'6f6e65',X'',1");
+        let mut memory = Memory::new(&["*.*"], 1 << 20);
+        let dump = dump_from(&events(name)[..], "binlog.000001", from);
+        let error = memory.feed(&packets(&dump, 1)).unwrap_err();
+        assert_eq!(error.verdict(), Verdict::Halt, "{error}");
+        let text = error.to_string();
+        for part in ["XA transaction X'6f6e65',X'',1", "position set"] {
+            assert!(text.contains(part), "{name}: {text}");
+        }
     }
 }
 

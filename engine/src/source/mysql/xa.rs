@@ -10,6 +10,11 @@
 //! ```
 //! The position stays before the earliest prepared transaction, so a restart reads its rows from the binary log again: files of an
 //! earlier process are removed.
+//!
+//! ```text
+//! PREPARE a ─ PREPARE b ─ COMMIT a ─ (restart: from before PREPARE b) ─ COMMIT a, whose rows came out the first time
+//! ```
+//! `STATE/NAME.xa-decided` says up to where such commits are done with. Any other commit without its rows would lose them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,9 +23,11 @@ use std::path::{Path, PathBuf};
 
 use protocol::DecodeError;
 use protocol::mysql::event::{HEADER_LENGTH, Header, XaPrepare};
+use protocol::mysql::gtid::Gtid;
 use protocol::mysql::statement::Xid;
 
-use super::transaction::Point;
+use super::transaction::{Place, Point};
+use crate::position::Position;
 use crate::source::SourceError;
 
 /// Bytes that all prepared transactions may hold on disk.
@@ -88,11 +95,13 @@ impl Writer {
     }
 }
 
-/// Reads the events of a committed XA transaction back; its file is removed when this is dropped.
+/// Reads the events of a committed XA transaction back; the store has its file until all are read.
 #[derive(Debug)]
 pub(super) struct Reader {
     file: BufReader<File>,
     path: PathBuf,
+    /// Whether nobody else needs the file.
+    owned: bool,
 }
 
 impl Reader {
@@ -147,7 +156,9 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         // A file that stays is removed at the next start.
-        drop(fs::remove_file(&self.path));
+        if self.owned {
+            drop(fs::remove_file(&self.path));
+        }
     }
 }
 
@@ -158,14 +169,30 @@ pub(super) struct Store {
     next: u64,
     prepared: BTreeMap<Xid, Prepared>,
     bytes: u64,
+    /// The one whose rows are being read back.
+    replaying: Option<(Xid, Prepared)>,
+    /// Commits up to here are done with, also where a restart begins behind their rows.
+    decided: Option<Point>,
+    decided_path: PathBuf,
 }
 
 impl Store {
-    /// A store in `STATE/NAME.xa`, emptied; the directory is made when it is first needed.
+    /// A store in `STATE/NAME.xa`, emptied; the directory is made when it is first needed. `continued`: the stream goes on after
+    /// a checkpoint of an earlier run, not at a place that the operator chose.
     ///
     /// # Errors
     /// What an earlier process left cannot be removed.
-    pub(super) fn open(state: &Path, name: &str) -> Result<Self, SourceError> {
+    pub(super) fn open(state: &Path, name: &str, continued: bool) -> Result<Self, SourceError> {
+        let decided_path = state.join(format!("{name}.xa-decided"));
+        let decided = match fs::read_to_string(&decided_path) {
+            Ok(text) if continued => text.parse().ok().and_then(point),
+            Ok(_) => {
+                fs::remove_file(&decided_path).map_err(|error| disk(&decided_path, error))?;
+                None
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(disk(&decided_path, error)),
+        };
         let directory = state.join(format!("{name}.xa"));
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(&directory, error)),
@@ -174,6 +201,9 @@ impl Store {
                 next: 0,
                 prepared: BTreeMap::new(),
                 bytes: 0,
+                replaying: None,
+                decided,
+                decided_path,
             }),
         }
     }
@@ -232,7 +262,7 @@ impl Store {
     pub(super) fn commit_at_once(&mut self, writer: Writer) -> Result<Reader, SourceError> {
         let path = writer.path.clone();
         seal(writer)?;
-        reader(path)
+        reader(path, true)
     }
 
     /// `XA COMMIT`: the rows, to be read back; `None` when the transaction was prepared before the stream began.
@@ -243,8 +273,52 @@ impl Store {
         let Some(prepared) = self.prepared.remove(xid) else {
             return Ok(None);
         };
+        let reader = reader(prepared.path.clone(), false)?;
+        self.replaying = Some((xid.clone(), prepared));
+        Ok(Some(reader))
+    }
+
+    /// All rows of the committed transaction are out; the stream stands at `after`.
+    ///
+    /// # Errors
+    /// It cannot be noted.
+    pub(super) fn replayed(&mut self, after: &Point) -> Result<(), SourceError> {
+        let Some((_, prepared)) = self.replaying.take() else {
+            return Ok(());
+        };
         self.bytes -= prepared.bytes;
-        reader(prepared.path).map(Some)
+        self.drop_rows(&prepared);
+        // Without others the next checkpoint is behind this commit. Read again after a restart it is known already.
+        if self.prepared.is_empty() || self.decided.as_ref().is_some_and(|it| reaches(it, after)) {
+            return Ok(());
+        }
+        let temporary = self.decided_path.with_extension("xa-decided.new");
+        let text = format!("{:#}", super::position(after));
+        File::create(&temporary)
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_data()
+            })
+            .and_then(|()| fs::rename(&temporary, &self.decided_path))
+            .map_err(|error| disk(&self.decided_path, error))?;
+        self.decided = Some(after.clone());
+        Ok(())
+    }
+
+    /// The connection was lost: a commit that was being read back comes again.
+    pub(super) fn again(&mut self) {
+        self.prepared.extend(self.replaying.take());
+    }
+
+    /// Whether an earlier run was done with the commit that begins at `first`.
+    pub(super) fn was_decided(&self, gtid: Option<&Gtid>, first: &Place) -> bool {
+        match &self.decided {
+            None => false,
+            Some(decided) => match (gtid, &decided.gtids) {
+                (Some(gtid), Some(set)) => set.contains(gtid),
+                _ => decided.place != *first && super::is_past(&decided.place, first),
+            },
+        }
     }
 
     /// `XA ROLLBACK`: the rows never were.
@@ -266,8 +340,10 @@ impl Store {
             let name = prepared.path.file_name().and_then(|name| name.to_str());
             name.and_then(|name| name.parse::<u64>().ok())
         };
+        let replaying = self.replaying.iter().map(|(_, prepared)| prepared);
         self.prepared
             .values()
+            .chain(replaying)
             .min_by_key(number)
             .map(|prepared| &prepared.before)
     }
@@ -289,11 +365,28 @@ fn seal(writer: Writer) -> Result<(), SourceError> {
         .map_err(|error| disk(&path, error))
 }
 
-fn reader(path: PathBuf) -> Result<Reader, SourceError> {
+/// A place as it is kept, if it can be read: otherwise it is as if nothing was noted, which loses nothing.
+fn point(position: Position) -> Option<Point> {
+    match super::point(position) {
+        Ok(super::From::Point(point)) => Some(point),
+        _ => None,
+    }
+}
+
+/// Whether `point` is at or behind `other`.
+fn reaches(point: &Point, other: &Point) -> bool {
+    match (&point.gtids, &other.gtids) {
+        (Some(set), Some(other)) => other.is_subset(set),
+        _ => super::is_past(&point.place, &other.place),
+    }
+}
+
+fn reader(path: PathBuf, owned: bool) -> Result<Reader, SourceError> {
     let file = File::open(&path).map_err(|error| disk(&path, error))?;
     Ok(Reader {
         file: BufReader::with_capacity(64 << 10, file),
         path,
+        owned,
     })
 }
 
@@ -307,7 +400,6 @@ fn disk(path: &Path, error: io::Error) -> SourceError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::transaction::Place;
     use super::*;
 
     fn point(offset: u64) -> Point {
@@ -343,7 +435,7 @@ mod tests {
     #[test]
     fn rows_come_back_on_commit_and_are_gone_after_a_rollback() {
         let state = tempfile::tempdir().unwrap();
-        let mut store = Store::open(state.path(), "shop").unwrap();
+        let mut store = Store::open(state.path(), "shop", true).unwrap();
         let xids = [1, 2, 3].map(xid);
         for (i, xid) in xids.iter().enumerate() {
             let mut writer = store.start(point(100 * i as u64)).unwrap();
@@ -373,11 +465,21 @@ mod tests {
         }
         assert_eq!(n, 1000);
         drop(reader);
+        // Until all of it is out it may be asked for again.
+        store.again();
+        assert!(store.commit(&xids[1]).unwrap().is_some());
+        assert_eq!(store.earliest(), Some(&point(100)));
+        store.again();
+        assert!(store.commit(&xids[2]).unwrap().is_some());
+        store.replayed(&point(900)).unwrap();
         assert_eq!(store.commit(&xids[2]).unwrap().map(|_| ()), None);
-        assert_eq!(
-            fs::read_dir(state.path().join("shop.xa")).unwrap().count(),
-            1
-        );
+        // Another one is still prepared: a restart before it knows what was decided.
+        for continued in [true, false] {
+            let other = Store::open(state.path(), "shop", continued).unwrap();
+            assert_eq!(other.was_decided(None, &point(800).place), continued);
+            assert!(!other.was_decided(None, &point(900).place));
+            std::mem::forget(other);
+        }
         drop(store);
         assert!(!state.path().join("shop.xa").exists());
     }
