@@ -97,9 +97,10 @@ fn unpacked(flavour: Flavour, root: &Path, cache: &Path) -> Result<Installation,
     };
     let architecture = std::env::consts::ARCH;
     let libraries = root.join(format!("usr/lib/{architecture}-linux-gnu"));
+    // Not `lib64/…`: that is a link, and in older suites an absolute one, which leads out of `root`.
     let loaders = [
-        root.join("usr/lib64/ld-linux-x86-64.so.2"),
         libraries.join("ld-linux-x86-64.so.2"),
+        libraries.join("ld-linux-aarch64.so.1"),
         root.join("usr/lib/ld-linux-aarch64.so.1"),
     ];
     let loader = loaders.into_iter().find(|path| path.exists());
@@ -209,6 +210,8 @@ fn fetch(flavour: Flavour, home: &Path, root: &Path, variable: &str) -> Result<(
     )?;
     unpack(&apt.join("cache/archives"), root)?;
     let _ = fs::remove_dir_all(&apt);
+    // What lacks a part must not count as complete.
+    unpacked(flavour, root, home)?;
     fs::write(root.join(".complete"), "").map_err(ServerError::io(root))
 }
 
@@ -236,8 +239,14 @@ fn unpack(archives: &Path, root: &Path) -> Result<(), ServerError> {
             .to_string_lossy()
             .into_owned();
         if name.ends_with(".deb") && !UNNEEDED.iter().any(|prefix| name.starts_with(prefix)) {
-            let mut command = Command::new("dpkg-deb");
-            command.arg("-x").arg(&path).arg(root);
+            // `dpkg-deb -x` would put a directory in the place of the link where a package of an older suite ships `lib/` itself.
+            let mut command = Command::new("sh");
+            command
+                .arg("-c")
+                .arg("dpkg-deb --fsys-tarfile \"$1\" | tar -x --keep-directory-symlink -C \"$2\"")
+                .arg("sh")
+                .arg(&path)
+                .arg(root);
             checked(command)?;
         }
     }
