@@ -27,7 +27,7 @@ pub enum ConnectionError {
     TimedOut {
         /// What was going on.
         doing: &'static str,
-        /// [`ConnectOptions::timeout`].
+        /// `ConnectOptions::timeout`.
         after: Duration,
     },
     /// The connection broke, or the server closed it (`UnexpectedEof`).
