@@ -348,7 +348,13 @@ mod tests {
         let status = ask(&mut answers, "show binary log status;").unwrap();
         assert_eq!(status[0][..2], [some("binlog.000009"), some("77")]);
         let like = ask(&mut answers, "SHOW VARIABLES LIKE 'gtid\\_exec%'").unwrap();
-        assert_eq!(like, [[some("gtid_executed"), some("set")]]);
+        assert_eq!(
+            like,
+            [
+                [some("gtid_executed"), some("set")],
+                [some("gtid_executed_compression_period"), some("0")]
+            ]
+        );
         let two = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_format', 'binlog_row_image', 'nothing')";
         assert_eq!(ask(&mut answers, two).unwrap().len(), 2);
         ask(
