@@ -81,6 +81,8 @@ impl Maker {
             gtid: self.text(&text),
             commit_us: gtid.original_commit_us,
             thread: Some(34),
+            xid: None,
+            previous_commit: None,
         };
         self.batch.transactions.push(transaction);
         self.rows = 0;
@@ -130,10 +132,11 @@ impl Maker {
             server_id,
             columns_before: moved(rows.columns_before),
             columns_after: moved(rows.columns_after),
+            before_is_key: false,
             partial_json: rows.partial,
             query: Span::NONE,
         });
-        let Columns::MySql(columns) = &table.columns;
+        let columns = table.columns.mysql();
         for (row, spans) in rows.walk(columns).expect("rows").enumerate() {
             let spans = spans.expect("a row");
             self.batch.events.push(Event {

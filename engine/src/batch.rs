@@ -7,6 +7,7 @@
 //! transactions [ Transaction, … ]                       the first may have begun in an earlier batch
 //! groups       [ RowGroup, … ]                          what the rows of one ROWS event (or Relation run) share
 //! events       [ Event, … ]                             one per row change, in the order of the server
+//! lsns         [ u64, … ]                               PostgreSQL: where each of them stands
 //! ```
 //! Nothing is copied until a record is encoded. Batches are recycled: [`Batch::clear`] keeps every allocation.
 
@@ -38,7 +39,8 @@ pub struct Event {
     pub group: u32,
     /// Number of this row within its group, from 0.
     pub row: u32,
-    /// The row before, in `bytes`; [`Span::NONE`] for a create.
+    /// The row before, in `bytes`; [`Span::NONE`] for a create, and where the server sends none (PostgreSQL, an update that keeps the
+    /// replica identity). MySQL: a row image. PostgreSQL: TupleData, its count of columns included.
     pub before: Span,
     /// The row after, in `bytes`; [`Span::NONE`] for a delete.
     pub after: Span,
@@ -53,16 +55,20 @@ pub struct RowGroup {
     pub transaction: u32,
     /// Rows of this transaction that came before this group, filtered ones included.
     pub first_row: u64,
-    /// Offset of the ROWS event in its binlog file (inside a compressed payload: the payload event's).
+    /// MySQL: offset of the ROWS event in its binlog file (inside a compressed payload: the payload event's). PostgreSQL: 0, every row
+    /// has an LSN of its own in [`Batch::lsns`].
     pub offset: u64,
-    /// The event header's timestamp: seconds since 1970, UTC.
+    /// MySQL: the event header's timestamp, seconds since 1970, UTC. PostgreSQL: 0, the transaction has a finer one.
     pub timestamp_s: u32,
-    /// The event header's server id.
+    /// MySQL: the event header's server id. PostgreSQL: 0.
     pub server_id: u32,
-    /// Which columns the before images hold, a bit each, in `bytes`.
+    /// Which columns the before images hold, a bit each, in `bytes`. PostgreSQL: [`Span::NONE`], its tuples say so themselves.
     pub columns_before: Span,
-    /// Which columns the after images hold, a bit each, in `bytes`.
+    /// Which columns the after images hold, a bit each, in `bytes`. PostgreSQL: [`Span::NONE`].
     pub columns_after: Span,
+    /// PostgreSQL: whether before images hold nothing but the replica identity's columns (`K`), the others being null there whatever
+    /// they were.
+    pub before_is_key: bool,
     /// Whether after images carry partial JSON (PARTIAL_UPDATE_ROWS).
     pub partial_json: bool,
     /// The statement, in `bytes`, where a source hands it on; [`Span::NONE`] otherwise, always for MySQL (Debezium's `include.query`
@@ -73,9 +79,9 @@ pub struct RowGroup {
 /// What the rows of one transaction share.
 #[derive(Debug, Clone, Copy)]
 pub struct Transaction {
-    /// Name of the binlog file of the transaction's first event, in `text`.
+    /// MySQL: name of the binlog file of the transaction's first event, in `text`. PostgreSQL: [`Span::NONE`].
     pub file: Span,
-    /// Offset of the transaction's first event in that file. It grows along the stream, because dedupe after a restart compares it
+    /// MySQL: offset of the transaction's first event in that file. PostgreSQL: LSN of the commit (`Begin.final_lsn`). It grows along the stream, because dedupe after a restart compares it
     /// ([`crate::settled`]): rows that come with an XA COMMIT have the place of that commit's group, not of the XA START.
     pub offset: u64,
     /// The transaction's GTID as text, in `text`; [`Span::NONE`] without GTIDs.
@@ -84,6 +90,10 @@ pub struct Transaction {
     pub commit_us: Option<u64>,
     /// The session that wrote it; `None` where the server does not say.
     pub thread: Option<u32>,
+    /// PostgreSQL: the transaction's id.
+    pub xid: Option<u32>,
+    /// PostgreSQL: LSN after the commit before this one, as far as this run has seen one.
+    pub previous_commit: Option<u64>,
 }
 
 /// Received bytes, the changes in them, and the Position at their end.
@@ -101,6 +111,8 @@ pub struct Batch {
     pub groups: Vec<RowGroup>,
     /// Row changes, in order.
     pub events: Vec<Event>,
+    /// PostgreSQL: the LSN of each row change, parallel to `events`. MySQL: empty.
+    pub lsns: Vec<u64>,
     /// Position after the last transaction that ended in this batch; `None` when none did. Everything before it is in this
     /// batch or an earlier one.
     pub end: Option<Position>,
@@ -117,6 +129,7 @@ impl Batch {
         self.transactions.clear();
         self.groups.clear();
         self.events.clear();
+        self.lsns.clear();
         self.end = None;
         self.read_at = None;
     }
@@ -126,6 +139,7 @@ impl Batch {
         if self.bytes.capacity() > bytes_max {
             self.bytes.shrink_to(bytes_max);
             self.events.shrink_to(bytes_max / size_of::<Event>());
+            self.lsns.shrink_to(bytes_max / size_of::<Event>());
         }
     }
 
@@ -135,6 +149,7 @@ impl Batch {
         self.bytes.capacity()
             + self.text.capacity()
             + self.events.capacity() * size_of::<Event>()
+            + self.lsns.capacity() * size_of::<u64>()
             + self.groups.capacity() * size_of::<RowGroup>()
             + self.transactions.capacity() * size_of::<Transaction>()
     }

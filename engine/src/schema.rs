@@ -1,6 +1,6 @@
 //! What a table looks like at one position of the stream, in neutral terms.
 
-use protocol::mysql;
+use protocol::{mysql, postgres};
 
 /// One version of a table. A change of its shape makes a new version; a version never changes.
 #[derive(Debug)]
@@ -23,4 +23,37 @@ pub struct Table {
 pub enum Columns {
     /// MySQL and MariaDB.
     MySql(Box<[mysql::Column]>),
+    /// PostgreSQL.
+    Postgres(Postgres),
+}
+
+impl Columns {
+    /// MySQL's columns; none of another source's.
+    #[inline]
+    #[must_use]
+    pub fn mysql(&self) -> &[mysql::Column] {
+        match self {
+            Self::MySql(columns) => columns,
+            Self::Postgres(_) => &[],
+        }
+    }
+
+    /// PostgreSQL's columns; none of another source's.
+    #[inline]
+    #[must_use]
+    pub fn postgres(&self) -> &[postgres::Column] {
+        match self {
+            Self::Postgres(table) => &table.columns,
+            Self::MySql(_) => &[],
+        }
+    }
+}
+
+/// A PostgreSQL table's columns.
+#[derive(Debug)]
+pub struct Postgres {
+    /// Name of the database that the table lies in.
+    pub database: Box<str>,
+    /// In the order of the tuples.
+    pub columns: Box<[postgres::Column]>,
 }

@@ -33,8 +33,9 @@ const MODULE_RULES: &[(&str, &[&str])] = &[
         "engine/src/checkpoint",
         &["crate::encode::", "crate::producer", "crate::pipeline"],
     ),
-    ("protocol/src/mysql", &["crate::kafka"]),
-    ("protocol/src/kafka", &["crate::mysql"]),
+    ("protocol/src/mysql", &["crate::kafka", "crate::postgres"]),
+    ("protocol/src/postgres", &["crate::kafka", "crate::mysql"]),
+    ("protocol/src/kafka", &["crate::mysql", "crate::postgres"]),
 ];
 
 /// The one file of a crate that may ask what time it is.

@@ -6,7 +6,7 @@
 //!
 //! Layer rules (checked by the `tidy` test):
 //! - no project crate is imported, no tokio, no `std::net`, no `std::fs`, no `std::time::{Instant, SystemTime}`;
-//! - `mysql` and `kafka` do not import each other; both may use `cursor`, `error`, `limits` and `span`.
+//! - `mysql`, `postgres` and `kafka` do not import each other; all may use `cursor`, `error`, `limits` and `span`.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -23,6 +23,7 @@ pub mod error;
 pub mod kafka;
 pub mod limits;
 pub mod mysql;
+pub mod postgres;
 pub mod span;
 
 pub use cursor::Cursor;

@@ -7,7 +7,7 @@ use protocol::mysql::{Column, ColumnType};
 
 use crate::config::EncodeSettings;
 use crate::encoded::Route;
-use crate::schema::{Columns, Table};
+use crate::schema::Table;
 
 use super::text::{write_key_string, write_string};
 
@@ -98,7 +98,7 @@ impl Template {
     /// `settings.batch_max` bytes.
     #[must_use]
     pub fn new(table: Arc<Table>, route: Route, settings: &EncodeSettings) -> Arc<Self> {
-        let Columns::MySql(columns) = &table.columns;
+        let columns = table.columns.mysql();
         let column_templates = columns
             .iter()
             .enumerate()
@@ -151,8 +151,7 @@ impl Template {
     /// The columns in the server's terms.
     #[inline]
     pub(super) fn mysql_columns(&self) -> &[Column] {
-        let Columns::MySql(columns) = &self.table.columns;
-        columns
+        self.table.columns.mysql()
     }
 
     /// A column's name for messages.

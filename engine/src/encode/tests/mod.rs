@@ -140,6 +140,8 @@ impl Maker {
             },
             commit_us: Some(1_795_253_701_114_918),
             thread: Some(34),
+            xid: None,
+            previous_commit: None,
         });
         Self { batch }
     }
@@ -179,6 +181,7 @@ impl Maker {
             server_id: 5302,
             columns_before: self.bytes(before),
             columns_after: self.bytes(after),
+            before_is_key: false,
             partial_json: false,
             query: Span::NONE,
         };
@@ -188,7 +191,7 @@ impl Maker {
 
     /// Begins a group with full images.
     pub(super) fn group(&mut self, table: &Arc<Table>) -> &mut RowGroup {
-        let Columns::MySql(columns) = &table.columns;
+        let columns = table.columns.mysql();
         let all = bitmap(columns.len(), 0..columns.len());
         self.group_of(table, &all, &all)
     }

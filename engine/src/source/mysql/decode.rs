@@ -915,7 +915,7 @@ fn walk(
     slot: &mut (u64, u32),
     group: &Group<'_>,
 ) -> Result<u64, Unwalkable> {
-    let crate::schema::Columns::MySql(columns) = &table.columns;
+    let columns = table.columns.mysql();
     let Group { rows, base, .. } = *group;
     let operation = match rows.kind {
         RowsKind::Write => Operation::Create,
@@ -971,6 +971,7 @@ fn walk(
         server_id: group.header.server_id,
         columns_before: shifted(rows.columns_before),
         columns_after: shifted(rows.columns_after),
+        before_is_key: false,
         partial_json: rows.partial,
         query: Span::NONE,
     });
@@ -1008,6 +1009,8 @@ fn transaction(sink: &mut Sink<'_>, names: Names<'_>, open: &mut Open) -> u32 {
                 gtid,
                 commit_us: open.commit_us,
                 thread: open.thread,
+                xid: None,
+                previous_commit: None,
             });
             open.slot = Some((names.batch, index));
             index

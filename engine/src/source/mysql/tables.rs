@@ -53,10 +53,7 @@ impl Entry {
     /// The columns, as far as walking over rows needs them.
     pub(super) fn columns(&self) -> &[Column] {
         match &self.shape {
-            Shape::Captured(table) => {
-                let Columns::MySql(columns) = &table.columns;
-                columns
-            }
+            Shape::Captured(table) => table.columns.mysql(),
             Shape::Excluded(columns) => columns,
             Shape::Wanted { description, .. } => &description.columns,
         }
