@@ -136,6 +136,7 @@ fn record(args: &Args, truth: Option<&Truth>) -> Result<fixtures::Recording, Rec
         sha256: String::new(),
         start,
         end: catalog.end,
+        postgres: None,
         variables: catalog.variables,
         answers: catalog.answers,
         relations: catalog.relations,
