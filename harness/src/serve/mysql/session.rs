@@ -217,7 +217,7 @@ async fn shake_hands(
     wire: &mut Wire,
     connection_id: u32,
 ) -> io::Result<Option<Response>> {
-    let plugin = shared.options.auth_plugin;
+    let plugin = shared.stage.options.auth_plugin;
     // MariaDB greets with mysql_native_password whatever its users have, and then switches.
     let greets_with = match plugin {
         Plugin::ClientEd25519 => Plugin::MysqlNativePassword,
@@ -243,7 +243,7 @@ async fn shake_hands(
         };
         match HandshakeAnswer::decode(&payload) {
             Ok(HandshakeAnswer::Ssl { .. }) => {
-                let Some(tls) = shared.tls.clone().filter(|_| !secure) else {
+                let Some(tls) = shared.stage.tls_config().filter(|_| !secure) else {
                     return Ok(None);
                 };
                 wire.start_tls(tls).await?;
@@ -260,7 +260,7 @@ async fn shake_hands(
             }
         }
     };
-    let Some((user, password)) = &shared.options.user else {
+    let Some((user, password)) = &shared.stage.options.user else {
         send_ok(wire).await?;
         return Ok(Some(response));
     };
@@ -374,7 +374,7 @@ async fn send_answer(wire: &mut Wire, answer: Answer, deprecate_eof: bool) -> io
         Answer::Rows(rows) => {
             let (mut bytes, mut sequence) = (Vec::new(), wire.sequence);
             rows.encode(deprecate_eof, &mut bytes, &mut sequence);
-            wire.write(&bytes).await
+            wire.write_packets(&bytes).await
         }
     }
 }

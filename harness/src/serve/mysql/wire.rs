@@ -1,25 +1,16 @@
 //! What carries packets to a client: a socket, TLS over it, wire compression inside either.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use protocol::mysql::compress::{Algorithm, Compressor, Decompressor};
 use protocol::mysql::packet::{self, Frames};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
-/// A socket, with or without TLS.
-#[derive(Debug)]
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-    None,
-}
+use crate::serve::outlet::Sink;
+use crate::serve::stream::Stream;
 
 /// The way to a client.
 #[derive(Debug)]
@@ -50,11 +41,7 @@ impl Wire {
     }
 
     pub(super) async fn start_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
-        let Stream::Plain(socket) = std::mem::replace(&mut self.stream, Stream::None) else {
-            return Err(invalid("TLS twice"));
-        };
-        let stream = TlsAcceptor::from(config).accept(socket).await?;
-        self.stream = Stream::Tls(Box::new(stream));
+        self.stream.start_tls(config).await?;
         // The client's response follows its request without a packet of ours between them.
         self.frames = Frames::starting_at(self.sequence);
         Ok(())
@@ -123,11 +110,11 @@ impl Wire {
         let mut bytes = Vec::with_capacity(payload.len() + packet::HEADER_LENGTH);
         packet::write(&mut bytes, &mut self.sequence, payload);
         self.frames = Frames::starting_at(self.sequence);
-        self.write(&bytes).await
+        self.write_packets(&bytes).await
     }
 
     /// Sends packets that are framed already.
-    pub(super) async fn write(&mut self, packets: &[u8]) -> io::Result<()> {
+    pub(super) async fn write_packets(&mut self, packets: &[u8]) -> io::Result<()> {
         match &mut self.codec {
             None => self.stream.write_all(packets).await?,
             Some((compressor, _)) => {
@@ -148,55 +135,12 @@ impl Wire {
 
     /// Breaks the connection: the client's next read fails instead of ending in peace.
     pub(super) fn reset(self) {
-        let socket = match self.stream {
-            Stream::Plain(socket) => socket,
-            Stream::Tls(stream) => stream.into_inner().0,
-            Stream::None => return,
-        };
-        let _ = socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
+        self.stream.reset();
     }
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::None => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::None => Poll::Ready(Ok(())),
-        }
+impl Sink for Wire {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_packets(bytes).await
     }
 }
