@@ -197,8 +197,7 @@ impl TypeCatalog {
             Some(builtin) => builtin.array,
             None => {
                 let mut rows = self.added.values();
-                rows.find(|row| row.is_array() && row.element == oid)?
-                    .oid
+                rows.find(|row| row.is_array() && row.element == oid)?.oid
             }
         };
         (array != 0).then_some((array, name.type_modifier))
