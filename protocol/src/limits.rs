@@ -12,6 +12,9 @@ pub const COLUMNS_MAX: usize = 4096;
 /// Nesting of MySQL's JSON (the server's own limit is 100).
 pub const JSON_DEPTH_MAX: usize = 128;
 
+/// Dimensions of a PostgreSQL array (the server's own `MAXDIM`).
+pub const POSTGRES_ARRAY_DIMENSIONS_MAX: usize = 6;
+
 /// Longest name of a binlog file with its path (the server's FN_REFLEN).
 pub const BINLOG_FILE_NAME_MAX: usize = 512;
 

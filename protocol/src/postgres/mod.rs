@@ -1,11 +1,17 @@
 //! PostgreSQL: the frontend/backend protocol as far as logical replication needs it, and the output of its plugins.
 
+pub mod array;
 mod builtin;
 pub mod catalog;
 pub mod column;
+pub mod hstore;
+pub mod interval;
 pub mod position;
+mod scan;
+pub mod temporal;
 pub mod type_catalog;
 mod type_name;
+pub mod value;
 
 pub use column::{Array, Column, ColumnType};
 pub use position::Lsn;
