@@ -155,6 +155,7 @@ fn session(flavour: Flavour) -> &'static [&'static str] {
             "SET @master_binlog_checksum = @@GLOBAL.binlog_checksum",
             "SET @mariadb_slave_capability = 4",
         ],
+        Flavour::Postgres => &[],
     }
 }
 

@@ -4,18 +4,20 @@
 //! $XDG_CACHE_HOME/walbrook/servers/       (~/.cache/walbrook/servers)
 //!   mysql/       apt.conf apt/…  root/    packages of Debian's unstable suite, unpacked; complete once `root/.complete` is there
 //!   mariadb/     the same of the system's own suite, where the system has no mariadbd itself
+//!   postgres/    the same of Debian 12, which has PostgreSQL 15, with wal2json
 //!   mysql-data/  an initialised data directory, copied for every instance
 //! ```
 //!
 //! The packages are fetched by apt with a configuration of its own (no root needed, the system's state untouched) from the
 //! mirror that the system's own sources name. Foreign libraries are found because the programs are started through the unpacked
-//! dynamic loader.
+//! dynamic loader; PostgreSQL, whose programs start each other by name, runs by the system's own loader and C library and finds the
+//! others by `LD_LIBRARY_PATH`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Flavour, ServerError};
+use super::{Flavour, ServerError, postgres};
 
 /// How to start a server's program.
 #[derive(Clone, Debug)]
@@ -28,18 +30,25 @@ pub struct Installation {
     pub share: PathBuf,
     /// Where an initialised data directory is kept.
     pub template: PathBuf,
+    /// What was unpacked; absent for a program of the system's.
+    pub root: Option<PathBuf>,
 }
 
 /// Finds the programs of `flavour`, fetching them when needed.
 ///
-/// `WALBROOK_MYSQLD` and `WALBROOK_MARIADBD` name a server program to use instead.
+/// `WALBROOK_MYSQLD`, `WALBROOK_MARIADBD` and `WALBROOK_POSTGRES` (with wal2json among its libraries) name a server program to use
+/// instead.
 ///
 /// # Errors
 /// [`ServerError`] with the failing command's last lines, or what to do on systems without Debian's packages.
 pub fn install(flavour: Flavour) -> Result<Installation, ServerError> {
     let cache = cache_directory()?;
-    let variable = format!("WALBROOK_{}D", flavour.name().to_uppercase());
-    if let Some(program) = std::env::var_os(&variable) {
+    let variable = match flavour {
+        Flavour::Mysql => "WALBROOK_MYSQLD",
+        Flavour::Mariadb => "WALBROOK_MARIADBD",
+        Flavour::Postgres => "WALBROOK_POSTGRES",
+    };
+    if let Some(program) = std::env::var_os(variable) {
         return Ok(system(flavour, PathBuf::from(program), &cache));
     }
     if flavour == Flavour::Mariadb {
@@ -58,7 +67,7 @@ pub fn install(flavour: Flavour) -> Result<Installation, ServerError> {
     if !root.join(".complete").exists() {
         let _lock = Lock::take(&cache.join(format!("{}.lock", flavour.name())))?;
         if !root.join(".complete").exists() {
-            fetch(flavour, &home, &root, &variable)?;
+            fetch(flavour, &home, &root, variable)?;
         }
     }
     unpacked(flavour, &root, &cache)
@@ -72,6 +81,15 @@ fn supports_10_11(program: &Path) -> bool {
 }
 
 fn system(flavour: Flavour, program: PathBuf, cache: &Path) -> Installation {
+    if flavour == Flavour::Postgres {
+        return Installation {
+            command: vec![program.display().to_string()],
+            options: Vec::new(),
+            share: PathBuf::new(),
+            template: PathBuf::new(),
+            root: None,
+        };
+    }
     let prefix = program
         .parent()
         .and_then(Path::parent)
@@ -83,7 +101,8 @@ fn system(flavour: Flavour, program: PathBuf, cache: &Path) -> Installation {
         .find(|path| path.join("mysql_system_tables.sql").exists());
     Installation {
         command: vec![program.display().to_string()],
-        options: Vec::new(),
+        options: vec!["--no-defaults".into()],
+        root: None,
         share: share.unwrap_or_else(|| prefix.join("share/mysql")),
         template: cache.join(format!("{}-data", flavour.name())),
     }
@@ -94,9 +113,9 @@ fn unpacked(flavour: Flavour, root: &Path, cache: &Path) -> Result<Installation,
     let program = match flavour {
         Flavour::Mysql => root.join("usr/sbin/mysqld"),
         Flavour::Mariadb => root.join("usr/sbin/mariadbd"),
+        Flavour::Postgres => return postgres::unpacked(root),
     };
-    let architecture = std::env::consts::ARCH;
-    let libraries = root.join(format!("usr/lib/{architecture}-linux-gnu"));
+    let libraries = libraries(root);
     // Not `lib64/…`: that is a link, and in older suites an absolute one, which leads out of `root`.
     let loaders = [
         libraries.join("ld-linux-x86-64.so.2"),
@@ -107,12 +126,8 @@ fn unpacked(flavour: Flavour, root: &Path, cache: &Path) -> Result<Installation,
     let loader = loader.ok_or_else(|| {
         ServerError::Install(format!("no dynamic loader under {}", root.display()))
     })?;
-    let share = match flavour {
-        Flavour::Mysql => root.join("usr/share/mysql-9.7"),
-        Flavour::Mariadb => root.join("usr/share/mysql"),
-    };
     let share = [
-        share,
+        root.join("usr/share/mysql-9.7"),
         root.join("usr/share/mysql"),
         root.join("usr/share/mariadb"),
     ]
@@ -120,10 +135,7 @@ fn unpacked(flavour: Flavour, root: &Path, cache: &Path) -> Result<Installation,
     .find(|path| path.exists());
     let share = share
         .ok_or_else(|| ServerError::Install(format!("no messages under {}", root.display())))?;
-    let plugins = match flavour {
-        Flavour::Mysql => root.join("usr/lib/mysql/plugin"),
-        Flavour::Mariadb => root.join("usr/lib/mysql/plugin"),
-    };
+    let plugins = root.join("usr/lib/mysql/plugin");
     Ok(Installation {
         command: vec![
             shown(loader),
@@ -132,6 +144,7 @@ fn unpacked(flavour: Flavour, root: &Path, cache: &Path) -> Result<Installation,
             shown(program),
         ],
         options: vec![
+            "--no-defaults".into(),
             format!("--basedir={}", root.join("usr").display()),
             format!("--plugin-dir={}", plugins.display()),
             format!("--lc-messages-dir={}", share.display()),
@@ -139,7 +152,13 @@ fn unpacked(flavour: Flavour, root: &Path, cache: &Path) -> Result<Installation,
         ],
         share,
         template: cache.join(format!("{}-data", flavour.name())),
+        root: Some(root.to_owned()),
     })
+}
+
+/// Where the unpacked packages have their shared libraries.
+pub(super) fn libraries(root: &Path) -> PathBuf {
+    root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH))
 }
 
 /// `$XDG_CACHE_HOME/walbrook/servers` or `~/.cache/walbrook/servers`, created.
@@ -163,6 +182,10 @@ fn fetch(flavour: Flavour, home: &Path, root: &Path, variable: &str) -> Result<(
             ["mysql-server-core", "mysql-client-core"].as_slice(),
         ),
         Flavour::Mariadb => (None, ["mariadb-server-core"].as_slice()),
+        Flavour::Postgres => (
+            Some("bookworm"),
+            ["postgresql-15", "postgresql-15-wal2json"].as_slice(),
+        ),
     };
     let mirror = Mirror::of_this_system().ok_or_else(|| {
         ServerError::Install(format!(
@@ -208,15 +231,18 @@ fn fetch(flavour: Flavour, home: &Path, root: &Path, variable: &str) -> Result<(
         ]
         .concat(),
     )?;
-    unpack(&apt.join("cache/archives"), root)?;
+    unpack(flavour, &apt.join("cache/archives"), root)?;
     let _ = fs::remove_dir_all(&apt);
+    if flavour == Flavour::Postgres {
+        postgres::prune(root);
+    }
     // What lacks a part must not count as complete.
     unpacked(flavour, root, home)?;
     fs::write(root.join(".complete"), "").map_err(ServerError::io(root))
 }
 
-/// Unpacks what a server needs; perl and its databases belong to scripts that nobody runs here.
-fn unpack(archives: &Path, root: &Path) -> Result<(), ServerError> {
+/// Unpacks what a server needs; perl and its databases belong to scripts that nobody runs here, LLVM to a compiler of queries.
+fn unpack(flavour: Flavour, archives: &Path, root: &Path) -> Result<(), ServerError> {
     const UNNEEDED: [&str; 6] = [
         "perl",
         "libperl",
@@ -225,6 +251,11 @@ fn unpack(archives: &Path, root: &Path) -> Result<(), ServerError> {
         "libc-gconv",
         "openssl-provider",
     ];
+    let foreign = match flavour {
+        Flavour::Mysql | Flavour::Mariadb => [].as_slice(),
+        // An older C library than the loader's does not work with it.
+        Flavour::Postgres => ["libc6_", "libc-bin", "libllvm", "libz3"].as_slice(),
+    };
     for directory in ["lib", "lib64", "bin", "sbin"] {
         fs::create_dir_all(root.join("usr").join(directory)).map_err(ServerError::io(root))?;
         // Merged /usr: packages ship either path.
@@ -238,7 +269,11 @@ fn unpack(archives: &Path, root: &Path) -> Result<(), ServerError> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if name.ends_with(".deb") && !UNNEEDED.iter().any(|prefix| name.starts_with(prefix)) {
+        let unneeded = UNNEEDED
+            .iter()
+            .chain(foreign)
+            .any(|prefix| name.starts_with(prefix));
+        if name.ends_with(".deb") && !unneeded {
             // `dpkg-deb -x` would put a directory in the place of the link where a package of an older suite ships `lib/` itself.
             let mut command = Command::new("sh");
             command

@@ -7,25 +7,23 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
-
-use super::install::{Installation, Lock, checked, install};
-use super::{Flavour, ServerError, registry};
+use super::install::{Installation, install};
+use super::{Flavour, ServerError, mysql, postgres, registry};
 
 /// How long a server may take to answer; a first start on a loaded machine takes 10 s.
 const START_MAX: Duration = Duration::from_secs(120);
 
-/// Waits until its standard input is closed, which happens however its parent ends, then kills the server.
+/// Waits until its standard input is closed, which happens however its parent ends, then ends the server at once.
 const WATCHER: &str = r#"trap '' INT TERM HUP
-log=$1; pid=$2; shift 2
+signal=$1; log=$2; pid=$3; shift 3
 "$@" </dev/null >>"$log" 2>&1 &
 echo $! >"$pid.new" && mv "$pid.new" "$pid"
 read -r _
-kill -9 $! 2>/dev/null
+kill -s "$signal" $! 2>/dev/null
 wait"#;
 
 /// The same without a parent to wait for: stays until `servers down`.
-const STANDING: &str = r#"log=$1; pid=$2; shift 2
+const STANDING: &str = r#"log=$2; pid=$3; shift 3
 "$@" </dev/null >>"$log" 2>&1 &
 echo $! >"$pid.new" && mv "$pid.new" "$pid""#;
 
@@ -42,10 +40,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server with row-based, complete binlogs and GTIDs, and `options` (`--name=value`) over ours.
+    /// Starts a server with complete row-based binlogs and GTIDs, and `options` (`--name=value`) over ours.
     ///
     /// Users: `root` without a password (all privileges), and `cdc` with password `cdc`, who may what a change capture needs:
-    /// REPLICATION SLAVE, REPLICATION CLIENT, SELECT.
+    /// REPLICATION SLAVE, REPLICATION CLIENT, SELECT. PostgreSQL's: `postgres` without a password, and `cdc` with password `cdc`,
+    /// SELECT and REPLICATION, in the database `walbrook`; logical WAL, and TLS by a certificate of [`Server::ca`].
     ///
     /// # Errors
     /// [`ServerError`]: not to be had, or its log's last lines.
@@ -97,8 +96,16 @@ impl Server {
             watcher: None,
             owned,
         };
-        tokio::task::block_in_place(|| {
-            prepare(flavour, &installation, &server.directory.join("data"))
+        let installation = tokio::task::block_in_place(|| match flavour {
+            Flavour::Mysql | Flavour::Mariadb => {
+                mysql::prepare(flavour, &installation, &server.directory.join("data"))?;
+                Ok(installation)
+            }
+            Flavour::Postgres => {
+                let installation = postgres::reachable(installation, &server.directory)?;
+                postgres::prepare(&installation, &server.directory)?;
+                Ok(installation)
+            }
         })?;
         server.launch(&installation, standing).await?;
         Ok(server)
@@ -110,7 +117,10 @@ impl Server {
     /// As [`Server::start`].
     pub async fn restart(&mut self) -> Result<(), ServerError> {
         self.kill();
-        let installation = tokio::task::block_in_place(|| install(self.flavour))?;
+        let mut installation = tokio::task::block_in_place(|| install(self.flavour))?;
+        if self.flavour == Flavour::Postgres {
+            installation = postgres::reachable(installation, &self.directory)?;
+        }
         self.launch(&installation, false).await
     }
 
@@ -124,22 +134,50 @@ impl Server {
         self.port
     }
 
-    /// URL of the user `root`, who may everything.
+    /// URL of the user `root` or `postgres`, who may everything.
     pub fn url(&self) -> String {
-        format!("{}://root@127.0.0.1:{}", self.flavour.name(), self.port)
+        match self.flavour {
+            Flavour::Postgres => self.address("postgres"),
+            Flavour::Mysql | Flavour::Mariadb => self.address("root"),
+        }
     }
 
     /// URL of the user `cdc`, who may what a change capture needs.
     pub fn cdc_url(&self) -> String {
-        format!("{}://cdc:cdc@127.0.0.1:{}", self.flavour.name(), self.port)
+        self.address("cdc:cdc")
     }
 
-    /// A connection as root, for SQL.
+    fn address(&self, user: &str) -> String {
+        let database = match self.flavour {
+            Flavour::Postgres => "/walbrook",
+            Flavour::Mysql | Flavour::Mariadb => "",
+        };
+        format!(
+            "{}://{user}@127.0.0.1:{}{database}",
+            self.flavour.name(),
+            self.port
+        )
+    }
+
+    /// A connection to MySQL or MariaDB as root, for SQL.
     ///
     /// # Errors
     /// Those of `mysql_async`.
     pub async fn connect(&self) -> Result<mysql_async::Conn, mysql_async::Error> {
-        connect(self.port).await
+        mysql::connect(self.port).await
+    }
+
+    /// A connection to PostgreSQL's database `walbrook` as `postgres`, for SQL.
+    ///
+    /// # Errors
+    /// Those of `tokio_postgres`.
+    pub async fn connect_postgres(&self) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        postgres::connect(self.port).await
+    }
+
+    /// The authority (PEM) that signed the certificate of a PostgreSQL server, for `localhost` and `127.0.0.1`.
+    pub fn ca(&self) -> PathBuf {
+        self.directory.join(postgres::CA)
     }
 
     /// The directory with data, log and socket.
@@ -188,8 +226,17 @@ impl Server {
         standing: bool,
     ) -> Result<(), ServerError> {
         use std::os::unix::process::CommandExt as _;
-        let init = self.directory.join("init.sql");
-        fs::write(&init, users(self.flavour)).map_err(ServerError::io(&init))?;
+        let (signal, options) = match self.flavour {
+            Flavour::Postgres => (
+                "QUIT",
+                postgres::options(installation, &self.directory, port)?,
+            ),
+            Flavour::Mysql | Flavour::Mariadb => {
+                let init = self.directory.join("init.sql");
+                fs::write(&init, mysql::users(self.flavour)).map_err(ServerError::io(&init))?;
+                ("KILL", mysql::options(self.flavour, &self.directory, port))
+            }
+        };
         let raw_pid = self.directory.join("pid.raw");
         let _ = fs::remove_file(&raw_pid);
         let mut command = Command::new("sh");
@@ -198,13 +245,12 @@ impl Server {
             .arg(if standing { STANDING } else { WATCHER })
             .arg("walbrook-server");
         command
+            .arg(signal)
             .arg(self.directory.join("log"))
             .arg(&raw_pid)
             .args(&installation.command)
-            .arg("--no-defaults");
-        command
             .args(&installation.options)
-            .args(self.server_options(port, &init))
+            .args(options)
             .args(&self.options);
         command.stdin(if standing {
             Stdio::null()
@@ -236,70 +282,16 @@ impl Server {
         registry::note(&self.directory.join("pid"), pid)
     }
 
-    fn server_options(&self, port: u16, init: &Path) -> Vec<String> {
-        let at = |name: &str| self.directory.join(name).display().to_string();
-        let mut options = vec![
-            format!("--datadir={}", at("data")),
-            format!("--tmpdir={}", at("tmp")),
-            format!("--socket={}", at("socket")),
-            format!("--pid-file={}", at("mysqld.pid")),
-            format!("--port={port}"),
-            format!("--init-file={}", init.display()),
-            "--bind-address=127.0.0.1".into(),
-            "--skip-name-resolve".into(),
-            "--server-id=1001".into(),
-            "--log-bin=binlog".into(),
-            "--binlog-format=ROW".into(),
-            "--binlog-row-image=FULL".into(),
-            "--binlog-row-metadata=FULL".into(),
-            "--max-binlog-size=1G".into(),
-            // The data is thrown away: durability would only cost time.
-            "--sync-binlog=0".into(),
-            "--innodb-flush-log-at-trx-commit=0".into(),
-            "--innodb-buffer-pool-size=256M".into(),
-            "--innodb-doublewrite=0".into(),
-            "--performance-schema=OFF".into(),
-            "--max-allowed-packet=256M".into(),
-            "--default-time-zone=+00:00".into(),
-            "--character-set-server=utf8mb4".into(),
-        ];
-        if nix::unistd::getuid().is_root() {
-            options.push("--user=root".into());
-        }
-        match self.flavour {
-            Flavour::Mysql => options.extend(
-                [
-                    "--gtid-mode=ON",
-                    "--enforce-gtid-consistency=ON",
-                    "--mysqlx=OFF",
-                    "--secure-file-priv=NULL",
-                    "--log-error-verbosity=2",
-                ]
-                .map(String::from),
-            ),
-            Flavour::Mariadb => options
-                .extend(["--gtid-strict-mode=ON", "--plugin-maturity=unknown"].map(String::from)),
-        }
-        options
-    }
-
-    /// Waits until root can run a statement on `port` and the users are there.
+    /// Waits until the administrator can run a statement on `port` and the users are there.
     async fn answers(&self, port: u16) -> Result<(), String> {
         let deadline = crate::clock::now() + START_MAX;
         loop {
-            let error = match connect(port).await {
-                Ok(mut connection) => {
-                    let users = connection
-                        .query_first::<u64, _>("SELECT COUNT(*) FROM mysql.user WHERE user = 'cdc'")
-                        .await;
-                    let _ = connection.disconnect().await;
-                    match users {
-                        Ok(Some(1)) => return Ok(()),
-                        Ok(_) => "the users have not been created".to_owned(),
-                        Err(error) => error.to_string(),
-                    }
-                }
-                Err(error) => error.to_string(),
+            let answer = match self.flavour {
+                Flavour::Postgres => postgres::answers(port).await,
+                Flavour::Mysql | Flavour::Mariadb => mysql::answers(port).await,
+            };
+            let Err(error) = answer else {
+                return Ok(());
             };
             if registry::running(&self.directory).is_none() {
                 return Err("it ended at once".to_owned());
@@ -332,123 +324,10 @@ impl Drop for Server {
     }
 }
 
-async fn connect(port: u16) -> Result<mysql_async::Conn, mysql_async::Error> {
-    let options = mysql_async::OptsBuilder::default()
-        .ip_or_hostname("127.0.0.1")
-        .tcp_port(port)
-        .user(Some("root"));
-    mysql_async::Conn::new(
-        options
-            .prefer_socket(false)
-            .max_allowed_packet(Some(256 << 20)),
-    )
-    .await
-}
-
 fn free_port() -> Result<u16, ServerError> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     listener
         .map(|address| address.port())
         .map_err(ServerError::io(Path::new("127.0.0.1")))
-}
-
-/// Statements at every start, idempotent; not written to the binlog, so that recordings begin with the workload.
-fn users(flavour: Flavour) -> String {
-    let password = match flavour {
-        Flavour::Mysql => {
-            "CREATE USER IF NOT EXISTS 'cdc'@'%' IDENTIFIED WITH caching_sha2_password BY 'cdc';"
-        }
-        Flavour::Mariadb => "CREATE USER IF NOT EXISTS 'cdc'@'%' IDENTIFIED BY 'cdc';",
-    };
-    let create_root = match flavour {
-        Flavour::Mysql => "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';",
-        Flavour::Mariadb => "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1' IDENTIFIED BY '';",
-    };
-    format!(
-        "SET SESSION sql_log_bin = 0;\n{create_root}\nGRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n{password}\n\
-         GRANT SELECT, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'cdc'@'%';\n"
-    )
-}
-
-/// Puts an initialised data directory at `data`, initialising one per installation and copying it afterwards.
-fn prepare(flavour: Flavour, installation: &Installation, data: &Path) -> Result<(), ServerError> {
-    let template = &installation.template;
-    let complete = template.join(".complete");
-    // A template belongs to one program: another one starts over.
-    let stamp = installation.command.join(" ") + &program_stamp(installation);
-    if fs::read_to_string(&complete).ok().as_deref() != Some(&stamp) {
-        let _lock = Lock::take(&template.with_extension("lock"))?;
-        if fs::read_to_string(&complete).ok().as_deref() != Some(&stamp) {
-            let _ = fs::remove_dir_all(template);
-            initialise(flavour, installation, template)?;
-            // The identity of a server is its own.
-            let _ = fs::remove_file(template.join("auto.cnf"));
-            fs::write(&complete, &stamp).map_err(ServerError::io(&complete))?;
-        }
-    }
-    let mut command = Command::new("cp");
-    command
-        .args(["-a", "--reflink=auto"])
-        .arg(template)
-        .arg(data);
-    checked(command)
-}
-
-fn program_stamp(installation: &Installation) -> String {
-    let metadata = installation
-        .command
-        .last()
-        .and_then(|program| fs::metadata(program).ok());
-    metadata.map_or(String::new(), |metadata| format!(" {}", metadata.len()))
-}
-
-fn initialise(
-    flavour: Flavour,
-    installation: &Installation,
-    data: &Path,
-) -> Result<(), ServerError> {
-    let (program, before) = installation
-        .command
-        .split_first()
-        .ok_or_else(|| ServerError::Install("no program".into()))?;
-    let mut command = Command::new(program);
-    command
-        .args(before)
-        .arg("--no-defaults")
-        .args(&installation.options)
-        .arg(format!("--datadir={}", data.display()));
-    if nix::unistd::getuid().is_root() {
-        command.arg("--user=root");
-    }
-    match flavour {
-        Flavour::Mysql => {
-            command.args(["--initialize-insecure", "--innodb-redo-log-capacity=8M"]);
-            checked(command)
-        }
-        Flavour::Mariadb => {
-            // What mariadb-install-db does, without its assumptions on where things are.
-            fs::create_dir_all(data).map_err(ServerError::io(data))?;
-            let mut sql =
-                "CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n".to_owned();
-            for script in [
-                "mysql_system_tables.sql",
-                "mysql_performance_tables.sql",
-                "mysql_system_tables_data.sql",
-            ] {
-                let path = installation.share.join(script);
-                sql.push_str(&fs::read_to_string(&path).map_err(ServerError::io(&path))?);
-            }
-            let script = data.with_extension("sql");
-            fs::write(&script, sql).map_err(ServerError::io(&script))?;
-            command.args([
-                "--bootstrap",
-                "--enforce-storage-engine=",
-                "--innodb-log-file-size=8M",
-                "--silent-startup",
-            ]);
-            command.stdin(fs::File::open(&script).map_err(ServerError::io(&script))?);
-            checked(command)
-        }
-    }
 }

@@ -6,6 +6,8 @@
 
 mod install;
 mod instance;
+mod mysql;
+mod postgres;
 mod registry;
 
 use std::path::{Path, PathBuf};
@@ -23,25 +25,29 @@ pub enum Flavour {
     Mysql,
     /// MariaDB 10.11.
     Mariadb,
+    /// PostgreSQL 15 with wal2json.
+    Postgres,
 }
 
 impl Flavour {
     /// Every flavour.
-    pub const ALL: [Flavour; 2] = [Flavour::Mysql, Flavour::Mariadb];
+    pub const ALL: [Flavour; 3] = [Flavour::Mysql, Flavour::Mariadb, Flavour::Postgres];
 
-    /// As typed: `mysql`, `mariadb`.
+    /// As typed: `mysql`, `mariadb`, `postgres`.
     pub fn name(self) -> &'static str {
         match self {
             Flavour::Mysql => "mysql",
             Flavour::Mariadb => "mariadb",
+            Flavour::Postgres => "postgres",
         }
     }
 
-    /// As written: `MySQL`, `MariaDB`.
+    /// As written, with the version.
     pub fn title(self) -> &'static str {
         match self {
             Flavour::Mysql => "MySQL 9.x",
             Flavour::Mariadb => "MariaDB 10.11",
+            Flavour::Postgres => "PostgreSQL 15",
         }
     }
 }

@@ -77,14 +77,22 @@ pub(super) fn remove(directory: &Path) {
     let _ = fs::remove_dir_all(directory);
 }
 
-/// Kills the server of `directory` and waits until it is gone.
+/// Ends the server of `directory` as a crash would, and waits until it is gone.
+///
+/// PostgreSQL is many processes and a segment of shared memory: SIGQUIT has its first process end the others without a checkpoint
+/// and release the memory; killed itself it could do neither.
 pub(super) fn end(directory: &Path) {
     let file = directory.join("pid");
-    if let Some(pid) = alive(&file) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        for _ in 0..500 {
+    let signals = match directory.join("data/PG_VERSION").exists() {
+        true => [Signal::SIGQUIT, Signal::SIGKILL].as_slice(),
+        false => [Signal::SIGKILL].as_slice(),
+    };
+    for signal in signals {
+        let Some(pid) = alive(&file) else { return };
+        let _ = kill(Pid::from_raw(pid), *signal);
+        for _ in 0..1000 {
             if alive(&file).is_none() {
-                break;
+                return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
