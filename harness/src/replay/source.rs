@@ -141,7 +141,7 @@ async fn live(source: &Source) -> Result<Upstream, Failure> {
     };
     let server = servers::Server::start(flavour.into(), &[]).await?;
     let mut connection = server.connect().await?;
-    let truth = seed::seed(&mut connection, &Workload::new(rows, source.seed)).await?;
+    let truth = seed::mysql::seed(&mut connection, &Workload::new(rows, source.seed)).await?;
     let dump_began = Arc::new(OnceLock::new());
     let watch = {
         let dump_began = Arc::clone(&dump_began);

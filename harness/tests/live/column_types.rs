@@ -47,7 +47,7 @@ async fn types(flavour: Flavour) {
         "debezium-sample".to_owned(),
     ] {
         let path = fixtures::directory().join("sql").join(script + ".sql");
-        seed::script(&mut connection, &path)
+        seed::mysql::script(&mut connection, &path)
             .await
             .expect("the script runs");
     }

@@ -40,13 +40,15 @@ async fn restart_in_the_middle(flavour: Flavour) {
     let transactions: Vec<_> = workload.transactions().collect();
     let (first, second) = transactions.split_at(transactions.len() / 2);
     let mut connection = server.connect().await.expect("a connection");
-    seed::prepare(&mut connection).await.expect("a table");
-    seed::write(&mut connection, first.iter().cloned())
+    seed::mysql::prepare(&mut connection)
+        .await
+        .expect("a table");
+    seed::mysql::write(&mut connection, first.iter().cloned())
         .await
         .expect("the first half");
     run_to_end(&engine).await;
     let halfway = broker.counts().records;
-    seed::write(&mut connection, second.iter().cloned())
+    seed::mysql::write(&mut connection, second.iter().cloned())
         .await
         .expect("the second half");
     run_to_end(&engine).await;

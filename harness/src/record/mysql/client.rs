@@ -12,7 +12,7 @@ use protocol::mysql::handshake::{Greeting, Response, capability};
 use protocol::mysql::packet::{self, Frames};
 use protocol::mysql::resultset::{Answer, AnswerReader, ResultSet, ServerError};
 
-use super::RecordError;
+use crate::record::RecordError;
 
 /// Larger than any event that a server sends.
 const PACKET_MAX: u32 = 1 << 30;

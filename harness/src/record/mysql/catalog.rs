@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use fixtures::{Answer, BinlogPosition, NULL, Relation};
 use protocol::mysql::resultset::ResultSet;
 
-use super::RecordError;
 use super::client::Client;
+use crate::record::RecordError;
 
 /// Statements with an answer that does not change while nobody writes; those that a server does not know are left out.
 const STATEMENTS: [&str; 8] = [

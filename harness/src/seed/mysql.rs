@@ -1,70 +1,18 @@
-//! `harness seed`: puts the deterministic workload into a real server and proves that it arrived there.
+//! The workload into MySQL or MariaDB.
 //!
 //! Statements are those of an application that writes in bulk: multi-row INSERT, `INSERT … ON DUPLICATE KEY UPDATE` (the one
-//! statement that updates many rows to different values), `DELETE … WHERE id IN (…)`. Afterwards the table is read back: a truth
-//! that the server itself contradicts is worth nothing.
+//! statement that updates many rows to different values), `DELETE … WHERE id IN (…)`.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder};
 
-use crate::cli::Outcome;
+use super::{differing, sql_timestamp};
 use crate::servers::Flavour;
-use crate::truth::{Truth, columns_text, row_digest, timestamp_text};
+use crate::truth::{Truth, columns_text, row_digest};
 use crate::workload::{Operation, Row, Run, Transaction, Workload};
-
-/// `harness seed`: the workload into a real server.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Kind of server.
-    #[arg(value_enum)]
-    server: Flavour,
-    /// `mysql://user:password@host:port`; `${NAME}` stands for an environment variable.
-    #[arg(long)]
-    url: String,
-    /// Row changes of the workload.
-    #[arg(long, required_unless_present = "sql", conflicts_with = "sql")]
-    rows: Option<u64>,
-    /// Scripts to run instead of the workload, in order.
-    #[arg(long)]
-    sql: Vec<PathBuf>,
-    /// Seed of the workload.
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Where to write what must come out.
-    #[arg(long)]
-    truth: Option<PathBuf>,
-}
-
-/// Runs `harness seed`.
-///
-/// # Errors
-/// No connection, a refused statement, a table that is not what the workload makes of it, an unwritable truth file.
-pub async fn run(args: Args) -> Outcome {
-    let mut connection = connect(&args.url).await?;
-    for path in &args.sql {
-        script(&mut connection, path).await?;
-    }
-    let Some(rows) = args.rows else {
-        connection.disconnect().await?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    let workload = Workload::new(rows, args.seed);
-    let truth = seed(&mut connection, &workload).await?;
-    connection.disconnect().await?;
-    if let Some(path) = args.truth {
-        std::fs::write(&path, truth.to_toml())
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    println!(
-        "{} changes in {}.{}: {} rows left",
-        truth.changes, truth.schema, truth.table, truth.live_rows
-    );
-    Ok(ExitCode::SUCCESS)
-}
 
 /// Connects to `url`; `mariadb://` is the same protocol.
 ///
@@ -82,28 +30,11 @@ pub async fn connect(url: &str) -> Result<Conn, Box<dyn std::error::Error + Send
 /// # Errors
 /// An unusable URL or an unset variable; the message does not repeat the URL, which may hold a password.
 pub fn options(url: &str) -> Result<Opts, String> {
-    let url = expanded(url)?;
+    let url = super::expanded(url)?;
     let url = url
         .strip_prefix("mariadb:")
         .map_or(url.clone(), |rest| format!("mysql:{rest}"));
     Opts::from_url(&url).map_err(|_| "--url: expected mysql://user:password@host:port".to_owned())
-}
-
-/// Replaces `${NAME}` by the environment's value, so that passwords need not stand in process lists.
-pub fn expanded(text: &str) -> Result<String, String> {
-    let mut parts = text.split("${");
-    let mut result = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (name, rest) = part.split_once('}').ok_or("`${` without `}`")?;
-        let value =
-            std::env::var(name).map_err(|_| format!("environment variable {name} is not set"))?;
-        result.extend(percent_encoding::utf8_percent_encode(
-            &value,
-            percent_encoding::NON_ALPHANUMERIC,
-        ));
-        result.push_str(rest);
-    }
-    Ok(result)
 }
 
 /// Runs the statements of the file at `path`.
@@ -146,10 +77,7 @@ pub async fn seed(
     write(connection, workload.transactions()).await?;
     let truth = Truth::of(workload);
     let (rows, state) = table_state(connection).await?;
-    if (rows, &state) != (truth.live_rows, &truth.state) {
-        let expected = format!("{} rows, digest {}", truth.live_rows, truth.state);
-        return Err(format!("the table is not what the workload makes of it: expected {expected}, found {rows} rows, digest {state}").into());
-    }
+    differing(&truth, rows, &state)?;
     Ok(truth)
 }
 
@@ -232,16 +160,12 @@ fn statement(run: &Run, flavour: Flavour) -> String {
         (Operation::Update, Flavour::Mysql) => {
             sql.push_str(" AS new ON DUPLICATE KEY UPDATE category = new.category, timestamp = new.timestamp");
         }
-        (Operation::Update, Flavour::Mariadb) => {
+        (Operation::Update, Flavour::Mariadb | Flavour::Postgres) => {
             sql.push_str(" ON DUPLICATE KEY UPDATE category = VALUES(category), timestamp = VALUES(timestamp)");
         }
         _ => {}
     }
     sql
-}
-
-fn sql_timestamp(seconds: i64) -> String {
-    timestamp_text(seconds).replace('T', " ").replace('Z', "")
 }
 
 /// Rows of the table and their digest, as [`Truth::state`] has it.
@@ -298,16 +222,6 @@ mod tests {
         assert_eq!(
             statement(&deletes, Flavour::Mysql),
             "DELETE FROM walbrook.events WHERE id IN (3,5)"
-        );
-    }
-
-    #[test]
-    fn variables_are_expanded_and_escaped() {
-        let path = expanded("mysql://u:${PATH}@h").unwrap();
-        assert!(path.contains("%2F") && !path.contains('$'), "{path}");
-        assert_eq!(
-            expanded("${WALBROOK_NO_SUCH}").unwrap_err(),
-            "environment variable WALBROOK_NO_SUCH is not set"
         );
     }
 }
