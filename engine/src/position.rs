@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use protocol::mysql::{BinlogPosition, GtidSet};
+use protocol::postgres::Lsn;
 
 /// A place between two transactions of a source's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,11 @@ pub enum Position {
         binlog: BinlogPosition,
         /// GTIDs executed up to here, in the server's own text form; `None` without GTIDs.
         gtids: Option<String>,
+    },
+    /// PostgreSQL: where the log stood after the last transaction's commit.
+    Postgres {
+        /// Everything that was committed before it is done with.
+        lsn: Lsn,
     },
 }
 
@@ -29,15 +35,17 @@ impl Position {
     }
 }
 
-/// `binlog.000002:1234`, or the GTID set where only that is known; `{:#}` gives both, separated by a blank. What either prints,
+/// `16/B374D848`; `binlog.000002:1234`, or the GTID set where only that is known; `{:#}` gives both, separated by a blank. What either prints,
 /// [`FromStr`] reads.
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::MySql { binlog, gtids } = self;
-        match gtids {
-            Some(gtids) if binlog.file.is_empty() => f.write_str(gtids),
-            Some(gtids) if f.alternate() => write!(f, "{binlog} {gtids}"),
-            _ => binlog.fmt(f),
+        match self {
+            Self::MySql { binlog, gtids } => match gtids {
+                Some(gtids) if binlog.file.is_empty() => f.write_str(gtids),
+                Some(gtids) if f.alternate() => write!(f, "{binlog} {gtids}"),
+                _ => binlog.fmt(f),
+            },
+            Self::Postgres { lsn } => lsn.fmt(f),
         }
     }
 }
@@ -53,7 +61,7 @@ impl fmt::Display for InvalidPosition {
         write!(
             f,
             "\"{}\" is not a position: expected FILE:OFFSET such as binlog.000002:1234, or a GTID set such as \
-             3e11fa47-71ca-11e1-9e33-c80aa9429562:1-23 (MySQL) or 0-1-5 (MariaDB)",
+             3e11fa47-71ca-11e1-9e33-c80aa9429562:1-23 (MySQL) or 0-1-5 (MariaDB), or an LSN such as 16/B374D848 (PostgreSQL)",
             self.text
         )
     }
@@ -64,11 +72,17 @@ impl std::error::Error for InvalidPosition {}
 impl FromStr for Position {
     type Err = InvalidPosition;
 
-    /// Reads `FILE:OFFSET`, a GTID set, or both separated by a blank. The sets of both families are tried first: a UUID with a number
+    /// Reads an LSN, `FILE:OFFSET`, a GTID set, or both of these separated by a blank. The sets of both families are tried first: a UUID with a number
     /// has the form of a file with an offset, too.
     fn from_str(text: &str) -> Result<Self, InvalidPosition> {
         let text = text.trim();
         let invalid = || InvalidPosition { text: text.into() };
+        if let Ok(lsn) = text.parse::<Lsn>() {
+            return match lsn {
+                Lsn::INVALID => Err(invalid()),
+                lsn => Ok(Self::Postgres { lsn }),
+            };
+        }
         if let Some(gtids) = gtid_set(text) {
             return Ok(Self::MySql {
                 binlog: Self::unknown_binlog(),
@@ -124,6 +138,18 @@ mod tests {
     }
 
     #[test]
+    fn reads_an_lsn() {
+        let position: Position = " 16/b374d848".parse().unwrap();
+        assert_eq!(
+            position,
+            Position::Postgres {
+                lsn: Lsn(0x16_b374_d848)
+            }
+        );
+        assert_eq!(format!("{position:#}"), "16/B374D848");
+    }
+
+    #[test]
     fn refuses_the_rest_with_examples() {
         for text in [
             "",
@@ -135,6 +161,8 @@ mod tests {
             "a b.000002:5",
             "now",
             "0-1",
+            "0/0",
+            "16/",
         ] {
             let error = text.parse::<Position>().unwrap_err().to_string();
             assert!(

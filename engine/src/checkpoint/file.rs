@@ -140,6 +140,10 @@ enum PositionBody {
         #[serde(skip_serializing_if = "Option::is_none")]
         gtids: Option<String>,
     },
+    Postgres {
+        /// `16/B374D848`.
+        lsn: String,
+    },
 }
 
 /// Why bytes are no checkpoint.
@@ -153,13 +157,18 @@ fn damaged(why: impl Into<String>) -> Problem {
 }
 
 fn encode(checkpoint: &Checkpoint, source: &str) -> Vec<u8> {
-    let Position::MySql { binlog, gtids } = &checkpoint.position;
-    let body = Body {
-        source: source.to_owned(),
-        position: PositionBody::MySql {
+    let position = match &checkpoint.position {
+        Position::MySql { binlog, gtids } => PositionBody::MySql {
             binlog: (!binlog.file.is_empty()).then(|| binlog.to_string()),
             gtids: gtids.clone(),
         },
+        Position::Postgres { lsn } => PositionBody::Postgres {
+            lsn: lsn.to_string(),
+        },
+    };
+    let body = Body {
+        source: source.to_owned(),
+        position,
         server: checkpoint.server.as_ref().map(ToString::to_string),
         selection: checkpoint.selection.clone(),
         producers: checkpoint.producers.clone(),
@@ -207,14 +216,7 @@ fn decode(bytes: &[u8], source: &str) -> Result<Checkpoint, Problem> {
     if body.source != source {
         return Err(damaged(format!("it belongs to source {}", body.source)));
     }
-    let PositionBody::MySql { binlog, gtids } = body.position;
-    let binlog = match binlog {
-        Some(text) => text
-            .parse()
-            .map_err(|e| damaged(format!("position {text}: {e}")))?,
-        None if gtids.is_some() => Position::unknown_binlog(),
-        None => return Err(damaged("it has neither a binlog position nor GTIDs")),
-    };
+    let position = position(body.position)?;
     let server = body
         .server
         .map(|text| {
@@ -223,12 +225,32 @@ fn decode(bytes: &[u8], source: &str) -> Result<Checkpoint, Problem> {
         })
         .transpose()?;
     Ok(Checkpoint {
-        position: Position::MySql { binlog, gtids },
+        position,
         server,
         selection: body.selection,
         producers: body.producers,
         offsets: body.offsets,
     })
+}
+
+fn position(body: PositionBody) -> Result<Position, Problem> {
+    let (binlog, gtids) = match body {
+        PositionBody::MySql { binlog, gtids } => (binlog, gtids),
+        PositionBody::Postgres { lsn } => {
+            let read = lsn
+                .parse()
+                .map_err(|e| damaged(format!("position {lsn}: {e}")))?;
+            return Ok(Position::Postgres { lsn: read });
+        }
+    };
+    let binlog = match binlog {
+        Some(text) => text
+            .parse()
+            .map_err(|e| damaged(format!("position {text}: {e}")))?,
+        None if gtids.is_some() => Position::unknown_binlog(),
+        None => return Err(damaged("it has neither a binlog position nor GTIDs")),
+    };
+    Ok(Position::MySql { binlog, gtids })
 }
 
 fn checksum(bytes: &[u8]) -> u32 {

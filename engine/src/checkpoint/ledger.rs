@@ -281,10 +281,17 @@ fn merge(into: &mut Offsets, from: Offsets) {
 /// Whether a transaction that begins at `begin` has ended at `position`, which stands between two transactions of the same server.
 /// A log that was given another name since begins behind everything.
 fn is_before(begin: &Position, position: &Position) -> bool {
-    let (Position::MySql { binlog: begin, .. }, Position::MySql { binlog, .. }) = (begin, position);
-    let (base_before, number_before) = split_file(&begin.file);
-    let (base, number) = split_file(&binlog.file);
-    base_before != base || (number_before, begin.offset) < (number, binlog.offset)
+    match (begin, position) {
+        (Position::MySql { binlog: begin, .. }, Position::MySql { binlog, .. }) => {
+            let (base_before, number_before) = split_file(&begin.file);
+            let (base, number) = split_file(&binlog.file);
+            base_before != base || (number_before, begin.offset) < (number, binlog.offset)
+        }
+        // What names a transaction is its commit, and the position stands behind commits.
+        (Position::Postgres { lsn: commit }, Position::Postgres { lsn }) => commit < lsn,
+        // A source keeps its kind for as long as it runs.
+        _ => false,
+    }
 }
 
 fn raise(partitions: &mut BTreeMap<i32, i64>, to: &BTreeMap<i32, i64>) {

@@ -17,8 +17,8 @@ use crate::batch::Batch;
 use crate::cli::TapArguments;
 use crate::clock;
 use crate::config::{
-    Compression, ConfigError, EncodeSettings, Origin, Secret, Selection, SourceAddress,
-    SourceSettings, Start, derived_server_id, environment,
+    Compression, ConfigError, EncodeSettings, Origin, Secret, Selection, SlotSettings,
+    SourceAddress, SourceSettings, Start, derived_server_id, environment,
 };
 use crate::encode::{Encoder, Template};
 use crate::encoded::Route;
@@ -109,12 +109,15 @@ fn settings(arguments: &TapArguments) -> Result<SourceSettings, ConfigError> {
     // Several may watch one server at the same time, so each process takes an id of its own.
     let name = format!("tap-{}", std::process::id());
     let server_id = derived_server_id(&name, &address, Path::new("."));
+    let mut slot = SlotSettings::of(&name);
+    slot.temporary = true;
     Ok(SourceSettings {
         name: "tap".into(),
         address,
         tables,
         start,
         server_id,
+        slot,
         row_max: ROW_MAX,
     })
 }
@@ -336,9 +339,6 @@ mod tests {
         let mut a = arguments("mysql://u@h");
         a.format = "flat".into();
         assert_eq!(error(&a), "--format: flat is not available in this version");
-        assert!(
-            error(&arguments("postgres://u@h/db")).ends_with("is not available in this version")
-        );
         let mut a = arguments("mysql://u@h");
         a.start = "later".into();
         assert!(error(&a).starts_with("--start: \"later\" is not a position"));

@@ -10,8 +10,9 @@ use super::document::{self, Entry, Node, Section, Value, apply_set};
 use super::error::{ConfigError, Origin, suggestion};
 use super::expand::{Variables, environment};
 use super::{
-    Compression, Config, EngineSettings, KafkaSettings, KafkaTls, OnOversize, ProducerKind, Sasl,
-    SaslMechanism, Secret, Selection, SourceAddress, SourceSettings, Start, TopicSettings, size,
+    Compression, Config, EngineSettings, KafkaSettings, KafkaTls, OnOversize, OnUnpublished,
+    Plugin, ProducerKind, Sasl, SaslMechanism, Secret, Selection, SlotSettings, SourceAddress,
+    SourceKind, SourceSettings, Start, TopicSettings, size,
 };
 
 const MIB: usize = 1 << 20;
@@ -203,25 +204,17 @@ fn source(
     variables: Variables<'_>,
 ) -> Result<SourceSettings, ConfigError> {
     let title = format!("[source.{name}]");
-    let known = ["url", "tables", "start", "server_id"];
-    let later = ["slot", "publication", "plugin"];
-    // A PostgreSQL source is refused as such, not for the keys that only it has.
-    let url_first = match &node.value {
-        Value::Table(entries) => entries.iter().find(|e| e.key == "url").cloned(),
-        _ => None,
-    };
-    if let Some(Entry {
-        node: Node {
-            origin,
-            value: Value::Text(url),
-        },
-        ..
-    }) = &url_first
-        && (url.starts_with("postgres://") || url.starts_with("postgresql://"))
-    {
-        SourceAddress::parse(url, origin, variables)?;
-    }
-    let mut section = Section::new(node, &title, &known, &later, variables)?;
+    let known = [
+        "url",
+        "tables",
+        "start",
+        "server_id",
+        "slot",
+        "publication",
+        "plugin",
+        "on_unpublished",
+    ];
+    let mut section = Section::new(node, &title, &known, &[], variables)?;
     let (url, origin) = section
         .raw_text("url", "\"mysql://user:${PASSWORD}@host:3306\"")?
         .ok_or_else(|| section.missing("url", "\"mysql://user:${PASSWORD}@host:3306\""))?;
@@ -253,14 +246,107 @@ fn source(
         Some((id, _)) => id as u32,
         None => derived_server_id(name, &address, state),
     };
+    let slot = slot(&mut section, name, address.kind)?;
     Ok(SourceSettings {
         name: name.into(),
         address,
         tables,
         start,
         server_id,
+        slot,
         row_max: engine.row_max,
     })
+}
+
+/// What only PostgreSQL has, refused elsewhere.
+fn slot(
+    section: &mut Section<'_>,
+    name: &str,
+    kind: SourceKind,
+) -> Result<SlotSettings, ConfigError> {
+    let mut settings = SlotSettings::of(name);
+    let mut text = |key: &str, example: &str| {
+        let found = section.text(key, example)?;
+        match found {
+            Some((_, origin)) if kind != SourceKind::Postgres => Err(ConfigError::new(
+                &origin,
+                format!("{key} is for sources of postgres://"),
+            )),
+            other => Ok(other),
+        }
+    };
+    if let Some((slot, origin)) = text("slot", "\"walbrook_shop\"")? {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if slot.is_empty() || slot.len() > 63 || !slot.bytes().all(allowed) {
+            return Err(ConfigError::new(
+                &origin,
+                "slot: a slot's name has lower-case letters, digits and _, at most 63 of them",
+            ));
+        }
+        settings.name = slot.into();
+    }
+    if let Some((publication, origin)) = text("publication", "\"walbrook_shop\"")? {
+        if publication.is_empty() || publication.len() > 63 {
+            return Err(ConfigError::new(
+                &origin,
+                "publication: a name has 1 to 63 bytes",
+            ));
+        }
+        settings.publication = publication.into();
+    }
+    if let Some((plugin, origin)) = text("plugin", "\"pgoutput\"")? {
+        settings.plugin = match plugin.as_str() {
+            "pgoutput" => Plugin::PgOutput,
+            "wal2json" => Plugin::Wal2Json,
+            other => {
+                return Err(ConfigError::new(
+                    &origin,
+                    format!(
+                        "plugin = \"{other}\" is not known{}",
+                        suggestion(other, &["pgoutput", "wal2json"])
+                    ),
+                ));
+            }
+        };
+    }
+    if let Some((reaction, origin)) = text("on_unpublished", "\"warn\"")? {
+        settings.on_unpublished = match reaction.as_str() {
+            "warn" => OnUnpublished::Warn,
+            "halt" => OnUnpublished::Halt,
+            other => {
+                return Err(ConfigError::new(
+                    &origin,
+                    format!(
+                        "on_unpublished = \"{other}\" is not known{}",
+                        suggestion(other, &["warn", "halt"])
+                    ),
+                ));
+            }
+        };
+    }
+    Ok(settings)
+}
+
+impl SlotSettings {
+    /// The defaults of a source `name`: slot and publication are called `walbrook_NAME`, in the letters that slots may have.
+    pub(crate) fn of(name: &str) -> Self {
+        let allowed = |c: char| match c.to_ascii_lowercase() {
+            c if c.is_ascii_alphanumeric() => c,
+            _ => '_',
+        };
+        let called: String = "walbrook_"
+            .chars()
+            .chain(name.chars().map(allowed))
+            .take(63)
+            .collect();
+        Self {
+            name: called.as_str().into(),
+            temporary: false,
+            publication: called.into(),
+            plugin: Plugin::PgOutput,
+            on_unpublished: OnUnpublished::Warn,
+        }
+    }
 }
 
 impl Start {

@@ -165,7 +165,7 @@ fn errors_name_file_line_and_the_nearest_key() {
         (
             "mysql://",
             "postgres://",
-            "w.toml:3: source url scheme postgres:// is not available in this version",
+            "w.toml:3: the url names no database: a slot of PostgreSQL belongs to one",
         ),
         (
             "tables = [\"shop.*\"]",

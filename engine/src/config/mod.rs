@@ -43,10 +43,56 @@ pub struct SourceSettings {
     pub tables: Selection,
     /// Where to begin without a checkpoint.
     pub start: Start,
-    /// The id by which the server knows us as a replica; unique among its replicas.
+    /// MySQL: the id by which the server knows us as a replica; unique among its replicas.
     pub server_id: u32,
+    /// PostgreSQL: what the server keeps for us and how it decodes.
+    pub slot: SlotSettings,
     /// A single row may be this large, in bytes (`engine.row_max`).
     pub row_max: usize,
+}
+
+/// What a PostgreSQL server keeps for us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotSettings {
+    /// The replication slot.
+    pub name: Box<str>,
+    /// Whether the slot goes with the connection that made it (`walbrook tap`).
+    pub temporary: bool,
+    /// The publication; unused with wal2json.
+    pub publication: Box<str>,
+    /// What decodes the log there.
+    pub plugin: Plugin,
+    /// What becomes of tables that `tables` selects and the publication lacks, when it may not be altered.
+    pub on_unpublished: OnUnpublished,
+}
+
+/// `plugin` of a PostgreSQL source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plugin {
+    /// The server's own.
+    PgOutput,
+    /// wal2json, format 2.
+    Wal2Json,
+}
+
+impl Plugin {
+    /// The name that CREATE_REPLICATION_SLOT takes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PgOutput => "pgoutput",
+            Self::Wal2Json => "wal2json",
+        }
+    }
+}
+
+/// `on_unpublished` of a PostgreSQL source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnpublished {
+    /// Say so, with the statement that mends it, and go on without them.
+    Warn,
+    /// Stop.
+    Halt,
 }
 
 /// A source's URL, taken apart.
@@ -62,6 +108,8 @@ pub struct SourceAddress {
     pub user: Box<str>,
     /// Password; empty without one.
     pub password: Secret,
+    /// PostgreSQL: the database. Otherwise empty: a binary log is the whole server's.
+    pub database: Box<str>,
     /// `?tls=…&ca=…`.
     pub tls: SourceTls,
 }
@@ -73,6 +121,8 @@ pub enum SourceKind {
     MySql,
     /// `mariadb://`
     MariaDb,
+    /// `postgres://`
+    Postgres,
 }
 
 /// How a source connection is protected.
@@ -236,12 +286,21 @@ pub struct EncodeSettings {
 }
 
 impl SourceKind {
-    /// The envelope's `source.connector`, also the URL scheme.
+    /// The envelope's `source.connector`, also a URL scheme.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MySql => "mysql",
             Self::MariaDb => "mariadb",
+            Self::Postgres => "postgresql",
+        }
+    }
+
+    /// The port that such servers listen on unless told otherwise.
+    const fn port_default(self) -> u16 {
+        match self {
+            Self::MySql | Self::MariaDb => 3306,
+            Self::Postgres => 5432,
         }
     }
 }

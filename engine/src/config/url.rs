@@ -1,4 +1,4 @@
-//! Source URLs: `mysql://user:password@host:3306?tls=verify-full&ca=ca.pem`.
+//! Source URLs: `mysql://user:password@host:3306?tls=verify-full&ca=ca.pem`, `postgres://user:password@host:5432/database`.
 //!
 //! A URL is taken apart as written, and only then are `${NAME}` filled in: a variable's value is a part, not text to be parsed, so
 //! that a password needs no percent-encoding. What is typed literally is percent-decoded as in any URL.
@@ -11,9 +11,8 @@ use super::error::{ConfigError, Origin, suggestion};
 use super::expand::{Variables, expand, expand_with};
 use super::{Secret, SourceAddress, SourceKind, SourceTls, TlsMode};
 
-const PORT_DEFAULT: u16 = 3306;
-const EXAMPLE: &str =
-    "expected mysql://USER:PASSWORD@HOST:3306 or mariadb://USER:PASSWORD@HOST:3306";
+const EXAMPLE: &str = "expected mysql://USER:PASSWORD@HOST:3306, mariadb://USER:PASSWORD@HOST:3306 or \
+     postgres://USER:PASSWORD@HOST:5432/DATABASE";
 
 impl SourceAddress {
     /// Takes a URL apart. No message shows its password.
@@ -41,12 +40,7 @@ impl SourceAddress {
         let kind = match scheme {
             "mysql" => SourceKind::MySql,
             "mariadb" => SourceKind::MariaDb,
-            "postgres" | "postgresql" => {
-                return Err(ConfigError::unavailable(
-                    origin,
-                    format!("source url scheme {scheme}://"),
-                ));
-            }
+            "postgres" | "postgresql" => SourceKind::Postgres,
             other
                 if other
                     .bytes()
@@ -54,7 +48,7 @@ impl SourceAddress {
             {
                 return Err(error(format!(
                     "unknown url scheme {other}://{}",
-                    suggestion(other, &["mysql", "mariadb"])
+                    suggestion(other, &["mysql", "mariadb", "postgres"])
                 )));
             }
             _ => return Err(error(format!("the url has no scheme: {EXAMPLE}"))),
@@ -73,12 +67,23 @@ impl SourceAddress {
         }
         let place = expand(place, variables).map_err(error)?;
         let (place, path) = place.split_once('/').unwrap_or((&place, ""));
-        if !path.is_empty() {
+        let database = match kind {
+            SourceKind::Postgres => decode(path).map_err(error)?,
+            SourceKind::MySql | SourceKind::MariaDb => String::new(),
+        };
+        if kind == SourceKind::Postgres && database.is_empty() {
+            return Err(error(
+                "the url names no database: a slot of PostgreSQL belongs to one; \
+                 expected postgres://USER:PASSWORD@HOST:5432/DATABASE"
+                    .into(),
+            ));
+        }
+        if kind != SourceKind::Postgres && !path.is_empty() {
             return Err(error(format!(
                 "the url names a database, \"{path}\": a source reads the whole server; choose with tables = [\"{path}.*\"]"
             )));
         }
-        let (host, port) = split_port(place).map_err(error)?;
+        let (host, port) = split_port(place, kind).map_err(error)?;
         let tls = parse_query(query, kind, origin, variables)?;
         Ok(Self {
             kind,
@@ -86,6 +91,7 @@ impl SourceAddress {
             port,
             user: user.into(),
             password,
+            database: database.into(),
             tls,
         })
     }
@@ -108,7 +114,7 @@ fn decode(text: &str) -> Result<String, String> {
 }
 
 /// `host`, `host:port`, `[address]:port`.
-fn split_port(place: &str) -> Result<(&str, u16), String> {
+fn split_port(place: &str, kind: SourceKind) -> Result<(&str, u16), String> {
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest
@@ -130,7 +136,7 @@ fn split_port(place: &str) -> Result<(&str, u16), String> {
         return Err(format!("the url names no host: {EXAMPLE}"));
     }
     let port = match port {
-        None => PORT_DEFAULT,
+        None => kind.port_default(),
         Some(text) => match text.parse() {
             Ok(port) if port > 0 => port,
             _ => {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use protocol::mysql::BinlogPosition;
+use protocol::postgres::Lsn;
 
 use super::memory::Reservation;
 use crate::batch::Batch;
@@ -51,6 +52,10 @@ impl Departure {
 /// Where the last transaction of `batch` begins.
 fn last_begin(batch: &Batch) -> Option<Position> {
     let last = batch.transactions.last()?;
+    if last.file.is_none() {
+        let lsn = Lsn(last.offset);
+        return Some(Position::Postgres { lsn });
+    }
     let file = std::str::from_utf8(last.file.of(&batch.text)?).ok()?;
     Some(Position::MySql {
         binlog: BinlogPosition {

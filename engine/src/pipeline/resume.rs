@@ -114,6 +114,7 @@ async fn read_tails(
         same
     });
     let mut tails = Tails::new(checkpoint);
+    tails.share_history(source.ancestors());
     let mut from = Vec::new();
     for (route, (topic, partitions)) in routes.iter().zip(&checkpoint.offsets) {
         for (partition, offset) in partitions {
@@ -153,6 +154,8 @@ async fn read_tails(
 
 /// The GTIDs that the server had executed when we connected.
 fn executed(end: &Position) -> Option<GtidSet> {
-    let Position::MySql { gtids, .. } = end;
-    gtids.as_deref()?.parse().ok()
+    match end {
+        Position::MySql { gtids, .. } => gtids.as_deref()?.parse().ok(),
+        Position::Postgres { .. } => None,
+    }
 }

@@ -9,12 +9,15 @@
 //!                 └ checkpoint's offset      └ end
 //! ```
 //! - Records of other producers are ignored: only ids that the checkpoint names are ours.
-//! - **On the same server** its binary log orders everything: rows up to the highest `pos` of a partition are written. This holds when
+//! - **On the same server** its log orders everything: rows up to the highest `pos` of a partition are written. This holds when
 //!   compaction has removed some, because it never removes the last record of a partition.
 //! - **On another server** positions mean nothing: only GTID and row decide, per transaction up to its highest row in that partition,
 //!   never the order of transactions. A compacted tail proves nothing there and settles nothing: its rows are
 //!   written again from the checkpoint on, in order. Tails without GTIDs, or with transactions that the new server never
 //!   had, halt.
+//!
+//! PostgreSQL's `pos` is `<commit LSN>/<row>`, and its server is a timeline of a cluster. Another timeline of the same cluster is the same
+//! server up to the place where it branched off.
 //!
 //! This needs `pos` to grow along the stream. So the rows of an XA transaction, which come with its XA COMMIT, carry the
 //! position of that commit, not of the XA START that stands in the log before other transactions' rows.
@@ -25,6 +28,7 @@ mod tails;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use protocol::mysql::{Gtid, GtidSet};
+use protocol::postgres::Lsn;
 
 pub use pos::{InvalidPos, Pos};
 pub use tails::{SettledError, Tails};
@@ -117,7 +121,10 @@ impl Settled {
     /// [`crate::checkpoint::Ledger::tails_passed`] told.
     #[must_use]
     pub fn is_passed(&self, position: &Position) -> bool {
-        let Position::MySql { binlog, gtids } = position;
+        let (binlog, gtids) = match position {
+            Position::MySql { binlog, gtids } => (binlog, gtids),
+            Position::Postgres { lsn } => return self.is_passed_at(*lsn),
+        };
         let (base, number) = pos::split_file(&binlog.file);
         // A transaction that begins before the position has ended before it: positions stand between transactions.
         let reached = Place {
@@ -152,6 +159,12 @@ impl Settled {
             gtid.parse::<Gtid>()
                 .is_ok_and(|gtid| executed.contains(&gtid))
         })
+    }
+
+    /// [`Settled::is_passed`] for PostgreSQL: a commit stands before the position after it.
+    fn is_passed_at(&self, Lsn(reached): Lsn) -> bool {
+        let mut highest = self.partitions.values().flat_map(|p| &p.highest);
+        highest.all(|(base, highest)| base.is_empty() && highest.offset < reached)
     }
 }
 

@@ -241,7 +241,9 @@ impl World {
         let Some(saved) = &self.saved else {
             return (BTreeSet::new(), 0);
         };
-        let Position::MySql { binlog, gtids } = &saved.position;
+        let Position::MySql { binlog, gtids } = &saved.position else {
+            unreachable!("the model is a MySQL server");
+        };
         let done = |n: &usize| match gtids {
             Some(text) => text
                 .parse::<GtidSet>()

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// `<file>:<offset>/<row>`, e.g. `binlog.000002:1234/5`.
+use protocol::postgres::Lsn;
+
+/// `<file>:<offset>/<row>`, e.g. `binlog.000002:1234/5`; PostgreSQL: `<commit LSN>/<row>`, e.g. `16/B374D848/5`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pos<'a> {
-    /// Binlog file of the transaction's first event.
+    /// Binlog file of the transaction's first event; empty where an LSN is the place.
     pub file: &'a str,
-    /// Offset of that event.
+    /// Offset of that event, or the LSN.
     pub offset: u64,
     /// Number of the row in its transaction, from 0.
     pub row: u64,
@@ -20,7 +22,7 @@ pub struct InvalidPos;
 
 impl fmt::Display for InvalidPos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected FILE:OFFSET/ROW, for example binlog.000002:1234/5")
+        f.write_str("expected FILE:OFFSET/ROW or LSN/ROW, for example binlog.000002:1234/5 or 16/B374D848/5")
     }
 }
 
@@ -28,7 +30,10 @@ impl std::error::Error for InvalidPos {}
 
 impl fmt::Display for Pos<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{}", self.file, self.offset, self.row)
+        match self.file {
+            "" => write!(f, "{}/{}", Lsn(self.offset), self.row),
+            file => write!(f, "{file}:{}/{}", self.offset, self.row),
+        }
     }
 }
 
@@ -40,7 +45,14 @@ impl<'a> Pos<'a> {
     pub fn parse(value: &'a [u8]) -> Result<Self, InvalidPos> {
         let text = std::str::from_utf8(value).map_err(|_| InvalidPos)?;
         let (transaction, row) = text.rsplit_once('/').ok_or(InvalidPos)?;
-        let (file, offset) = transaction.rsplit_once(':').ok_or(InvalidPos)?;
+        let Some((file, offset)) = transaction.rsplit_once(':') else {
+            let Lsn(offset) = transaction.parse().map_err(|_| InvalidPos)?;
+            return Ok(Self {
+                file: "",
+                offset,
+                row: number(row)?,
+            });
+        };
         if file.is_empty() {
             return Err(InvalidPos);
         }
@@ -59,7 +71,7 @@ fn number(text: &str) -> Result<u64, InvalidPos> {
     u64::from_str(text).map_err(|_| InvalidPos)
 }
 
-/// A row's place among the binlog files of one base name: compared part by part as numbers, because `binlog.1000000` follows
+/// A row's place in the WAL (file number 0), or among the binlog files of one base name: compared part by part as numbers, because `binlog.1000000` follows
 /// `binlog.999999`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -87,6 +99,13 @@ mod tests {
             row: 0,
         };
         assert_eq!(Pos::parse(pos.to_string().as_bytes()), Ok(pos));
+        let lsn = Pos {
+            file: "",
+            offset: 0x16_b374_d848,
+            row: 5,
+        };
+        assert_eq!(lsn.to_string(), "16/B374D848/5");
+        assert_eq!(Pos::parse(b"16/B374D848/5"), Ok(lsn));
     }
 
     #[test]
@@ -96,6 +115,8 @@ mod tests {
             "/",
             "a.1:5",
             "a.1/5",
+            "1/5",
+            "1/G/5",
             ":1/2",
             "a.1:/2",
             "a.1:1/",

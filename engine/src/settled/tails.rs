@@ -7,6 +7,7 @@ use protocol::mysql::{Gtid, GtidSet};
 use super::pos::{self, Place, Pos};
 use super::{Partition, Settled};
 use crate::checkpoint::Checkpoint;
+use crate::position::Position;
 use crate::source::Identity;
 
 /// Names of transactions that one message lists; the rest is counted.
@@ -100,6 +101,7 @@ pub struct Tails {
     producers: HashMap<i64, usize>,
     servers: Vec<String>,
     partitions: BTreeMap<(u32, i32), Tail>,
+    ancestors: Vec<(Identity, Position)>,
 }
 
 /// Server number of records whose producer wrote changes of more than one: only their GTIDs say anything.
@@ -132,6 +134,11 @@ impl Tails {
             tails.producers.insert(*id, number);
         }
         tails
+    }
+
+    /// Servers whose history the present one shares up to a position: rows before it are the same on both.
+    pub fn share_history(&mut self, ancestors: &[(Identity, Position)]) {
+        self.ancestors = ancestors.to_vec();
     }
 
     /// Whether a record of this producer says anything: others need only their offsets noted.
@@ -216,11 +223,11 @@ impl Tails {
         executed: Option<&GtidSet>,
     ) -> Result<Settled, SettledError> {
         let name = server.to_string();
-        let here = self.servers.iter().position(|s| *s == name);
+        let here = self.here(&name);
         let mut unknown = BTreeSet::new();
         let mut settled = Settled::nothing();
         for ((topic_id, partition), tail) in &self.partitions {
-            let is_here = |number: usize| Some(number) == here;
+            let is_here = |number: usize| here.contains(&number);
             if let Some((number, pos)) = tail
                 .without_gtid
                 .iter()
@@ -261,9 +268,9 @@ impl Tails {
             if proves_nothing {
                 continue;
             }
-            let here = tail.highest.iter().filter(|(number, ..)| is_here(*number));
+            let places = tail.highest.iter().filter(|(number, ..)| is_here(*number));
             let found = Partition {
-                highest: here
+                highest: places
                     .map(|(_, base, place)| (base.clone(), *place))
                     .collect(),
                 gtids: match elsewhere {
@@ -296,6 +303,28 @@ impl Tails {
             names,
             server: name,
         })
+    }
+}
+
+impl Tails {
+    /// Numbers of the servers whose places mean the same as on `name`.
+    fn here(&self, name: &str) -> Vec<usize> {
+        let shared = |number: usize, until: &Position| {
+            let Position::Postgres { lsn: until } = until else {
+                return false;
+            };
+            let mut places = self.partitions.values().flat_map(|tail| &tail.highest);
+            places.all(|(server, _, place)| *server != number || place.offset < until.0)
+        };
+        (self.servers.iter().enumerate())
+            .filter(|(number, server)| {
+                **server == name
+                    || self.ancestors.iter().any(|(ancestor, until)| {
+                        ancestor.to_string() == **server && shared(*number, until)
+                    })
+            })
+            .map(|(number, _)| number)
+            .collect()
     }
 }
 

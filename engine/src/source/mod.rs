@@ -8,8 +8,11 @@
 //! A source reconnects by itself (backoff with jitter) after the last whole transaction and drops the rows of a transaction that
 //! it has handed out already: the pipeline sees one unbroken stream. What reaches the pipeline as an error is final.
 
+mod backoff;
 mod error;
 pub mod mysql;
+mod socket;
+mod tls;
 
 use std::fmt;
 use std::path::Path;
@@ -44,6 +47,13 @@ pub enum Identity {
         /// `@@gtid_domain_id`.
         domain: u32,
     },
+    /// PostgreSQL: a timeline of a cluster. A standby that is promoted begins another one.
+    Postgres {
+        /// `system_identifier` of IDENTIFY_SYSTEM.
+        system: u64,
+        /// `timeline` of IDENTIFY_SYSTEM.
+        timeline: u32,
+    },
 }
 
 impl fmt::Display for Identity {
@@ -51,6 +61,7 @@ impl fmt::Display for Identity {
         match self {
             Self::MySql { uuid } => write!(f, "mysql:{uuid}"),
             Self::MariaDb { server_id, domain } => write!(f, "mariadb:{server_id}:{domain}"),
+            Self::Postgres { system, timeline } => write!(f, "postgres:{system}:{timeline}"),
         }
     }
 }
@@ -61,7 +72,7 @@ pub struct InvalidIdentity;
 
 impl fmt::Display for InvalidIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected mysql:UUID or mariadb:SERVER_ID:DOMAIN")
+        f.write_str("expected mysql:UUID, mariadb:SERVER_ID:DOMAIN or postgres:SYSTEM:TIMELINE")
     }
 }
 
@@ -79,6 +90,13 @@ impl std::str::FromStr for Identity {
                 Ok(Self::MariaDb {
                     server_id: server_id.parse().map_err(|_| InvalidIdentity)?,
                     domain: domain.parse().map_err(|_| InvalidIdentity)?,
+                })
+            }
+            "postgres" => {
+                let (system, timeline) = rest.split_once(':').ok_or(InvalidIdentity)?;
+                Ok(Self::Postgres {
+                    system: system.parse().map_err(|_| InvalidIdentity)?,
+                    timeline: timeline.parse().map_err(|_| InvalidIdentity)?,
                 })
             }
             _ => Err(InvalidIdentity),
@@ -189,6 +207,15 @@ impl Source {
     pub fn identity(&self) -> &Identity {
         match self {
             Self::MySql(source) => source.identity(),
+        }
+    }
+
+    /// Servers whose history this one shares, each up to a position: the timelines that a promoted standby went on from. What was read
+    /// of them before it is the same here.
+    #[must_use]
+    pub fn ancestors(&self) -> &[(Identity, Position)] {
+        match self {
+            Self::MySql(_) => &[],
         }
     }
 

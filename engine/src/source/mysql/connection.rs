@@ -7,7 +7,6 @@
 //! packets there ([`protocol::mysql::packet`]), numbered from 1. Within [`ConnectOptions::timeout`] the handshake and each
 //! query must be over; reading a dump waits as long as it takes (heartbeats are the caller's business).
 
-use std::io;
 use std::time::Duration;
 
 use protocol::mysql::BinlogPosition;
@@ -20,15 +19,15 @@ use protocol::mysql::packet::{self, Frames};
 use protocol::mysql::resultset::{Answer, AnswerReader, ServerError};
 use protocol::{DecodeError, DecodeErrorKind};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
 pub use protocol::mysql::resultset::ResultSet;
 
 pub use error::{ConnectionError, server_verdict};
 
-use super::tls;
 use super::transport::Transport;
 use crate::config::{Secret, SourceAddress, SourceTls, TlsMode};
+use crate::source::socket::Socket;
+use crate::source::tls;
 
 mod error;
 
@@ -99,10 +98,9 @@ impl Connection {
             port: options.port,
             source,
         };
-        let stream = TcpStream::connect((&*options.host, options.port))
+        let stream = Socket::connect(&options.host, options.port)
             .await
             .map_err(unreachable)?;
-        prepare(&stream).map_err(unreachable)?;
         let mut connection = Self {
             transport: Transport::plain(stream),
             greeting: Greeting {
@@ -223,8 +221,9 @@ impl Connection {
         let mut payload = Vec::new();
         response.encode_ssl_request(&mut payload);
         self.send(&payload, sequence, "starting TLS").await?;
-        let config = tls::client_config(&options.tls)?;
+        let config = tls::client_config(&options.tls).map_err(ConnectionError::Tls)?;
         self.transport
+            .socket()
             .start_tls(config, &options.host)
             .await
             .map_err(ConnectionError::Tls)?;
@@ -489,19 +488,11 @@ impl Connection {
     pub async fn close(mut self) {
         self.transport.restart_sequence();
         let _ = self.send(&[0x01], 0, "closing").await;
-        let _ = self.transport.stream().shutdown().await;
+        let _ = self.transport.socket().shutdown().await;
     }
 }
 
 /// Answers go out at once; a peer that vanished without a word is noticed by the system within about a minute and a half.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(10));
-    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
-}
-
 fn denied(options: &ConnectOptions, payload: &[u8], doing: &'static str) -> ConnectionError {
     match ServerError::decode(payload) {
         Ok(error) => ConnectionError::Denied {

@@ -6,7 +6,6 @@
 //!    └─ backoff ◄─┘ lost                                     └─ shapes (information_schema) where TABLE_MAP says too little
 //! ```
 
-mod backoff;
 mod checks;
 pub mod connection;
 mod decode;
@@ -16,7 +15,6 @@ mod session;
 mod shapes;
 mod stream;
 mod tables;
-mod tls;
 mod transaction;
 mod transport;
 mod xa;
@@ -27,13 +25,13 @@ use std::time::Instant;
 use protocol::mysql::gtid::GtidSet;
 use tokio::task::JoinHandle;
 
-use self::backoff::Backoff;
 use self::connection::{ConnectOptions, Connection, ConnectionError};
 use self::decode::Decoder;
 use self::session::{From, Plan, SILENCE_MAX, Session};
 use self::shapes::Asking;
 use self::stream::{Step, Stream};
 use self::transaction::{Place, Point};
+use super::backoff::Backoff;
 use super::{Counters, Filled, Identity, Limits, Requirement, Resume, SourceError, Verdict};
 use crate::batch::Batch;
 use crate::clock;
@@ -348,7 +346,11 @@ fn from(start: &Start) -> Result<From, SourceError> {
 
 /// Where a checkpoint, or the operator, says to go on.
 fn point(position: Position) -> Result<From, SourceError> {
-    let Position::MySql { binlog, gtids } = position;
+    let Position::MySql { binlog, gtids } = position else {
+        return Err(SourceError::halt(format!(
+            "{position} is a position of PostgreSQL, but the source is MySQL; set one of its own by `walbrook position set`"
+        )));
+    };
     let read = |text: String| {
         text.parse::<GtidSet>().map_err(|error| {
             SourceError::halt(format!("the position's GTIDs {text:?} cannot be read"))

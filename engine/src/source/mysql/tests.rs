@@ -257,7 +257,9 @@ fn recordings_end_where_their_server_stood() {
     ] {
         let (changes, end) = whole(name);
         let sidecar = Recording::named(name).unwrap().sidecar;
-        let Position::MySql { binlog, gtids } = end;
+        let Position::MySql { binlog, gtids } = end else {
+            panic!("a position of MySQL");
+        };
         assert_eq!(changes.len(), rows, "{name}");
         // MySQL 5.6's ends with the ROTATE to a file that is not in it.
         if *binlog.file == *sidecar.end.file {

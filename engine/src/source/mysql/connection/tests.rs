@@ -7,6 +7,7 @@ use protocol::mysql::handshake::{Answer as HandshakeAnswer, NONCE_LENGTH};
 use protocol::mysql::resultset::encode_ok;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::source::Verdict;

@@ -12,14 +12,13 @@ use rustls::{
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::connection::ConnectionError;
 use crate::config::{SourceTls, TlsMode};
 
 /// The client's side of TLS as `settings` ask for it; reads the file of authorities where one is named.
 ///
 /// # Errors
-/// [`ConnectionError::Tls`]: a file that cannot be read or holds no certificate, by name; a system without authorities.
-pub(super) fn client_config(settings: &SourceTls) -> Result<Arc<ClientConfig>, ConnectionError> {
+/// A text for people: a file that cannot be read or holds no certificate, by name; a system without authorities.
+pub(super) fn client_config(settings: &SourceTls) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -51,7 +50,7 @@ pub(super) fn client_config(settings: &SourceTls) -> Result<Arc<ClientConfig>, C
     Ok(Arc::new(config))
 }
 
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, ConnectionError> {
+fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(file) => {
@@ -80,8 +79,8 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, ConnectionError> {
     Ok(roots)
 }
 
-fn fault(reason: impl Into<String>) -> ConnectionError {
-    ConnectionError::Tls(reason.into())
+fn fault(reason: impl Into<String>) -> String {
+    reason.into()
 }
 
 /// Takes any certificate: the line is encrypted, but nobody knows who is at its end. Signatures are not checked either, which
