@@ -6,6 +6,9 @@ pub const MYSQL_PACKET_MAX: usize = 0xff_ffff;
 /// Largest binlog event that is put together from split packets: the protocol's own `max_allowed_packet` ceiling.
 pub const MYSQL_EVENT_MAX: usize = 1 << 30;
 
+/// Largest message of PostgreSQL's protocol: the server allocates no more for one (`MaxAllocSize`), plus headers.
+pub const POSTGRES_MESSAGE_MAX: usize = (1 << 30) + (1 << 16);
+
 /// Columns of one table (MySQL allows 4096, PostgreSQL 1600).
 pub const COLUMNS_MAX: usize = 4096;
 
@@ -27,6 +30,10 @@ pub const KAFKA_BATCH_UNCOMPRESSED_MAX: usize = 1 << 30;
 const _: () = assert!(MYSQL_PACKET_MAX < MYSQL_EVENT_MAX);
 const _: () = assert!(
     MYSQL_EVENT_MAX < u32::MAX as usize,
+    "spans are 32 bits wide"
+);
+const _: () = assert!(
+    POSTGRES_MESSAGE_MAX < u32::MAX as usize,
     "spans are 32 bits wide"
 );
 const _: () = assert!(KAFKA_BATCH_MAX <= KAFKA_BATCH_UNCOMPRESSED_MAX);
