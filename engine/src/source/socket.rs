@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ClientConfig;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -49,14 +49,6 @@ impl Socket {
         let stream = connected.map_err(|error| format!("handshake with {host}: {error}"))?;
         *self = Self::Tls(Box::new(stream));
         Ok(())
-    }
-
-    /// The server's certificate, once TLS has started.
-    pub(super) fn certificate(&self) -> Option<&CertificateDer<'static>> {
-        match self {
-            Self::Tls(stream) => stream.get_ref().1.peer_certificates()?.first(),
-            Self::Plain(_) | Self::None => None,
-        }
     }
 }
 
