@@ -11,6 +11,7 @@ mod command;
 mod fault;
 mod mysql;
 mod outlet;
+mod postgres;
 mod stage;
 mod stream;
 
@@ -23,6 +24,7 @@ use std::time::Instant;
 use fixtures::{FixtureError, Recording};
 use protocol::mysql::auth::Plugin;
 use rustls::ServerConfig;
+use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 
 pub use command::{Args, run};
@@ -92,13 +94,48 @@ pub enum Writes {
     Each,
 }
 
+/// How a client of PostgreSQL proves its password.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum AuthMethod {
+    /// SCRAM-SHA-256, with TLS also SCRAM-SHA-256-PLUS.
+    #[default]
+    ScramSha256,
+    /// A salted MD5 hash.
+    Md5,
+    /// The password itself.
+    Password,
+}
+
+/// Where replication slots begin that clients create.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum NewSlots {
+    /// Where the recording begins: what was recorded is what happens next.
+    #[default]
+    Start,
+    /// Where it ends: what was recorded is past.
+    End,
+}
+
+/// What only PostgreSQL has.
+#[derive(Debug, Clone, Default)]
+pub struct PostgresOptions {
+    /// How passwords are proven.
+    pub auth: AuthMethod,
+    /// The slot that is there from the beginning; the recording's where there is none.
+    pub slot: Option<String>,
+    /// Where slots begin that clients create.
+    pub new_slots: NewSlots,
+}
+
 /// What is served, and how.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
     /// User and password that are let in; anybody where there are none.
     pub user: Option<(String, String)>,
-    /// How passwords are proven.
+    /// How passwords are proven to MySQL.
     pub auth_plugin: Plugin,
+    /// What only PostgreSQL has.
+    pub postgres: PostgresOptions,
     /// Offer TLS, with a certificate made for this server ([`Server::ca_pem`]).
     pub tls: bool,
     /// How fast the stream is sent; as fast as the socket takes it where there is none.
@@ -116,6 +153,7 @@ impl Default for ServeOptions {
         Self {
             user: None,
             auth_plugin: Plugin::CachingSha2Password,
+            postgres: PostgresOptions::default(),
             tls: false,
             rate: None,
             writes: Writes::Large,
@@ -131,23 +169,31 @@ struct Tls {
     config: Arc<ServerConfig>,
     /// The certificate, in PEM.
     pem: String,
+    /// Its SHA-256: what `tls-server-end-point` binds to.
+    end_point: Vec<u8>,
 }
 
 /// The server that is played.
 #[derive(Debug, Clone)]
 enum Play {
     Mysql(Arc<mysql::Shared>),
+    Postgres(Arc<postgres::Shared>),
 }
 
 impl Play {
     fn load(recording: &Recording, stage: &Arc<Stage>) -> Result<Self, ServeError> {
-        mysql::Shared::load(recording, stage.clone()).map(|shared| Self::Mysql(Arc::new(shared)))
+        let stage = stage.clone();
+        Ok(match recording.sidecar.is_postgres() {
+            true => Self::Postgres(Arc::new(postgres::Shared::load(recording, stage)?)),
+            false => Self::Mysql(Arc::new(mysql::Shared::load(recording, stage)?)),
+        })
     }
 
     /// Serves one client until it leaves.
     async fn serve(self, stream: TcpStream, id: u32) -> std::io::Result<()> {
         match self {
             Self::Mysql(shared) => shared.serve(stream, id).await,
+            Self::Postgres(shared) => shared.serve(stream, id).await,
         }
     }
 }
@@ -206,14 +252,16 @@ impl Server {
     pub fn changes(&self) -> u64 {
         match &self.play {
             Play::Mysql(shared) => shared.changes(),
+            Play::Postgres(shared) => shared.changes(),
         }
     }
 
-    /// Where the stream ends: `FILE:OFFSET`.
+    /// Where the stream ends: `FILE:OFFSET`, or an LSN.
     #[must_use]
     pub fn end(&self) -> String {
         match &self.play {
             Play::Mysql(shared) => shared.end(),
+            Play::Postgres(shared) => shared.end(),
         }
     }
 
@@ -239,6 +287,21 @@ impl Server {
     #[must_use]
     pub fn ends_reached(&self) -> u32 {
         self.stage.statistics.ends.load(Ordering::Relaxed)
+    }
+
+    /// What a replication slot has confirmed, an LSN; none where there is no such slot.
+    #[must_use]
+    pub fn confirmed(&self, slot: &str) -> Option<String> {
+        match &self.play {
+            Play::Mysql(_) => None,
+            Play::Postgres(shared) => shared.confirmed(slot),
+        }
+    }
+
+    /// What clients did that they must not do, such as confirming what they were not sent.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<String> {
+        self.stage.complaints()
     }
 
     /// Schedules another fault.
@@ -297,5 +360,6 @@ fn certificate() -> Result<Tls, ServeError> {
     Ok(Tls {
         config: Arc::new(config),
         pem: made.cert.pem(),
+        end_point: Sha256::digest(made.cert.der()).to_vec(),
     })
 }

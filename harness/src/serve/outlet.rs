@@ -23,6 +23,21 @@ pub(super) trait Sink {
     fn write(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 }
 
+/// An event that was framed.
+#[derive(Debug, Clone)]
+pub(super) struct Event {
+    /// Place of its first byte in the buffer.
+    pub(super) first: usize,
+    /// Where it stands in the stream of events.
+    pub(super) place: u64,
+    /// Bytes, framing excluded.
+    pub(super) length: u64,
+    /// Bytes at its start in which no row stands.
+    pub(super) head: u64,
+    /// Its row changes.
+    pub(super) changes: Range<u64>,
+}
+
 /// A scheduled fault says: break the connection.
 #[derive(Debug)]
 pub(super) struct Broken;
@@ -55,21 +70,14 @@ impl<'a, S: Sink + Send> Outlet<'a, S> {
         }
     }
 
-    /// The event at the buffer's end was framed: lets its faults happen and writes when it is due. `first` is the place of the
-    /// event's first byte in the buffer, `place` and `length` where it stands in the stream of events, `changes` its row changes.
-    pub(super) async fn framed(
-        &mut self,
-        first: usize,
-        place: u64,
-        length: u64,
-        changes: Range<u64>,
-    ) -> io::Result<Result<(), Broken>> {
-        self.shown += changes.end - changes.start;
+    /// The event at the buffer's end was framed: lets its faults happen and writes when it is due.
+    pub(super) async fn framed(&mut self, event: Event) -> io::Result<Result<(), Broken>> {
+        self.shown += event.changes.end - event.changes.start;
         if self.stage.has_faults() {
             let mut written = 0;
-            while let Some((fault, inside)) = self.stage.take_fault(place, length, &changes) {
+            while let Some((fault, inside)) = self.stage.take_fault(&event) {
                 // What an earlier fault in this event made us write is no longer in the buffer.
-                let at = (first + inside as usize).saturating_sub(written);
+                let at = (event.first + inside as usize).saturating_sub(written);
                 let at = at.min(self.buffer.len().saturating_sub(1));
                 match self.suffer(fault, at).await? {
                     Some(bytes) => written += bytes,
@@ -89,6 +97,23 @@ impl<'a, S: Sink + Send> Outlet<'a, S> {
             self.pace().await?;
         }
         Ok(Ok(()))
+    }
+
+    /// Whether events are sent as they are, as fast as possible, so that they need not be looked at one by one.
+    pub(super) fn is_plain(&self) -> bool {
+        let options = &self.stage.options;
+        let is_free = options.rate.is_none() && options.writes == Writes::Large;
+        is_free && !self.stage.has_faults() && self.singly == 0
+    }
+
+    /// Writes framed events past the buffer, together with their neighbours: only where [`Outlet::is_plain`].
+    pub(super) async fn write(&mut self, events: &[u8], changes: u64) -> io::Result<()> {
+        self.shown += changes;
+        self.buffer.extend_from_slice(events);
+        match self.buffer.len() > CHUNK {
+            true => self.flush().await,
+            false => Ok(()),
+        }
     }
 
     /// Lets `fault` happen at `at` of the buffer; how many bytes were written, `None` when the connection must break.

@@ -1,6 +1,5 @@
 //! What all connections of a replay server share, whichever database it plays.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -8,6 +7,7 @@ use std::time::Instant;
 use rustls::ServerConfig;
 
 use super::fault::{Fault, Place};
+use super::outlet::Event;
 use super::{ServeOptions, Tls};
 
 /// Options, scheduled faults and what happened so far.
@@ -18,6 +18,7 @@ pub(super) struct Stage {
     pub(super) statistics: Statistics,
     faults: Mutex<Vec<Fault>>,
     faulty: AtomicBool,
+    complaints: Mutex<Vec<String>>,
 }
 
 /// What happened so far.
@@ -56,8 +57,19 @@ impl Stage {
             statistics: Statistics::default(),
             faulty: AtomicBool::new(!options.faults.is_empty()),
             faults: Mutex::new(options.faults.clone()),
+            complaints: Mutex::default(),
             options,
         }
+    }
+
+    /// A client did what it must not do.
+    pub(super) fn complain(&self, what: String) {
+        locked(&self.complaints).push(what);
+    }
+
+    /// What clients did that they must not do.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        locked(&self.complaints).clone()
     }
 
     /// The certificate and key, where TLS is offered.
@@ -70,20 +82,22 @@ impl Stage {
         self.faulty.load(Ordering::Relaxed)
     }
 
-    /// The first fault inside the event at `place` of the stream, and how far inside it is. It will not come again.
-    pub(super) fn take_fault(
-        &self,
-        place: u64,
-        length: u64,
-        changes: &Range<u64>,
-    ) -> Option<(Fault, u64)> {
+    /// The first fault inside the event, and how far inside it is. It will not come again.
+    pub(super) fn take_fault(&self, event: &Event) -> Option<(Fault, u64)> {
+        let &Event {
+            place,
+            length,
+            head,
+            ref changes,
+            ..
+        } = event;
         let mut faults = locked(&self.faults);
         let inside = |fault: &Fault| match fault.at {
             Place::Bytes(at) => (at < place + length).then(|| at.saturating_sub(place)),
             Place::Changes(at) if changes.contains(&at) => {
                 // Rows of one event are of similar length: somewhere about the row, never in the header.
                 let share = (at - changes.start) as f64 / (changes.end - changes.start) as f64;
-                Some(length / 8 + (share * (length - length / 8) as f64) as u64)
+                Some(head + (share * (length - head) as f64) as u64)
             }
             Place::Changes(at) => (at < changes.start).then_some(0),
         };

@@ -11,7 +11,7 @@ use super::film::Film;
 use super::plan::{self, Plan, Session};
 use super::wire::Wire;
 
-use crate::serve::outlet::{Broken, Outlet};
+use crate::serve::outlet::{Broken, Event, Outlet};
 use crate::serve::stage::Statistics;
 
 /// Why a dump ended.
@@ -91,9 +91,15 @@ impl Projector<'_> {
         let first = self.out.buffer.len() + HEADER_LENGTH + 1;
         self.frame(|out| film.append(index, out));
         let changes = shot.changes_before..shot.changes_before + u64::from(shot.changes);
-        self.out
-            .framed(first, film.place(index), u64::from(shot.length), changes)
-            .await
+        let length = u64::from(shot.length);
+        let event = Event {
+            first,
+            place: film.place(index),
+            length,
+            head: length / 8,
+            changes,
+        };
+        self.out.framed(event).await
     }
 
     /// The end of the film: EOF where that was asked for, otherwise heartbeats until the client leaves.
