@@ -131,14 +131,23 @@ impl Shared {
             known.eq_ignore_ascii_case(name).then(|| value.clone())
         };
         let parameters = self.recorded.parameters.iter().find_map(is);
-        parameters.or_else(|| self.sidecar.variables.iter().find_map(is))
+        // What clients ask for their own sake, and a recording may have left out.
+        let usual = || match name {
+            "data_directory_mode" => Some("0700".to_owned()),
+            "client_encoding" => Some("UTF8".to_owned()),
+            "timezone" => Some("UTC".to_owned()),
+            _ => None,
+        };
+        parameters
+            .or_else(|| self.sidecar.variables.iter().find_map(is))
+            .or_else(usual)
     }
 
     /// Whether a client may set it: where a recording has the server's settings, only those.
     fn knows_setting(&self, name: &str) -> bool {
         // Without these the recording holds a choice of settings, not all.
         let complete = self.sidecar.variables.len() > 200;
-        !complete || name.contains('.') || self.setting(name).is_some() || OLD_NAMES.contains(&name)
+        !complete || name.contains('.') || self.setting(name).is_some()
     }
 
     /// What ParameterStatus tells this client.
@@ -230,6 +239,3 @@ impl Shared {
         }
     }
 }
-
-/// Settings that clients may name and servers do not list.
-const OLD_NAMES: [&str; 2] = ["client_encoding", "timezone"];
