@@ -10,16 +10,14 @@
 mod envelope;
 mod error;
 mod lanes;
+mod mysql;
 mod number;
 mod record;
-mod row;
 mod template;
-mod temporal;
 #[cfg(test)]
 mod tests;
 mod text;
 mod topic;
-mod value;
 
 use std::sync::Arc;
 use std::time::Duration;

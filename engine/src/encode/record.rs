@@ -19,10 +19,10 @@ use crate::settled::Settled;
 
 use super::envelope::Envelope;
 use super::error::EncodeErrorKind;
+use super::mysql::row::{RowImage, is_key_kept, write_key, write_row, write_unchanged};
+use super::mysql::value::ValueWriter;
 use super::partition_of;
-use super::row::{RowImage, is_key_kept, write_key, write_row, write_unchanged};
 use super::template::Template;
-use super::value::ValueWriter;
 
 /// One record of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

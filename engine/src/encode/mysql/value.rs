@@ -6,14 +6,14 @@ use protocol::mysql::charset::Charset;
 use protocol::mysql::{Column, ColumnType, Value, column_compression, json};
 use protocol::{Cursor, DecodeError, DecodeErrorKind};
 
-use super::error::EncodeErrorKind;
-use super::number::{write_double, write_float, write_int, write_uint};
 use super::temporal::{TimestampWriter, is_zero, write_date, write_datetime, write_time};
-use super::text::{is_plain, write_key_string, write_string};
+use crate::encode::error::EncodeErrorKind;
+use crate::encode::number::{write_double, write_float, write_int, write_uint};
+use crate::encode::text::{is_plain, write_key_string, write_string};
 
 /// Why a value has no text; the caller adds the column's name.
 #[derive(Debug)]
-pub(super) enum ValueError {
+pub(in crate::encode) enum ValueError {
     Decode(DecodeError),
     Label { value: u64, labels: usize },
     JsonBefore,
@@ -21,7 +21,7 @@ pub(super) enum ValueError {
 
 impl ValueError {
     #[cold]
-    pub(super) fn of_column(self, column: Box<str>) -> EncodeErrorKind {
+    pub(in crate::encode) fn of_column(self, column: Box<str>) -> EncodeErrorKind {
         match self {
             Self::Decode(error) => EncodeErrorKind::Value { column, error },
             Self::Label { value, labels } => EncodeErrorKind::Label {
@@ -42,18 +42,18 @@ impl From<DecodeError> for ValueError {
 
 /// Writes values; keeps what neighbouring rows share and buffers for values that take two steps.
 #[derive(Debug)]
-pub(super) struct ValueWriter {
+pub(in crate::encode) struct ValueWriter {
     timestamps: TimestampWriter,
     /// A value on its way: unpacked, padded, joined, or as text that still has to be quoted.
     scratch: Vec<u8>,
     /// Longest value that a compressed column may expand to.
     row_max: usize,
     /// Zero dates written as null.
-    pub(super) zero_dates: u64,
+    pub(in crate::encode) zero_dates: u64,
 }
 
 impl ValueWriter {
-    pub(super) fn new(row_max: usize) -> Self {
+    pub(in crate::encode) fn new(row_max: usize) -> Self {
         Self {
             timestamps: TimestampWriter::default(),
             scratch: Vec::new(),
@@ -65,7 +65,7 @@ impl ValueWriter {
     /// Appends `value` of `column`. `KEY`: strings byte for byte as Jackson writes them. `ascii`: see `ColumnTemplate`. `before`: the
     /// same column's value in the before image, for partial JSON.
     #[inline]
-    pub(super) fn write<const KEY: bool>(
+    pub(in crate::encode) fn write<const KEY: bool>(
         &mut self,
         out: &mut Vec<u8>,
         column: &Column,

@@ -8,7 +8,7 @@
 
 use protocol::mysql::temporal::{Date, DateTime, Time, Timestamp};
 
-use super::number::write_uint;
+use crate::encode::number::write_uint;
 
 /// `00` to `99`.
 static PAIRS: [[u8; 2]; 100] = {
