@@ -7,11 +7,14 @@
 //! Values are decoded from the row image and written as JSON straight into the record batch that is sent; nothing is allocated per
 //! row. Which record a change becomes, and what is in it: docs/formats.md.
 
+mod binary;
+mod dialect;
 mod envelope;
 mod error;
 mod lanes;
 mod mysql;
 mod number;
+mod postgres;
 mod record;
 mod template;
 #[cfg(test)]
@@ -34,14 +37,16 @@ pub use error::{EncodeError, EncodeErrorKind};
 pub use template::Template;
 pub use topic::{TOPIC_NAME_MAX, TopicError, Topics, topic_name};
 
+use dialect::Dialect;
 use lanes::Lanes;
+use mysql::MySql;
 use record::{Keys, RecordWriter, Row, Step};
 
 /// Turns batches into record batches; one per thread, since it keeps its buffers.
 pub struct Encoder {
     settings: Arc<EncodeSettings>,
     lanes: Lanes,
-    records: RecordWriter,
+    mysql: RecordWriter<MySql>,
 }
 
 impl Encoder {
@@ -57,7 +62,7 @@ impl Encoder {
         };
         Self {
             lanes: Lanes::new(compression),
-            records: RecordWriter::new(settings.row_max),
+            mysql: RecordWriter::new(MySql::new(settings.row_max)),
             settings,
         }
     }
@@ -65,7 +70,7 @@ impl Encoder {
     /// Zero dates (`0000-00-00`, month or day 0, the zero TIMESTAMP) that were written as null so far.
     #[must_use]
     pub fn zero_dates(&self) -> u64 {
-        self.records.zero_dates()
+        self.mysql.dialect.zero_dates()
     }
 
     /// Encodes every change of `batch`: one or more record batches per partition that it touches, those of one partition in the order
@@ -83,23 +88,45 @@ impl Encoder {
         now: Duration,
     ) -> Result<Vec<EncodedBatch>, EncodeError> {
         self.lanes.start(templates);
-        self.records.start(now);
+        let records = &mut self.mysql;
+        records.start(now);
+        Encoding {
+            settings: &self.settings,
+            lanes: &mut self.lanes,
+            records,
+            settled,
+        }
+        .run(batch, templates)?;
+        self.lanes
+            .finish()
+            .map_err(|error| EncodeError::from(EncodeErrorKind::from(error)))
+    }
+}
+
+/// The encoding of one batch, whose source speaks `D`.
+struct Encoding<'e, D> {
+    settings: &'e EncodeSettings,
+    lanes: &'e mut Lanes,
+    records: &'e mut RecordWriter<D>,
+    settled: Option<&'e Settled>,
+}
+
+impl<D: Dialect> Encoding<'_, D> {
+    fn run(&mut self, batch: &Batch, templates: &[Arc<Template>]) -> Result<(), EncodeError> {
         let mut present = None;
-        for event in &batch.events {
+        for (index, event) in batch.events.iter().enumerate() {
             let encoded = group_of(batch, templates, event).and_then(|(group, template)| {
                 if present != Some(event.group) {
                     self.records.prepare(batch, group, template)?;
                     present = Some(event.group);
                 }
-                self.encode_event(batch, group, template, event, settled)
+                self.encode_event(batch, group, template, index, event)
             });
             if let Err(kind) = encoded {
                 return Err(placed(batch, event, kind));
             }
         }
-        self.lanes
-            .finish()
-            .map_err(|error| EncodeError::from(EncodeErrorKind::from(error)))
+        Ok(())
     }
 
     #[inline]
@@ -108,12 +135,11 @@ impl Encoder {
         batch: &Batch,
         group: &RowGroup,
         template: &Template,
+        index: usize,
         event: &Event,
-        settled: Option<&Settled>,
     ) -> Result<(), EncodeErrorKind> {
-        let row = Row::new(batch, group, event, template, self.records.full(), settled)?;
-        let records = &mut self.records;
-        records.turn_to(group.first_row + u64::from(event.row));
+        let records = &mut *self.records;
+        let row = records.turn_to(batch, index, event, group, template, self.settled)?;
         match event.operation {
             Operation::Create => {
                 let partition = records.write_new_key(&row)?;
@@ -145,12 +171,13 @@ impl Encoder {
         partition: u32,
         changes: u32,
         steps: &[Step],
-        row: &Row<'_>,
+        row: &Row<'_, D::Image<'_>>,
     ) -> Result<(), EncodeErrorKind> {
         let Self {
             settings,
             lanes,
             records,
+            ..
         } = self;
         if row
             .settled

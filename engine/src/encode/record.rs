@@ -17,10 +17,9 @@ use protocol::kafka::record_batch::{Builder, Header};
 use crate::batch::{Batch, Event, RowGroup};
 use crate::settled::Settled;
 
+use super::dialect::Dialect;
 use super::envelope::Envelope;
 use super::error::EncodeErrorKind;
-use super::mysql::row::{RowImage, is_key_kept, write_key, write_row, write_unchanged};
-use super::mysql::value::ValueWriter;
 use super::partition_of;
 use super::template::Template;
 
@@ -59,13 +58,6 @@ impl Step {
     }
 }
 
-/// Which images of a group hold every column.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Full {
-    before: bool,
-    after: bool,
-}
-
 /// The partitions of an update's keys.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Keys {
@@ -77,79 +69,33 @@ pub(super) enum Keys {
 
 /// A row change with its images found.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Row<'a> {
+pub(super) struct Row<'a, I> {
     template: &'a Template,
-    before: Option<RowImage<'a>>,
-    after: Option<RowImage<'a>>,
+    before: Option<I>,
+    after: Option<I>,
     /// Number within its group.
     number: u32,
     /// What Kafka has already.
     pub(super) settled: Option<&'a Settled>,
 }
 
-impl<'a> Row<'a> {
-    #[inline]
-    pub(super) fn new(
-        batch: &'a Batch,
-        group: &RowGroup,
-        event: &Event,
-        template: &'a Template,
-        full: Full,
-        settled: Option<&'a Settled>,
-    ) -> Result<Self, EncodeErrorKind> {
-        let image = |present: protocol::Span, bytes: protocol::Span, partial, full| {
-            if bytes.is_none() {
-                return Ok(None);
-            }
-            match (present.of(&batch.bytes), bytes.of(&batch.bytes)) {
-                (Some(present), Some(bytes)) => Ok(Some(RowImage {
-                    present,
-                    bytes,
-                    partial,
-                    full,
-                })),
-                _ => Err(EncodeErrorKind::Batch("a row image outside of the batch")),
-            }
-        };
-        Ok(Self {
-            template,
-            before: image(group.columns_before, event.before, false, full.before)?,
-            after: image(
-                group.columns_after,
-                event.after,
-                group.partial_json,
-                full.after,
-            )?,
-            number: event.row,
-            settled,
-        })
-    }
-}
-
 /// Writes records; keeps what rows of one group share, and the keys of the present row.
 #[derive(Debug)]
-pub(super) struct RecordWriter {
+pub(super) struct RecordWriter<D> {
     envelope: Envelope,
-    values: ValueWriter,
+    pub(super) dialect: D,
     old_key: Vec<u8>,
     new_key: Vec<u8>,
-    /// `unchanged` of records that show the before image, and of those that show the after image.
-    unchanged_before: Vec<u8>,
-    unchanged_after: Vec<u8>,
-    full: Full,
     timestamp_ms: i64,
 }
 
-impl RecordWriter {
-    pub(super) fn new(row_max: usize) -> Self {
+impl<D: Dialect> RecordWriter<D> {
+    pub(super) fn new(dialect: D) -> Self {
         Self {
             envelope: Envelope::default(),
-            values: ValueWriter::new(row_max),
+            dialect,
             old_key: Vec::new(),
             new_key: Vec::new(),
-            unchanged_before: Vec::new(),
-            unchanged_after: Vec::new(),
-            full: Full::default(),
             timestamp_ms: 0,
         }
     }
@@ -167,67 +113,96 @@ impl RecordWriter {
         group: &RowGroup,
         template: &Template,
     ) -> Result<(), EncodeErrorKind> {
-        self.envelope.prepare(batch, group, template)?;
-        let before = group.columns_before.of(&batch.bytes);
-        let after = group.columns_after.of(&batch.bytes);
-        self.full = Full {
-            before: before.is_some_and(|present| is_full(template, present)),
-            after: after.is_some_and(|present| is_full(template, present)) && !group.partial_json,
-        };
-        self.unchanged_before.clear();
-        self.unchanged_after.clear();
-        if let Some(present) = before {
-            write_unchanged(&mut self.unchanged_before, template, present, None);
-        }
-        if let Some(present) = after {
-            write_unchanged(&mut self.unchanged_after, template, present, before);
-        }
-        Ok(())
+        self.dialect
+            .prepare(&mut self.envelope, batch, group, template)
     }
 
-    /// Turns to the transaction's `row`th row.
+    /// Turns to event number `index` of the batch, a row of the present group.
     #[inline]
-    pub(super) fn turn_to(&mut self, row: u64) {
-        self.envelope.turn_to(row);
+    pub(super) fn turn_to<'a>(
+        &mut self,
+        batch: &'a Batch,
+        index: usize,
+        event: &Event,
+        group: &RowGroup,
+        template: &'a Template,
+        settled: Option<&'a Settled>,
+    ) -> Result<Row<'a, D::Image<'a>>, EncodeErrorKind> {
+        let images = self.dialect.images(batch, group, event)?;
+        self.dialect.turn_to(batch, index)?;
+        self.envelope
+            .turn_to(group.first_row + u64::from(event.row));
+        Ok(Row {
+            template,
+            before: images.before,
+            after: images.after,
+            number: event.row,
+            settled,
+        })
     }
 
     /// Whether what the present row puts into `partition` is in Kafka already.
     #[cold]
-    pub(super) fn is_settled(&self, settled: &Settled, row: &Row<'_>, partition: u32) -> bool {
+    pub(super) fn is_settled(
+        &self,
+        settled: &Settled,
+        row: &Row<'_, D::Image<'_>>,
+        partition: u32,
+    ) -> bool {
         let (file, offset, gtid, number) = self.envelope.place();
         let topic_id = row.template.route.topic_id;
         settled.is_settled(topic_id, partition as i32, file, offset, gtid, number)
     }
 
-    pub(super) fn zero_dates(&self) -> u64 {
-        self.values.zero_dates
-    }
-
     /// Writes the key after the change and returns its partition.
     #[inline]
-    pub(super) fn write_new_key(&mut self, row: &Row<'_>) -> Result<u32, EncodeErrorKind> {
+    pub(super) fn write_new_key(
+        &mut self,
+        row: &Row<'_, D::Image<'_>>,
+    ) -> Result<u32, EncodeErrorKind> {
         let Some(after) = row.after else {
             return Err(EncodeErrorKind::Batch("a change without its after image"));
         };
-        key_and_partition(&mut self.new_key, row, after, row.before, &mut self.values)
+        key_and_partition(
+            &mut self.new_key,
+            row.template,
+            after,
+            row.before,
+            &mut self.dialect,
+        )
     }
 
     /// Writes the key before the change and returns its partition.
     #[inline]
-    pub(super) fn write_old_key(&mut self, row: &Row<'_>) -> Result<u32, EncodeErrorKind> {
+    pub(super) fn write_old_key(
+        &mut self,
+        row: &Row<'_, D::Image<'_>>,
+    ) -> Result<u32, EncodeErrorKind> {
         let Some(before) = row.before else {
             return Err(EncodeErrorKind::Batch("a change without its before image"));
         };
         // What only the after image holds has changed: the old key is unknown then, and guessing would split the row's history.
-        key_and_partition(&mut self.old_key, row, before, None, &mut self.values)
+        key_and_partition(
+            &mut self.old_key,
+            row.template,
+            before,
+            None,
+            &mut self.dialect,
+        )
     }
 
     /// Writes both keys of an update and returns their partitions; one key and the same partition twice where it is kept.
     #[inline]
-    pub(super) fn write_both_keys(&mut self, row: &Row<'_>) -> Result<Keys, EncodeErrorKind> {
+    pub(super) fn write_both_keys(
+        &mut self,
+        row: &Row<'_, D::Image<'_>>,
+    ) -> Result<Keys, EncodeErrorKind> {
         let new = self.write_new_key(row)?;
+        if row.before.is_none() && !D::UPDATES_HAVE_BEFORE {
+            return Ok(Keys::Kept(new));
+        }
         if let (Some(before), Some(after)) = (row.before, row.after)
-            && is_key_kept(row.template, before, after)
+            && self.dialect.is_key_kept(row.template, before, after)
         {
             return Ok(Keys::Kept(new));
         }
@@ -236,12 +211,6 @@ impl RecordWriter {
             true => Keys::Kept(new),
             false => Keys::Changed { old, new },
         })
-    }
-
-    /// Which images of the present group hold every column.
-    #[inline]
-    pub(super) fn full(&self) -> Full {
-        self.full
     }
 
     /// The key of a row's records, for messages.
@@ -258,17 +227,14 @@ impl RecordWriter {
         &mut self,
         builder: &mut Builder,
         step: Step,
-        row: &Row<'_>,
+        row: &Row<'_, D::Image<'_>>,
     ) -> Result<(), EncodeErrorKind> {
         let Self {
             envelope,
-            values,
+            dialect,
             old_key,
             new_key,
-            unchanged_before,
-            unchanged_after,
             timestamp_ms,
-            ..
         } = self;
         let (key, other_key) = match step.old_key {
             true => (&*old_key, &*new_key),
@@ -287,8 +253,8 @@ impl RecordWriter {
             return Ok(builder.append(*timestamp_ms, key, None, headers.as_slice())?);
         };
         let unchanged = match operation {
-            b'd' => unchanged_before,
-            _ => unchanged_after,
+            b'd' => &envelope.unchanged_before,
+            _ => &envelope.unchanged_after,
         };
         if !unchanged.is_empty() {
             headers.push(Header::new("unchanged", unchanged));
@@ -303,42 +269,34 @@ impl RecordWriter {
             } = *row;
             out.extend_from_slice(b"{\"before\":");
             match before.filter(|_| operation != b'c') {
-                Some(before) => write_row(out, template, before, None, values)?,
+                Some(before) => dialect.write_row(out, template, before, None)?,
                 None => out.extend_from_slice(b"null"),
             }
             out.extend_from_slice(b",\"after\":");
             match after.filter(|_| operation != b'd') {
-                Some(after) => write_row(out, template, after, before, values)?,
+                Some(after) => dialect.write_row(out, template, after, before)?,
                 None => out.extend_from_slice(b"null"),
             }
-            envelope.write_end(out, number, operation);
+            dialect.write_end(envelope, out, number, operation);
             Ok(())
         })
     }
 }
 
-fn key_and_partition(
+#[inline]
+fn key_and_partition<D: Dialect>(
     key: &mut Vec<u8>,
-    row: &Row<'_>,
-    image: RowImage<'_>,
-    other: Option<RowImage<'_>>,
-    values: &mut ValueWriter,
+    template: &Template,
+    image: D::Image<'_>,
+    other: Option<D::Image<'_>>,
+    dialect: &mut D,
 ) -> Result<u32, EncodeErrorKind> {
-    if row.template.key.is_empty() {
+    if template.key.is_empty() {
         key.clear();
-        return Ok(row.template.null_key_partition);
+        return Ok(template.null_key_partition);
     }
-    write_key(key, row.template, image, other, values)?;
-    Ok(partition_of(key, row.template.route.partitions))
-}
-
-fn is_full(template: &Template, present: &[u8]) -> bool {
-    let mut columns = 0..template.mysql_columns().len();
-    columns.all(|n| {
-        present
-            .get(n / 8)
-            .is_some_and(|byte| byte >> (n % 8) & 1 != 0)
-    })
+    dialect.write_key(key, template, image, other)?;
+    Ok(partition_of(key, template.route.partitions))
 }
 
 /// The headers of a record, without a vector.

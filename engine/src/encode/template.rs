@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use protocol::kafka::murmur2;
-use protocol::mysql::{Column, ColumnType};
+use protocol::{mysql, postgres};
 
 use crate::config::EncodeSettings;
 use crate::encoded::Route;
-use crate::schema::Table;
+use crate::schema::{Columns, Table};
 
+use super::mysql::template as of_mysql;
+use super::postgres::template as of_postgres;
 use super::text::{write_key_string, write_string};
 
 /// The constant parts of one table version's records, and where they go.
@@ -26,9 +28,9 @@ pub struct Template {
     pub(super) null_key_partition: u32,
     /// `,"source":{"version":…,"name":…,"ts_ms":`
     pub(super) source_head: Box<[u8]>,
-    /// `,"snapshot":"false","db":…,"sequence":null,"ts_us":`
+    /// `,"snapshot":"false","db":…,"sequence":null`; PostgreSQL: up to `"sequence":"[`
     pub(super) source_database: Box<[u8]>,
-    /// `,"table":…,"server_id":`
+    /// `,"table":…,"server_id":`; PostgreSQL: `,"schema":…,"table":…,"txId":`
     pub(super) source_table: Box<[u8]>,
 }
 
@@ -37,7 +39,8 @@ pub struct Template {
 pub(super) struct ColumnTemplate {
     /// `{"name":` of the first column, `,"name":` of the others.
     pub(super) prefix: Prefix,
-    /// Whether ASCII bytes of the column are the same in UTF-8: true of every character set but UCS-2, UTF-16, UTF-32 and SWE7.
+    /// MySQL: whether ASCII bytes of the column are the same in UTF-8: true of every character set but UCS-2, UTF-16, UTF-32 and SWE7.
+    /// PostgreSQL: true, it sends UTF-8.
     pub(super) ascii: bool,
 }
 
@@ -98,23 +101,37 @@ impl Template {
     /// `settings.batch_max` bytes.
     #[must_use]
     pub fn new(table: Arc<Table>, route: Route, settings: &EncodeSettings) -> Arc<Self> {
-        let columns = table.columns.mysql();
+        let columns: Vec<(&str, bool)> = match &table.columns {
+            Columns::MySql(columns) => columns
+                .iter()
+                .map(|column| (&*column.name, of_mysql::keeps_ascii(column)))
+                .collect(),
+            Columns::Postgres(of) => of
+                .columns
+                .iter()
+                .map(|column| (&*column.name, true))
+                .collect(),
+        };
+        let source = match &table.columns {
+            Columns::MySql(_) => of_mysql::source_parts(&table),
+            Columns::Postgres(of) => of_postgres::source_parts(&table, of),
+        };
         let column_templates = columns
             .iter()
             .enumerate()
-            .map(|(n, column)| ColumnTemplate {
-                prefix: prefix(n, &column.name, write_string),
-                ascii: keeps_ascii(column),
+            .map(|(n, (name, ascii))| ColumnTemplate {
+                prefix: prefix(n, name, write_string),
+                ascii: *ascii,
             })
             .collect();
         let key = table
             .key
             .iter()
-            .filter_map(|n| columns.get(usize::from(*n)).map(|column| (*n, column)))
+            .filter_map(|n| columns.get(usize::from(*n)).map(|(name, _)| (*n, name)))
             .enumerate()
-            .map(|(place, (column, of))| KeyColumn {
+            .map(|(place, (column, name))| KeyColumn {
                 column,
-                prefix: prefix(place, &of.name, write_key_string),
+                prefix: prefix(place, name, write_key_string),
             })
             .collect();
         let whole_name = format!("{}.{}", table.schema, table.name);
@@ -125,12 +142,8 @@ impl Template {
             key,
             null_key_partition,
             source_head: source_head(settings),
-            source_database: pieces(&[
-                b",\"snapshot\":\"false\",\"db\":",
-                &string(&table.schema),
-                b",\"sequence\":null,\"ts_us\":",
-            ]),
-            source_table: pieces(&[b",\"table\":", &string(&table.name), b",\"server_id\":"]),
+            source_database: source.database,
+            source_table: source.table,
             table,
             route,
         })
@@ -148,20 +161,36 @@ impl Template {
         &self.route
     }
 
-    /// The columns in the server's terms.
+    /// MySQL's columns.
     #[inline]
-    pub(super) fn mysql_columns(&self) -> &[Column] {
+    pub(super) fn mysql_columns(&self) -> &[mysql::Column] {
         self.table.columns.mysql()
+    }
+
+    /// PostgreSQL's columns.
+    #[inline]
+    pub(super) fn postgres_columns(&self) -> &[postgres::Column] {
+        self.table.columns.postgres()
     }
 
     /// A column's name for messages.
     #[cold]
     pub(super) fn column_name(&self, column: usize) -> Box<str> {
-        match self.mysql_columns().get(column) {
-            Some(of) if !of.name.is_empty() => of.name.clone(),
+        let name = match &self.table.columns {
+            Columns::MySql(columns) => columns.get(column).map(|of| &of.name),
+            Columns::Postgres(of) => of.columns.get(column).map(|of| &of.name),
+        };
+        match name {
+            Some(name) if !name.is_empty() => name.clone(),
             _ => format!("number {}", column + 1).into(),
         }
     }
+}
+
+/// A table's parts of the `source` block.
+pub(super) struct SourceParts {
+    pub(super) database: Box<[u8]>,
+    pub(super) table: Box<[u8]>,
 }
 
 fn source_head(settings: &EncodeSettings) -> Box<[u8]> {
@@ -183,24 +212,14 @@ fn prefix(place: usize, name: &str, write: impl Fn(&mut Vec<u8>, &str)) -> Prefi
     Prefix::new(&text)
 }
 
-fn string(text: &str) -> Vec<u8> {
+/// A JSON string.
+pub(super) fn string(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 2);
     write_string(&mut out, text);
     out
 }
 
-fn pieces(pieces: &[&[u8]]) -> Box<[u8]> {
+/// Texts put together.
+pub(super) fn pieces(pieces: &[&[u8]]) -> Box<[u8]> {
     pieces.concat().into()
-}
-
-/// Asks the decoder itself, rather than a second list of character sets.
-fn keeps_ascii(column: &Column) -> bool {
-    let charset = match &column.kind {
-        ColumnType::Char { charset, .. }
-        | ColumnType::VarChar { charset, .. }
-        | ColumnType::Text { charset, .. } => charset,
-        _ => return false,
-    };
-    let ascii: Vec<u8> = (0x20..0x7f).collect();
-    matches!(charset.decode(&ascii), Ok(text) if *text == *String::from_utf8_lossy(&ascii))
 }

@@ -14,12 +14,12 @@ use crate::encode::template::Template;
 /// One image of a row: a bit per column that it holds, and the bytes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::encode) struct RowImage<'a> {
-    pub(in crate::encode) present: &'a [u8],
-    pub(in crate::encode) bytes: &'a [u8],
+    pub(super) present: &'a [u8],
+    pub(super) bytes: &'a [u8],
     /// Whether it may hold JSON diffs.
-    pub(in crate::encode) partial: bool,
+    pub(super) partial: bool,
     /// Whether it holds every column and no diffs: then nobody need look at `present`.
-    pub(in crate::encode) full: bool,
+    pub(super) full: bool,
 }
 
 impl<'a> RowImage<'a> {
@@ -144,7 +144,7 @@ fn holds(present: &[u8], column: usize) -> bool {
 
 /// Appends the row as a JSON object. `before`: the image that lacking columns and JSON diffs of an after image refer to.
 #[inline]
-pub(in crate::encode) fn write_row(
+pub(super) fn write_row(
     out: &mut Vec<u8>,
     template: &Template,
     image: RowImage<'_>,
@@ -260,7 +260,7 @@ fn write_lacking(
 }
 
 /// Writes the key of a row into `out`: the value of each key column from `image`, or from `other` where that lacks it.
-pub(in crate::encode) fn write_key(
+pub(super) fn write_key(
     out: &mut Vec<u8>,
     template: &Template,
     image: RowImage<'_>,
@@ -342,11 +342,7 @@ fn write_full_key(
 
 /// Whether two full images certainly hold the same key. `false` where that is not so, and where it would take more to know.
 #[inline]
-pub(in crate::encode) fn is_key_kept(
-    template: &Template,
-    before: RowImage<'_>,
-    after: RowImage<'_>,
-) -> bool {
+pub(super) fn is_key_kept(template: &Template, before: RowImage<'_>, after: RowImage<'_>) -> bool {
     if !before.full || !after.full {
         return false;
     }
@@ -374,7 +370,7 @@ pub(in crate::encode) fn is_key_kept(
 }
 
 /// The `unchanged` header: a JSON array of the columns that neither `present` nor `other` holds; empty where there are none.
-pub(in crate::encode) fn write_unchanged(
+pub(super) fn write_unchanged(
     out: &mut Vec<u8>,
     template: &Template,
     present: &[u8],

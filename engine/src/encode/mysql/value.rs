@@ -1,19 +1,18 @@
 //! MySQL's and MariaDB's values as JSON (docs/formats.md, "Types").
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use protocol::mysql::charset::Charset;
 use protocol::mysql::{Column, ColumnType, Value, column_compression, json};
 use protocol::{Cursor, DecodeError, DecodeErrorKind};
 
 use super::temporal::{TimestampWriter, is_zero, write_date, write_datetime, write_time};
+use crate::encode::binary::write_base64;
 use crate::encode::error::EncodeErrorKind;
 use crate::encode::number::{write_double, write_float, write_int, write_uint};
 use crate::encode::text::{is_plain, write_key_string, write_string};
 
 /// Why a value has no text; the caller adds the column's name.
 #[derive(Debug)]
-pub(in crate::encode) enum ValueError {
+pub(super) enum ValueError {
     Decode(DecodeError),
     Label { value: u64, labels: usize },
     JsonBefore,
@@ -21,7 +20,7 @@ pub(in crate::encode) enum ValueError {
 
 impl ValueError {
     #[cold]
-    pub(in crate::encode) fn of_column(self, column: Box<str>) -> EncodeErrorKind {
+    pub(super) fn of_column(self, column: Box<str>) -> EncodeErrorKind {
         match self {
             Self::Decode(error) => EncodeErrorKind::Value { column, error },
             Self::Label { value, labels } => EncodeErrorKind::Label {
@@ -42,18 +41,18 @@ impl From<DecodeError> for ValueError {
 
 /// Writes values; keeps what neighbouring rows share and buffers for values that take two steps.
 #[derive(Debug)]
-pub(in crate::encode) struct ValueWriter {
+pub(super) struct ValueWriter {
     timestamps: TimestampWriter,
     /// A value on its way: unpacked, padded, joined, or as text that still has to be quoted.
     scratch: Vec<u8>,
     /// Longest value that a compressed column may expand to.
     row_max: usize,
     /// Zero dates written as null.
-    pub(in crate::encode) zero_dates: u64,
+    pub(super) zero_dates: u64,
 }
 
 impl ValueWriter {
-    pub(in crate::encode) fn new(row_max: usize) -> Self {
+    pub(super) fn new(row_max: usize) -> Self {
         Self {
             timestamps: TimestampWriter::default(),
             scratch: Vec::new(),
@@ -65,7 +64,7 @@ impl ValueWriter {
     /// Appends `value` of `column`. `KEY`: strings byte for byte as Jackson writes them. `ascii`: see `ColumnTemplate`. `before`: the
     /// same column's value in the before image, for partial JSON.
     #[inline]
-    pub(in crate::encode) fn write<const KEY: bool>(
+    pub(super) fn write<const KEY: bool>(
         &mut self,
         out: &mut Vec<u8>,
         column: &Column,
@@ -280,17 +279,6 @@ fn write_label<const KEY: bool>(
     })?;
     write_str::<KEY>(out, label);
     Ok(())
-}
-
-fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'"');
-    let start = out.len();
-    let length = bytes.len().div_ceil(3) * 4;
-    out.resize(start + length, b'=');
-    // The room is exactly what base64 needs, so this cannot fail.
-    let written = BASE64.encode_slice(bytes, &mut out[start..]);
-    debug_assert_eq!(written, Ok(length));
-    out.push(b'"');
 }
 
 /// `{"x":…,"y":…,"wkb":…,"srid":…}` for a column declared POINT, without coordinates for others.

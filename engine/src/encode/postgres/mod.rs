@@ -1,0 +1,3 @@
+//! PostgreSQL's rows as JSON.
+
+pub(super) mod template;
