@@ -120,7 +120,7 @@ impl Envelope {
         (&self.file, self.offset, gtid, self.row)
     }
 
-    /// The `pos` header of the present row: `file:offset/row`.
+    /// The `pos` header of the present row: `file:offset/row`, PostgreSQL: `commit LSN/row`.
     #[inline]
     pub(super) fn position(&self) -> &[u8] {
         &self.position
@@ -158,6 +158,11 @@ pub(super) fn text<'a>(
 pub(super) fn write_times(out: &mut Vec<u8>, nanos: u128, between: &[u8]) {
     write_wide(out, nanos / 1_000_000);
     out.extend_from_slice(between);
+    write_fine_times(out, nanos);
+}
+
+/// `,"ts_us":US,"ts_ns":NS`.
+pub(super) fn write_fine_times(out: &mut Vec<u8>, nanos: u128) {
     out.extend_from_slice(b",\"ts_us\":");
     write_wide(out, nanos / 1_000);
     out.extend_from_slice(b",\"ts_ns\":");

@@ -10,7 +10,7 @@ use protocol::kafka::record_batch::BuildError;
 pub struct EncodeError {
     /// `schema.table`; empty where the batch does not even say that.
     pub table: Box<str>,
-    /// The row: `file:offset/row`, as the `pos` header would say.
+    /// The row: `file:offset/row` or `commit LSN/row`, as the `pos` header would say.
     pub position: Box<str>,
     /// What is wrong with it.
     pub kind: EncodeErrorKind,
@@ -37,6 +37,16 @@ pub enum EncodeErrorKind {
     },
     /// A key column that neither image holds.
     KeyColumn {
+        /// The column.
+        column: Box<str>,
+    },
+    /// PostgreSQL: a key column that neither image holds, or that the replica identity leaves out.
+    ReplicaIdentity {
+        /// The column.
+        column: Box<str>,
+    },
+    /// PostgreSQL: a value in binary, which is never asked for.
+    Binary {
         /// The column.
         column: Box<str>,
     },
@@ -96,6 +106,15 @@ impl fmt::Display for EncodeErrorKind {
             Self::KeyColumn { column } => write!(
                 f,
                 "key column {column} is in neither row image; set binlog_row_image=FULL on the server"
+            ),
+            Self::ReplicaIdentity { column } => write!(
+                f,
+                "key column {column} is in neither row image; give the table a replica identity that holds it: ALTER TABLE … REPLICA \
+                 IDENTITY FULL"
+            ),
+            Self::Binary { column } => write!(
+                f,
+                "column {column}: the server sent a binary value; start replication without the option binary"
             ),
             Self::JsonBefore { column } => write!(
                 f,

@@ -27,10 +27,12 @@ use std::time::Duration;
 
 use protocol::kafka::Compression;
 use protocol::kafka::murmur2;
+use protocol::postgres::Lsn;
 
 use crate::batch::{Batch, Event, Operation, RowGroup};
 use crate::config::{self, EncodeSettings};
 use crate::encoded::EncodedBatch;
+use crate::schema::Columns;
 use crate::settled::Settled;
 
 pub use error::{EncodeError, EncodeErrorKind};
@@ -40,6 +42,7 @@ pub use topic::{TOPIC_NAME_MAX, TopicError, Topics, topic_name};
 use dialect::Dialect;
 use lanes::Lanes;
 use mysql::MySql;
+use postgres::Postgres;
 use record::{Keys, RecordWriter, Row, Step};
 
 /// Turns batches into record batches; one per thread, since it keeps its buffers.
@@ -47,6 +50,7 @@ pub struct Encoder {
     settings: Arc<EncodeSettings>,
     lanes: Lanes,
     mysql: RecordWriter<MySql>,
+    postgres: RecordWriter<Postgres>,
 }
 
 impl Encoder {
@@ -63,6 +67,7 @@ impl Encoder {
         Self {
             lanes: Lanes::new(compression),
             mysql: RecordWriter::new(MySql::new(settings.row_max)),
+            postgres: RecordWriter::new(Postgres::default()),
             settings,
         }
     }
@@ -88,15 +93,28 @@ impl Encoder {
         now: Duration,
     ) -> Result<Vec<EncodedBatch>, EncodeError> {
         self.lanes.start(templates);
-        let records = &mut self.mysql;
-        records.start(now);
-        Encoding {
-            settings: &self.settings,
-            lanes: &mut self.lanes,
-            records,
-            settled,
+        let Self {
+            settings,
+            lanes,
+            mysql,
+            postgres,
+        } = self;
+        match batch.tables.first().map(|table| &table.columns) {
+            Some(Columns::Postgres(_)) => Encoding {
+                settings,
+                lanes,
+                records: postgres,
+                settled,
+            }
+            .run(batch, templates, now)?,
+            Some(Columns::MySql(_)) | None => Encoding {
+                settings,
+                lanes,
+                records: mysql,
+                settled,
+            }
+            .run(batch, templates, now)?,
         }
-        .run(batch, templates)?;
         self.lanes
             .finish()
             .map_err(|error| EncodeError::from(EncodeErrorKind::from(error)))
@@ -112,7 +130,13 @@ struct Encoding<'e, D> {
 }
 
 impl<D: Dialect> Encoding<'_, D> {
-    fn run(&mut self, batch: &Batch, templates: &[Arc<Template>]) -> Result<(), EncodeError> {
+    fn run(
+        &mut self,
+        batch: &Batch,
+        templates: &[Arc<Template>],
+        now: Duration,
+    ) -> Result<(), EncodeError> {
+        self.records.start(now);
         let mut present = None;
         for (index, event) in batch.events.iter().enumerate() {
             let encoded = group_of(batch, templates, event).and_then(|(group, template)| {
@@ -235,14 +259,12 @@ fn placed(batch: &Batch, event: &Event, kind: EncodeErrorKind) -> EncodeError {
             error.table = format!("{}.{}", table.schema, table.name).into();
         }
         if let Some(transaction) = batch.transactions.get(group.transaction as usize) {
-            let file = transaction.file.of(&batch.text).unwrap_or_default();
-            error.position = format!(
-                "{}:{}/{}",
-                String::from_utf8_lossy(file),
-                transaction.offset,
-                group.first_row + u64::from(event.row)
-            )
-            .into();
+            let place = match transaction.file.of(&batch.text) {
+                Some(file) => format!("{}:{}", String::from_utf8_lossy(file), transaction.offset),
+                None => Lsn(transaction.offset).to_string(),
+            };
+            let row = group.first_row + u64::from(event.row);
+            error.position = format!("{place}/{row}").into();
         }
     }
     error

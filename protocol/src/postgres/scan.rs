@@ -68,7 +68,9 @@ impl<'a> Scan<'a> {
     pub(super) fn number(&mut self, least: usize, most: usize) -> Result<u64, DecodeError> {
         let digits = self.digits(most);
         if digits.len() < least {
-            return Err(self.error());
+            let mut end = *self;
+            end.skip(digits.len());
+            return Err(end.error());
         }
         let number = digits
             .iter()

@@ -5,6 +5,7 @@ mod column_types;
 mod key_changes;
 mod layout;
 mod limits;
+mod postgres;
 mod reference;
 mod round_trip;
 
