@@ -6,7 +6,14 @@ use globset::{Glob, GlobMatcher};
 use sha2::{Digest as _, Sha256};
 
 /// Schemas of the server's own, never captured whatever the globs say.
-const SYSTEM_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
+const SYSTEM_SCHEMAS: [&str; 6] = [
+    "mysql",
+    "information_schema",
+    "performance_schema",
+    "sys",
+    "pg_catalog",
+    "pg_toast",
+];
 
 /// One glob: a pattern for the database and one for the table, split at the first dot.
 #[derive(Debug, Clone)]
@@ -76,6 +83,13 @@ impl Selection {
             exclude: Vec::new(),
             texts: vec!["*.*".to_owned()],
         }
+    }
+
+    /// Whether nothing is left out but the system's tables.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        let all = |glob: &String| glob == "*.*";
+        self.exclude.is_empty() && (self.include.is_empty() || self.texts.iter().any(all))
     }
 
     /// Whether changes of `schema.table` are captured. Costs some hundred nanoseconds: ask once per table version.

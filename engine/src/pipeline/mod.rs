@@ -177,6 +177,7 @@ pub async fn run(
         drop(recycled.send(Batch::default()));
     }
     let progress = shown.subscribe();
+    let confirmer = resumed.source.confirmer();
     let give_up = Arc::new(Notify::new());
     let delivery = Delivery {
         producer: Arc::clone(&producer),
@@ -188,7 +189,7 @@ pub async fn run(
         memory: Arc::clone(&memory),
         batch_bytes,
         topics: resumed.topics,
-        saver: Saver::new(store, &settings.name),
+        saver: Saver::new(store, &settings.name, confirmer.clone()),
         settled: resumed.settled.clone(),
         give_up: Arc::clone(&give_up),
     };
@@ -235,6 +236,7 @@ pub async fn run(
     };
     let (account, delivered) =
         delivered.map_err(|e| PipelineError::Halt(format!("the delivery task ended: {e}")))?;
+    confirmer.close().await;
     let metrics = producer.metrics();
     // Nobody else holds it any more. What it has not got acknowledged by now has had its time.
     if let Some(producer) = Arc::into_inner(producer) {

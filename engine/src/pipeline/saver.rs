@@ -1,4 +1,5 @@
-//! Writes checkpoints beside the stream: on a blocking thread, one at a time, at most every 100 ms.
+//! Writes checkpoints beside the stream: on a blocking thread, one at a time, at most every 100 ms. What is durable is said to the
+//! source, whose server may keep its log until then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use tokio::time::{Instant, sleep_until};
 use super::account::Account;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::clock;
+use crate::position::Position;
+use crate::source::Confirmer;
 
 /// A checkpoint is written at most this often, but for those that something waits for.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
@@ -19,15 +22,21 @@ pub(super) struct Saver {
     store: Arc<dyn CheckpointStore>,
     source: Arc<str>,
     writing: Option<JoinHandle<Result<(), CheckpointError>>>,
+    /// The position of the checkpoint that is being written.
+    position: Option<Position>,
+    /// Hears of positions that have become durable.
+    confirmer: Confirmer,
     due: Instant,
 }
 
 impl Saver {
-    pub(super) fn new(store: Arc<dyn CheckpointStore>, source: &str) -> Self {
+    pub(super) fn new(store: Arc<dyn CheckpointStore>, source: &str, confirmer: Confirmer) -> Self {
         Self {
             store,
             source: source.into(),
             writing: None,
+            position: None,
+            confirmer,
             due: Instant::from_std(clock::now()),
         }
     }
@@ -57,6 +66,7 @@ impl Saver {
         if let Some(checkpoint) = account.take_unsaved() {
             let store = Arc::clone(&self.store);
             let source = Arc::clone(&self.source);
+            self.position = Some(checkpoint.position.clone());
             self.writing = Some(tokio::task::spawn_blocking(move || {
                 store.save(&source, &checkpoint)
             }));
@@ -71,6 +81,9 @@ impl Saver {
         };
         let result = thread.await;
         self.writing = None;
+        if let (Ok(Ok(())), Some(position)) = (&result, self.position.take()) {
+            self.confirmer.confirm(&position);
+        }
         result.unwrap_or_else(|cause| {
             Err(CheckpointError::Io {
                 doing: "save checkpoint of",

@@ -11,16 +11,18 @@
 mod backoff;
 mod error;
 pub mod mysql;
+pub mod postgres;
 mod socket;
 mod tls;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use error::{SourceError, Verdict};
 
 use crate::batch::Batch;
-use crate::config::SourceSettings;
+use crate::config::{SourceKind, SourceSettings};
 use crate::position::Position;
 
 /// What a checkpoint says about where to go on.
@@ -134,6 +136,8 @@ pub struct Limits {
 pub enum Source {
     /// MySQL or MariaDB.
     MySql(Box<mysql::MySql>),
+    /// PostgreSQL.
+    Postgres(Box<postgres::Postgres>),
 }
 
 impl Source {
@@ -150,9 +154,16 @@ impl Source {
         limits: Limits,
         state: &Path,
     ) -> Result<Self, SourceError> {
-        mysql::MySql::connect(settings, resume, limits, state)
-            .await
-            .map(|source| Self::MySql(Box::new(source)))
+        match settings.address.kind {
+            SourceKind::MySql | SourceKind::MariaDb => {
+                let source = mysql::MySql::connect(settings, resume, limits, state).await?;
+                Ok(Self::MySql(Box::new(source)))
+            }
+            SourceKind::Postgres => {
+                let source = postgres::Postgres::connect(settings, resume, limits).await?;
+                Ok(Self::Postgres(Box::new(source)))
+            }
+        }
     }
 
     /// Connects, judges every requirement, and disconnects. Changes nothing.
@@ -160,7 +171,10 @@ impl Source {
     /// # Errors
     /// The server cannot be reached or refuses us.
     pub async fn check(settings: &SourceSettings) -> Result<Vec<Requirement>, SourceError> {
-        mysql::MySql::check(settings).await
+        match settings.address.kind {
+            SourceKind::MySql | SourceKind::MariaDb => mysql::MySql::check(settings).await,
+            SourceKind::Postgres => postgres::Postgres::check(settings).await,
+        }
     }
 
     /// Awaits one read of the server's stream and decodes what it brought into `batch`. Cancel-safe: dropping the future loses
@@ -175,6 +189,7 @@ impl Source {
     pub async fn fill(&mut self, batch: &mut Batch) -> Result<Filled, SourceError> {
         match self {
             Self::MySql(source) => source.fill(batch).await,
+            Self::Postgres(source) => source.fill(batch).await,
         }
     }
 
@@ -182,6 +197,7 @@ impl Source {
     pub fn seal(&mut self, batch: &mut Batch) {
         match self {
             Self::MySql(source) => source.seal(batch),
+            Self::Postgres(source) => source.seal(batch),
         }
     }
 
@@ -191,6 +207,7 @@ impl Source {
     pub fn position(&self) -> Position {
         match self {
             Self::MySql(source) => source.position(),
+            Self::Postgres(source) => source.position(),
         }
     }
 
@@ -199,6 +216,7 @@ impl Source {
     pub fn end(&self) -> &Position {
         match self {
             Self::MySql(source) => source.end(),
+            Self::Postgres(source) => source.end(),
         }
     }
 
@@ -207,6 +225,7 @@ impl Source {
     pub fn identity(&self) -> &Identity {
         match self {
             Self::MySql(source) => source.identity(),
+            Self::Postgres(source) => source.identity(),
         }
     }
 
@@ -216,7 +235,17 @@ impl Source {
     pub fn ancestors(&self) -> &[(Identity, Position)] {
         match self {
             Self::MySql(_) => &[],
+            Self::Postgres(source) => source.ancestors(),
         }
+    }
+
+    /// Where to say what has become durable. It may be used for as long as it is held, also after the source is gone.
+    #[must_use]
+    pub fn confirmer(&self) -> Confirmer {
+        Confirmer(match self {
+            Self::MySql(_) => None,
+            Self::Postgres(source) => Some(source.confirmed()),
+        })
     }
 
     /// What the source counted so far.
@@ -224,6 +253,27 @@ impl Source {
     pub fn counters(&self) -> Counters {
         match self {
             Self::MySql(source) => source.counters(),
+            Self::Postgres(source) => source.counters(),
+        }
+    }
+}
+
+/// Tells the server how far its log is safe to forget, where it keeps log for us: only what is durable elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Confirmer(Option<Arc<postgres::Confirmed>>);
+
+impl Confirmer {
+    /// Everything before `position` is durable.
+    pub fn confirm(&self, position: &Position) {
+        if let (Some(confirmed), Position::Postgres { lsn }) = (&self.0, position) {
+            confirmed.confirm(*lsn);
+        }
+    }
+
+    /// Waits until the server has been told, for a short while; afterwards it is told no more.
+    pub async fn close(&self) {
+        if let Some(confirmed) = &self.0 {
+            confirmed.close().await;
         }
     }
 }

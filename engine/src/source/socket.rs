@@ -50,6 +50,17 @@ impl Socket {
         *self = Self::Tls(Box::new(stream));
         Ok(())
     }
+
+    /// What ties an authentication to the line's encryption, where it has one: `tls-server-end-point` (RFC 5929).
+    pub(super) fn end_point_hash(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Tls(stream) => {
+                let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+                super::postgres::end_point_hash(certificate)
+            }
+            Self::Plain(_) | Self::None => None,
+        }
+    }
 }
 
 fn closed() -> io::Error {

@@ -1,0 +1,342 @@
+//! What a server must have for its changes to be captured whole, and the statement that mends what it lacks.
+
+use super::publication;
+use super::server::{Publication, Role, Settings, Slot, UserTable};
+use crate::config::{Plugin, Selection, SlotSettings};
+use crate::source::{Outcome, Requirement, SourceError};
+
+/// What [`requirements`] judges: answers of one server to our role.
+#[derive(Debug)]
+pub(super) struct Facts<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) role: &'a Role,
+    /// The database that we are connected to.
+    pub(super) database: &'a str,
+    pub(super) recovery: bool,
+    pub(super) ours: &'a SlotSettings,
+    pub(super) slot: Option<&'a Slot>,
+    /// Slots of all kinds that the server has.
+    pub(super) slots: usize,
+    pub(super) publication: Option<&'a Publication>,
+    /// Tables of the publication, as (schema, table).
+    pub(super) published: &'a [(String, String)],
+    pub(super) tables: &'a [UserTable],
+    pub(super) selection: &'a Selection,
+}
+
+/// Every requirement in the order that an operator would look at them.
+pub(super) fn requirements(facts: &Facts<'_>) -> Vec<Requirement> {
+    let mut list = vec![
+        wal_level(facts.settings),
+        role(facts.role),
+        senders(facts.settings),
+        slot(facts),
+    ];
+    list.extend(libraries(facts));
+    if facts.ours.plugin == Plugin::PgOutput {
+        list.extend(publication::requirements(facts));
+    }
+    list.push(identities(facts));
+    list.extend(keeping(facts.settings));
+    list.extend(wal2json(facts.ours));
+    list
+}
+
+/// The missing requirements as an error.
+pub(super) fn refuse(requirements: &[Requirement]) -> Result<(), SourceError> {
+    let missing: Vec<String> = requirements
+        .iter()
+        .filter_map(|requirement| match &requirement.outcome {
+            Outcome::Missing(mend) => Some(format!("{}: {mend}", requirement.what)),
+            _ => None,
+        })
+        .collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(SourceError::halt(format!(
+            "the server cannot be captured: {}",
+            missing.join("; ")
+        ))),
+    }
+}
+
+pub(super) fn requirement(what: impl Into<String>, outcome: Outcome) -> Requirement {
+    Requirement {
+        what: what.into(),
+        outcome,
+    }
+}
+
+fn wal_level(settings: &Settings) -> Requirement {
+    let outcome = match settings.text("wal_level") {
+        Some("logical") => Outcome::Met,
+        // The setting is only for those who may see it; then creating the slot will say.
+        None => Outcome::Met,
+        Some(value) => Outcome::Missing(format!(
+            "it is {value}; run ALTER SYSTEM SET wal_level = 'logical' and restart the server"
+        )),
+    };
+    requirement("wal_level is logical", outcome)
+}
+
+fn role(role: &Role) -> Requirement {
+    let outcome = match role.superuser || role.replication || role.name.is_empty() {
+        true => Outcome::Met,
+        false => Outcome::Missing(format!(
+            "{0} has it not; run ALTER ROLE {0} REPLICATION (on Amazon RDS: GRANT rds_replication TO {0})",
+            super::server::quoted(&role.name)
+        )),
+    };
+    requirement("the role may replicate", outcome)
+}
+
+fn senders(settings: &Settings) -> Requirement {
+    let outcome = match settings.number("max_wal_senders") {
+        Some(0) => Outcome::Missing(
+            "max_wal_senders is 0; run ALTER SYSTEM SET max_wal_senders = 10 and restart the server".into(),
+        ),
+        _ => Outcome::Met,
+    };
+    requirement("the server sends its log", outcome)
+}
+
+fn slot(facts: &Facts<'_>) -> Requirement {
+    let name = &facts.ours.name;
+    let what = format!("slot {name} can be used");
+    let Some(slot) = facts.slot else {
+        let most = facts
+            .settings
+            .number("max_replication_slots")
+            .unwrap_or(i64::MAX);
+        let full = usize::try_from(most).is_ok_and(|most| facts.slots >= most);
+        let outcome = match full {
+            true => Outcome::Missing(format!(
+                "it is not there and all {most} slots are taken; drop one (SELECT pg_drop_replication_slot(…)), or run ALTER \
+                 SYSTEM SET max_replication_slots = {} and restart the server",
+                most.saturating_add(10)
+            )),
+            false => Outcome::Met,
+        };
+        return requirement(format!("slot {name} can be created"), outcome);
+    };
+    requirement(
+        what,
+        usable(slot, facts.ours, facts.database, facts.recovery)
+            .map_or_else(Outcome::Missing, |()| Outcome::Met),
+    )
+}
+
+/// Whether a slot that exists is ours to use; the error says what it is instead.
+pub(super) fn usable(
+    slot: &Slot,
+    ours: &SlotSettings,
+    database: &str,
+    recovery: bool,
+) -> Result<(), String> {
+    let name = &slot.name;
+    let other_name = "name another one by slot = \"…\"";
+    let Some(plugin) = &slot.plugin else {
+        return Err(format!("it is a physical slot; {other_name}"));
+    };
+    if plugin != ours.plugin.as_str() {
+        return Err(format!(
+            "it decodes with {plugin}, not {}; {other_name}, or set plugin = \"{plugin}\" if that is one of ours",
+            ours.plugin.as_str()
+        ));
+    }
+    if slot.database.as_deref().is_some_and(|of| of != database) {
+        return Err(format!(
+            "it belongs to database {}; {other_name}",
+            slot.database.as_deref().unwrap_or_default()
+        ));
+    }
+    if let Some(reason) = &slot.invalidation {
+        return Err(lost(name, &format!("it was invalidated ({reason})")));
+    }
+    if slot.wal_status.as_deref() == Some("lost") {
+        return Err(lost(
+            name,
+            "it is lost: the server removed log that it had not sent yet (max_slot_wal_keep_size)",
+        ));
+    }
+    if slot.synced && recovery {
+        return Err(format!(
+            "it is the primary's, kept here for a failover; connect to the primary, or {other_name}"
+        ));
+    }
+    if slot.active {
+        let by = slot.active_pid.as_deref().unwrap_or("unknown");
+        return Err(format!(
+            "somebody reads from it (server process {by}): another walbrook with the same slot? End that one, or {other_name}"
+        ));
+    }
+    Ok(())
+}
+
+fn lost(name: &str, what: &str) -> String {
+    format!(
+        "{what}, so changes are missing that no log has any more; take a new snapshot of the captured tables, drop the slot (SELECT \
+         pg_drop_replication_slot('{name}')), and start again with `walbrook position reset`"
+    )
+}
+
+/// Minor versions of 2025 and later load only the plugins that a setting names.
+fn libraries(facts: &Facts<'_>) -> Option<Requirement> {
+    let allowed = facts.settings.text("output_plugin_libraries")?;
+    let plugin = facts.ours.plugin.as_str();
+    let named = allowed.split(',').any(|name| {
+        matches!(name.trim().trim_matches('"'), "*" | "") && !allowed.is_empty()
+            || name.trim().trim_matches('"') == plugin
+    });
+    let outcome = match named {
+        true => Outcome::Met,
+        false => Outcome::Missing(format!(
+            "it is '{allowed}'; run ALTER SYSTEM SET output_plugin_libraries = '{}', then SELECT pg_reload_conf()",
+            match allowed.is_empty() {
+                true => plugin.to_owned(),
+                false => format!("{allowed}, {plugin}"),
+            }
+        )),
+    };
+    Some(requirement(
+        format!("output_plugin_libraries has {plugin}"),
+        outcome,
+    ))
+}
+
+/// Tables whose updates and deletes the server refuses or sends without an old image.
+fn identities(facts: &Facts<'_>) -> Requirement {
+    let chosen = |table: &&UserTable| {
+        facts.selection.includes(&table.schema, &table.name) && !table.partitioned
+    };
+    let without: Vec<String> = (facts.tables.iter().filter(chosen))
+        .filter(|table| table.identity == 'n' || (table.identity == 'd' && !table.has_key))
+        .map(UserTable::quoted)
+        .collect();
+    let outcome = match without.first() {
+        None => Outcome::Met,
+        Some(first) => Outcome::Advice(format!(
+            "{} {} none: the server refuses their updates and deletes while they are published (with wal2json: sends none); run ALTER \
+             TABLE {first} REPLICA IDENTITY FULL",
+            listed(&without),
+            if without.len() == 1 { "has" } else { "have" },
+        )),
+    };
+    requirement("captured tables have a replica identity", outcome)
+}
+
+/// How a slot that nobody reads from comes to be lost.
+fn keeping(settings: &Settings) -> Option<Requirement> {
+    let outcome = match settings.number("max_slot_wal_keep_size")? {
+        -1 => Outcome::Met,
+        size => Outcome::Advice(format!(
+            "max_slot_wal_keep_size is {size} MB: an engine that is down while more than that is written loses its slot; run ALTER \
+             SYSTEM SET max_slot_wal_keep_size = -1 where the disk allows it"
+        )),
+    };
+    Some(requirement("the server keeps log for slots", outcome))
+}
+
+fn wal2json(ours: &SlotSettings) -> Option<Requirement> {
+    (ours.plugin == Plugin::Wal2Json).then(|| {
+        requirement(
+            "wal2json writes every value",
+            Outcome::Advice(
+                "before version 2.6 it writes null for NaN and the infinities of numeric, real and double precision; plugin = \
+                 \"pgoutput\" does not"
+                    .into(),
+            ),
+        )
+    })
+}
+
+/// The first names of a list, the rest counted.
+pub(super) fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    match names.len() {
+        0..=SHOWN => names.join(", "),
+        count => format!("{} and {} more", names[..SHOWN].join(", "), count - SHOWN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        Slot {
+            name: "walbrook_shop".into(),
+            plugin: Some("pgoutput".into()),
+            database: Some("shop".into()),
+            active_pid: None,
+            active: false,
+            confirmed: None,
+            wal_status: Some("reserved".into()),
+            invalidation: None,
+            failover: false,
+            synced: false,
+        }
+    }
+
+    #[test]
+    fn each_way_that_a_slot_is_not_ours_is_named() {
+        let ours = SlotSettings::of("shop");
+        assert_eq!(usable(&slot(), &ours, "shop", false), Ok(()));
+        let cases: [(Slot, &str); 7] = [
+            (
+                Slot {
+                    plugin: None,
+                    ..slot()
+                },
+                "physical",
+            ),
+            (
+                Slot {
+                    plugin: Some("wal2json".into()),
+                    ..slot()
+                },
+                "decodes with wal2json",
+            ),
+            (
+                Slot {
+                    database: Some("other".into()),
+                    ..slot()
+                },
+                "belongs to database other",
+            ),
+            (
+                Slot {
+                    active: true,
+                    active_pid: Some("77".into()),
+                    ..slot()
+                },
+                "server process 77",
+            ),
+            (
+                Slot {
+                    wal_status: Some("lost".into()),
+                    ..slot()
+                },
+                "max_slot_wal_keep_size",
+            ),
+            (
+                Slot {
+                    invalidation: Some("wal_removed".into()),
+                    ..slot()
+                },
+                "invalidated (wal_removed)",
+            ),
+            (
+                Slot {
+                    synced: true,
+                    ..slot()
+                },
+                "kept here for a failover",
+            ),
+        ];
+        for (slot, words) in cases {
+            let error = usable(&slot, &ours, "shop", true).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What the server hears from us while it streams: how far its log is safe to forget.
+//!
+//! ```text
+//! checkpoint durable ─► Confirmer ─► task ─► `r` written, flushed, applied = confirmed ─► the slot's confirmed_flush_lsn
+//! ```
+//! A task of its own writes it, so that the server hears from us also while nothing is read for want of memory: `wal_sender_timeout`
+//! (60 s by default) would end the connection otherwise.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use protocol::postgres::Lsn;
+use protocol::postgres::copy::StatusUpdate;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _, WriteHalf};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::clock;
+use crate::source::socket::Socket;
+
+/// The server hears from us at least this often.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How long the last word may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// What is confirmed, shared by whoever makes it durable and by the task of the present connection.
+#[derive(Debug, Default)]
+pub(in crate::source) struct Confirmed {
+    lsn: AtomicU64,
+    changed: Notify,
+    closing: AtomicBool,
+    asking: AtomicBool,
+    /// The last one that has been written to a socket.
+    sent: AtomicU64,
+    was_sent: Notify,
+}
+
+impl Confirmed {
+    /// Everything before `lsn` is durable elsewhere. Never goes back.
+    pub(in crate::source) fn confirm(&self, lsn: Lsn) {
+        if self.lsn.fetch_max(lsn.0, Ordering::AcqRel) < lsn.0 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Has the server told at once: it asked.
+    pub(super) fn answer(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Asks the server for a sign of life, which says how far its log goes.
+    pub(super) fn ask(&self) {
+        self.asking.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Waits until what is confirmed has been said, and ends the task.
+    pub(in crate::source) async fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.changed.notify_one();
+        let said = async {
+            while self.sent.load(Ordering::Acquire) < self.lsn.load(Ordering::Acquire) {
+                self.was_sent.notified().await;
+            }
+        };
+        // A server that does not read is told at the next start.
+        let _ = tokio::time::timeout(LAST_WORD, said).await;
+    }
+}
+
+/// The task that tells one connection's server.
+#[derive(Debug)]
+pub(super) struct Feedback(Option<JoinHandle<()>>);
+
+impl Feedback {
+    /// Begins to tell the server at the other end of `writer`.
+    pub(super) fn start(confirmed: Arc<Confirmed>, writer: WriteHalf<Socket>) -> Self {
+        // Another server may not have heard of it.
+        confirmed.sent.store(0, Ordering::Release);
+        Self(Some(tokio::spawn(tell(confirmed, writer))))
+    }
+
+    /// Leaves the task to itself: it ends with [`Confirmed::close`], or with its connection.
+    pub(super) fn detach(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Feedback {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+async fn tell(confirmed: Arc<Confirmed>, mut writer: impl AsyncWrite + Unpin) {
+    let mut message = Vec::new();
+    loop {
+        let closing = confirmed.closing.load(Ordering::Acquire);
+        let lsn = confirmed.lsn.load(Ordering::Acquire);
+        message.clear();
+        let update = StatusUpdate {
+            written: Lsn(lsn),
+            flushed: Lsn(lsn),
+            applied: Lsn(lsn),
+            clock_us: clock::since_2000_us(),
+            reply: confirmed.asking.swap(false, Ordering::AcqRel),
+        };
+        update.write(&mut message);
+        let told = async {
+            writer.write_all(&message).await?;
+            writer.flush().await
+        };
+        // A lost connection is the reader's to notice.
+        if told.await.is_err() {
+            return;
+        }
+        confirmed.sent.store(lsn, Ordering::Release);
+        confirmed.was_sent.notify_one();
+        if closing {
+            return;
+        }
+        let _ = tokio::time::timeout(INTERVAL, confirmed.changed.notified()).await;
+    }
+}

@@ -1,0 +1,546 @@
+//! From an address to a running stream: what is asked and made before, and what the server's refusals mean.
+//!
+//! ```text
+//! connect ─ settings, role, slots, publications, tables ─► may we? ─ publication ─ slot ─ from where? ─ START_REPLICATION
+//! ```
+
+use std::time::Duration;
+
+use protocol::postgres::resultset::ServerError;
+use protocol::postgres::{Lsn, catalog, command};
+
+use super::checks::{self, Facts};
+use super::connection::{ConnectOptions, Connection, Purpose, Streaming, server_verdict};
+use super::publication;
+use super::server::{Answer, Publication, Role, Settings, Slot, Status, UserTable};
+use crate::config::{Plugin, Selection, SlotSettings};
+use crate::position::Position;
+use crate::source::{Identity, Outcome, Requirement, SourceError, Verdict};
+
+/// A process that was killed keeps its slot for as long as the server takes to notice.
+const SLOT_BUSY_MAX: Duration = Duration::from_secs(10);
+const SLOT_BUSY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Where a stream begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum From {
+    /// At the server's end.
+    Now,
+    /// Where the slot has come to.
+    Earliest,
+    /// After this place.
+    Point(Lsn),
+}
+
+/// How to open a session.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) options: ConnectOptions,
+    pub(super) slot: SlotSettings,
+    pub(super) selection: Selection,
+    pub(super) from: From,
+    /// The server that `from` belongs to.
+    pub(super) server: Option<Identity>,
+    /// Whether this is the process's first session: everything is checked, and what is missing is made.
+    pub(super) first: bool,
+}
+
+/// A server whose stream has begun.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) streaming: Streaming,
+    pub(super) identity: Identity,
+    pub(super) ancestors: Vec<(Identity, Position)>,
+    pub(super) start: Lsn,
+    /// Where the server stood.
+    pub(super) end: Lsn,
+}
+
+/// What the server says about everything that concerns us.
+#[derive(Debug)]
+struct Surroundings {
+    settings: Settings,
+    status: Status,
+    role: Role,
+    slot: Option<Slot>,
+    slots: usize,
+    publication: Option<Publication>,
+    published: Vec<(String, String)>,
+    tables: Vec<UserTable>,
+}
+
+impl Surroundings {
+    async fn ask(connection: &mut Connection, ours: &SlotSettings) -> Result<Self, SourceError> {
+        let settings = Settings::read(&connection.query(catalog::SETTINGS).await?);
+        let status = Status::read(&connection.query(catalog::STATUS).await?)?;
+        let role = Role::read(&connection.query(catalog::ROLE).await?);
+        let slots = connection.query(catalog::SLOTS).await?;
+        let publications = connection.query(catalog::PUBLICATIONS).await?;
+        let published = connection.query(catalog::PUBLICATION_TABLES).await?;
+        let tables = connection.query(catalog::TABLES).await?;
+        Ok(Self {
+            settings,
+            status,
+            role,
+            slot: Slot::find(&slots, &ours.name),
+            slots: slots.rows.len(),
+            publication: Publication::find(&publications, &ours.publication),
+            published: published_by(&published, &ours.publication),
+            tables: UserTable::read(&tables),
+        })
+    }
+
+    fn requirements(&self, plan: &Plan) -> Vec<Requirement> {
+        checks::requirements(&Facts {
+            settings: &self.settings,
+            role: &self.role,
+            database: &self.status.database,
+            recovery: self.status.recovery,
+            ours: &plan.slot,
+            slot: self.slot.as_ref(),
+            slots: self.slots,
+            publication: self.publication.as_ref(),
+            published: &self.published,
+            tables: &self.tables,
+            selection: &plan.selection,
+        })
+    }
+}
+
+/// Tables of one publication, as (schema, table).
+pub(super) fn published_by(answer: &Answer, publication: &str) -> Vec<(String, String)> {
+    (answer.rows())
+        .filter(|row| row.text("pubname") == Some(publication))
+        .filter_map(|row| {
+            Some((
+                row.text("schemaname")?.to_owned(),
+                row.text("tablename")?.to_owned(),
+            ))
+        })
+        .collect()
+}
+
+/// What `walbrook check` looks at.
+pub(super) async fn check(plan: &Plan) -> Result<Vec<Requirement>, SourceError> {
+    let mut connection = Connection::connect(&plan.options, Purpose::Queries).await?;
+    let surroundings = Surroundings::ask(&mut connection, &plan.slot).await?;
+    connection.close().await;
+    Ok(surroundings.requirements(plan))
+}
+
+impl Session {
+    /// Connects and begins the stream.
+    ///
+    /// # Errors
+    /// As [`crate::source::Source::connect`].
+    pub(super) async fn open(plan: &Plan) -> Result<Self, SourceError> {
+        let mut connection = Connection::connect(&plan.options, Purpose::Replication).await?;
+        let surroundings = undisturbed(&mut connection, plan).await?;
+        if plan.first {
+            let list = surroundings.requirements(plan);
+            checks::refuse(&list)?;
+            for requirement in &list {
+                if let Outcome::Advice(text) = &requirement.outcome {
+                    tracing::warn!("{}: {text}", requirement.what);
+                }
+            }
+            if plan.slot.plugin == Plugin::PgOutput {
+                publish(&mut connection, plan, &surroundings).await?;
+            }
+        }
+        let identity = identify(&mut connection).await?;
+        let ancestors = ancestors(&mut connection, plan, &identity).await?;
+        let start = start(&mut connection, plan, &surroundings).await?;
+        let streaming = stream(connection, plan, start).await?;
+        Ok(Self {
+            streaming,
+            identity,
+            ancestors,
+            start,
+            end: surroundings.status.flushed,
+        })
+    }
+}
+
+/// The surroundings once nobody reads from our slot any more: a predecessor that was killed is noticed by the server within moments.
+async fn undisturbed(
+    connection: &mut Connection,
+    plan: &Plan,
+) -> Result<Surroundings, SourceError> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let surroundings = Surroundings::ask(connection, &plan.slot).await?;
+        let busy = surroundings.slot.as_ref().is_some_and(|slot| slot.active);
+        if !busy || waited >= SLOT_BUSY_MAX {
+            return match busy && !plan.first {
+                // On the way back, whoever it is may leave again.
+                true => Err(SourceError::retry(format!(
+                    "slot {} is still being read from",
+                    plan.slot.name
+                ))),
+                false => Ok(surroundings),
+            };
+        }
+        tokio::time::sleep(SLOT_BUSY_PAUSE).await;
+        waited += SLOT_BUSY_PAUSE;
+    }
+}
+
+async fn identify(connection: &mut Connection) -> Result<Identity, SourceError> {
+    let answer = connection.query(command::IDENTIFY_SYSTEM).await?;
+    let read = answer.first().and_then(|row| {
+        Some(Identity::Postgres {
+            system: row.number("systemid")?,
+            timeline: row.number("timeline")?,
+        })
+    });
+    read.ok_or_else(|| SourceError::halt("the server's answer to IDENTIFY_SYSTEM cannot be read"))
+}
+
+/// The timelines that this one went on from, each with the place where it ended; refuses a position that is not in this history.
+async fn ancestors(
+    connection: &mut Connection,
+    plan: &Plan,
+    identity: &Identity,
+) -> Result<Vec<(Identity, Position)>, SourceError> {
+    let Identity::Postgres { system, timeline } = identity else {
+        return Ok(Vec::new());
+    };
+    let history = match timeline {
+        0 | 1 => Vec::new(),
+        _ => {
+            let answer = connection
+                .query(&command::timeline_history(*timeline))
+                .await?;
+            let content = answer.first().and_then(|row| row.text("content"));
+            history(content.unwrap_or_default())
+        }
+    };
+    if let (Some(server), From::Point(point)) = (&plan.server, &plan.from) {
+        belongs(*point, server, identity, &history)?;
+    }
+    let ancestor = |(timeline, until)| {
+        let system = *system;
+        (
+            Identity::Postgres { system, timeline },
+            Position::Postgres { lsn: until },
+        )
+    };
+    Ok(history.into_iter().map(ancestor).collect())
+}
+
+/// Timelines and the places where they ended, from a history file: `1\t0/3000000\tno recovery target specified`.
+fn history(content: &str) -> Vec<(u32, Lsn)> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    };
+    content.lines().filter_map(line).collect()
+}
+
+/// Whether `point` of `server` is a place of this server's history.
+fn belongs(
+    point: Lsn,
+    server: &Identity,
+    identity: &Identity,
+    history: &[(u32, Lsn)],
+) -> Result<(), SourceError> {
+    if server == identity {
+        return Ok(());
+    }
+    let afresh = "take a new snapshot of the captured tables, then start again with `walbrook position reset`";
+    match (server, identity) {
+        (Identity::Postgres { system, timeline }, Identity::Postgres { system: here, .. })
+            if system == here =>
+        {
+            match history.iter().find(|(ancestor, _)| ancestor == timeline) {
+                Some((_, until)) if point <= *until => {
+                    tracing::info!(server = %identity, was = %server, "going on after a promotion");
+                    Ok(())
+                }
+                Some((_, until)) => Err(SourceError::resync(format!(
+                    "the server was promoted at {until}, but changes up to {point} of {server} have been written: those in between \
+                     never reached it. Undo them downstream, then go on with `walbrook position set` at {until}, or {afresh}"
+                ))),
+                None => Err(SourceError::resync(format!(
+                    "the position {point} belongs to {server}, which is not in the history of {identity}; {afresh}"
+                ))),
+            }
+        }
+        _ => Err(SourceError::resync(format!(
+            "the server is {identity}, but the position {point} belongs to {server}, and means nothing here; {afresh}"
+        ))),
+    }
+}
+
+/// Makes the publication, or adds what it lacks, where we may.
+async fn publish(
+    connection: &mut Connection,
+    plan: &Plan,
+    found: &Surroundings,
+) -> Result<(), SourceError> {
+    let name = &plan.slot.publication;
+    let statement = match &found.publication {
+        None => {
+            let wanted = publication::missing(&found.tables, &[], true, &plan.selection);
+            let all = found.role.superuser && plan.selection.is_everything();
+            publication::create(name, &wanted, all)
+        }
+        Some(publication) if publication.all_tables || !publication.owned => return Ok(()),
+        Some(publication) => {
+            let missing = publication::missing(
+                &found.tables,
+                &found.published,
+                publication.via_root,
+                &plan.selection,
+            );
+            if missing.is_empty() || !missing.iter().all(|table| table.owned) {
+                return Ok(());
+            }
+            publication::add(name, &missing)
+        }
+    };
+    tracing::info!("{statement}");
+    connection.query(&statement).await?;
+    Ok(())
+}
+
+/// Where the stream begins; makes the slot where that is the beginning.
+async fn start(
+    connection: &mut Connection,
+    plan: &Plan,
+    found: &Surroundings,
+) -> Result<Lsn, SourceError> {
+    let name = &plan.slot.name;
+    let end = found.status.flushed;
+    let Some(slot) = &found.slot else {
+        return match plan.from {
+            From::Now => create(connection, plan, found).await,
+            From::Earliest => Err(SourceError::halt(format!(
+                "start = \"earliest\" begins where slot {name} has come to, and there is no such slot: log from before its creation \
+                 cannot be had; use start = \"now\", which creates it"
+            ))),
+            From::Point(point) => Err(SourceError::resync(format!(
+                "slot {name} is gone, and with it the log between {point} and now; take a new snapshot of the captured tables, then start \
+                 again with `walbrook position reset`"
+            ))),
+        };
+    };
+    checks::usable(
+        slot,
+        &plan.slot,
+        &found.status.database,
+        found.status.recovery,
+    )
+    .map_err(|text| {
+        match slot.invalidation.is_some() || slot.wal_status.as_deref() == Some("lost") {
+            true => SourceError::resync(format!("slot {name}: {text}")),
+            false => SourceError::halt(format!("slot {name}: {text}")),
+        }
+    })?;
+    let confirmed = slot.confirmed.unwrap_or(Lsn::INVALID);
+    match plan.from {
+        From::Now => Ok(end.max(confirmed)),
+        From::Earliest => Ok(confirmed),
+        From::Point(point) if point < confirmed => Err(SourceError::resync(format!(
+            "slot {name} is at {confirmed}, beyond the position {point}: it was made anew, or somebody else has read from it, and the \
+             changes in between are gone; take a new snapshot of the captured tables, then start again with `walbrook position reset`"
+        ))),
+        From::Point(point) if point > end && !found.status.recovery => {
+            Err(SourceError::resync(format!(
+                "the position {point} lies behind the end of the server's log, {end}: the server was restored from a backup, or is another \
+             one; take a new snapshot of the captured tables, then start again with `walbrook position reset`"
+            )))
+        }
+        From::Point(point) => Ok(point),
+    }
+}
+
+/// Makes the slot; where its log begins.
+async fn create(
+    connection: &mut Connection,
+    plan: &Plan,
+    found: &Surroundings,
+) -> Result<Lsn, SourceError> {
+    let slot = command::CreateSlot {
+        name: &plan.slot.name,
+        plugin: plan.slot.plugin.as_str(),
+        temporary: plan.slot.temporary,
+        failover: !plan.slot.temporary && !found.status.recovery,
+    };
+    let statement = slot.text(found.settings.major());
+    tracing::info!("{statement}");
+    let answer = connection.query(&statement).await?;
+    let point = answer.first().and_then(|row| row.lsn("consistent_point"));
+    point.ok_or_else(|| {
+        SourceError::halt("the server's answer to CREATE_REPLICATION_SLOT cannot be read")
+    })
+}
+
+/// Begins the stream. Options that only later versions of a plugin know are left out where it does not.
+async fn stream(connection: Connection, plan: &Plan, start: Lsn) -> Result<Streaming, SourceError> {
+    let mut options = options(plan);
+    let mut connection = connection;
+    loop {
+        let statement = command::start_replication(&plan.slot.name, start, &options);
+        match connection.start_replication(&statement).await? {
+            Ok(streaming) => return Ok(streaming),
+            Err((back, error)) => {
+                let named = |(name, _): &(&str, String)| {
+                    OPTIONAL.contains(name) && error.message.contains(*name)
+                };
+                let Some(at) = options.iter().position(named) else {
+                    return Err(refused(&error, plan, start));
+                };
+                options.remove(at);
+                connection = back;
+            }
+        }
+    }
+}
+
+/// Options that not every version of wal2json knows.
+const OPTIONAL: [&str; 1] = ["numeric-data-types-as-string"];
+
+fn options(plan: &Plan) -> Vec<(&'static str, String)> {
+    match plan.slot.plugin {
+        Plugin::PgOutput => vec![
+            ("proto_version", "1".to_owned()),
+            // A list of identifiers, read as SQL reads them.
+            ("publication_names", command::quoted(&plan.slot.publication)),
+        ],
+        Plugin::Wal2Json => [
+            ("format-version", "2"),
+            ("include-transaction", "true"),
+            ("include-xids", "true"),
+            ("include-timestamp", "true"),
+            ("include-lsn", "true"),
+            ("include-types", "true"),
+            ("include-typmod", "true"),
+            ("include-pk", "true"),
+            ("numeric-data-types-as-string", "true"),
+        ]
+        .map(|(name, value)| (name, value.to_owned()))
+        .into(),
+    }
+}
+
+/// What it means that the server refuses the stream, or ends it.
+pub(super) fn refused(error: &ServerError, plan: &Plan, at: Lsn) -> SourceError {
+    let name = &plan.slot.name;
+    let text = format!("the server ends the stream of slot {name} at {at}: {error}");
+    let gone = [
+        "has already been removed",
+        "no longer",
+        "invalidated",
+        "can no longer get changes",
+        "conflict",
+    ];
+    if gone
+        .iter()
+        .any(|words| error.message.contains(words) || error.detail.contains(words))
+    {
+        return SourceError::resync(format!(
+            "{text}: the log it needs is gone; take a new snapshot of the captured tables, drop the slot, and start again with `walbrook \
+             position reset`"
+        ));
+    }
+    match (server_verdict(&error.code), &*error.code) {
+        (_, "42704") if error.message.contains("publication") => SourceError::halt(format!(
+            "{text}: publication {} is gone, and the server cannot decode what was written while it was; create it again, then drop the \
+             slot and take a new snapshot of the captured tables",
+            plan.slot.publication
+        )),
+        (Verdict::Retry, _) => SourceError::retry(text),
+        _ => SourceError::halt(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(timeline: u32) -> Identity {
+        Identity::Postgres {
+            system: 7_301,
+            timeline,
+        }
+    }
+
+    #[test]
+    fn a_position_goes_on_only_in_its_own_history() {
+        let history =
+            history("1\t0/3000000\tno recovery target specified\n\n2\t0/4000000\tbefore\n");
+        assert_eq!(history, [(1, Lsn(0x300_0000)), (2, Lsn(0x400_0000))]);
+        let says = |point, from: &Identity| match belongs(Lsn(point), from, &server(3), &history) {
+            Ok(()) => String::new(),
+            Err(error) => {
+                assert_eq!(error.verdict(), Verdict::Resync);
+                error.to_string()
+            }
+        };
+        assert_eq!(says(u64::MAX, &server(3)), "");
+        assert_eq!(says(0x300_0000, &server(1)), "");
+        assert!(says(0x300_0001, &server(1)).contains("was promoted at 0/3000000"));
+        assert!(says(1, &server(9)).contains("not in the history"));
+        let other = Identity::Postgres {
+            system: 1,
+            timeline: 3,
+        };
+        assert!(says(1, &other).contains("means nothing here"));
+    }
+
+    #[test]
+    fn a_log_that_is_gone_is_not_tried_again() {
+        let plan = Plan {
+            options: ConnectOptions {
+                host: "h".into(),
+                port: 1,
+                user: "u".into(),
+                password: crate::config::Secret::default(),
+                database: "d".into(),
+                tls: crate::config::SourceTls {
+                    mode: crate::config::TlsMode::Disable,
+                    ca: None,
+                },
+                timeout: Duration::from_secs(1),
+            },
+            slot: SlotSettings::of("shop"),
+            selection: Selection::everything(),
+            from: From::Now,
+            server: None,
+            first: true,
+        };
+        let verdict = |code: &str, message: &str| {
+            let error = ServerError {
+                code: code.into(),
+                message: message.into(),
+                ..ServerError::default()
+            };
+            refused(&error, &plan, Lsn(1)).verdict()
+        };
+        assert_eq!(
+            verdict(
+                "58P01",
+                "requested WAL segment 000000010000000000000001 has already been removed"
+            ),
+            Verdict::Resync
+        );
+        assert_eq!(
+            verdict(
+                "57P01",
+                "terminating connection due to administrator command"
+            ),
+            Verdict::Retry
+        );
+        assert_eq!(
+            verdict("55006", "replication slot \"s\" is active for PID 7"),
+            Verdict::Retry
+        );
+        assert_eq!(
+            verdict("42704", "publication \"p\" does not exist"),
+            Verdict::Halt
+        );
+        assert_eq!(verdict("42601", "syntax error"), Verdict::Halt);
+    }
+}

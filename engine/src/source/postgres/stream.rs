@@ -1,0 +1,229 @@
+//! From bytes as read to events of a Batch: frames found in place.
+//!
+//! ```text
+//! batch.bytes  [ CopyData | CopyData | CopyData | part of one ]◄─ the socket reads here
+//! kept                                          [ part of one ]    moved into the next batch by a seal
+//! ```
+
+use std::fmt;
+
+use protocol::DecodeError;
+use protocol::postgres::copy::Replication;
+use protocol::postgres::packet::{self, Backend};
+use protocol::postgres::resultset::ServerError;
+use protocol::postgres::{Lsn, copy};
+
+use super::decode::Decoder;
+use super::tables::Wanted;
+use crate::batch::{Batch, Event};
+use crate::config::Plugin;
+use crate::source::SourceError;
+
+/// What a frame has beside a row's values: headers, and in JSON names and types.
+const FRAME_OVERHEAD: usize = 64 << 10;
+
+/// A read is not smaller than this.
+const READ_MIN: usize = 8 << 10;
+
+/// What the stream needs next.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// More bytes.
+    Read,
+    /// An empty batch.
+    Full,
+    /// More about a table.
+    Ask(Box<Wanted>),
+    /// The server ended the stream with an error.
+    Refused(Box<ServerError>),
+    /// The server ended the stream.
+    Ended,
+}
+
+/// Frames of one session after another.
+pub(super) struct Stream {
+    pub(super) decoder: Decoder,
+    plugin: Plugin,
+    /// First byte of the batch that belongs to no frame that has been decoded.
+    start: usize,
+    /// Whole frames decoded into this batch.
+    frames: usize,
+    /// What was read behind the last whole frame of the batch that was sealed.
+    kept: Vec<u8>,
+    batch_bytes: usize,
+    row_max: usize,
+    /// The server asked to hear from us.
+    pub(super) server_wants_reply: bool,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("start", &self.start)
+            .field("kept", &self.kept.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    pub(super) fn new(
+        decoder: Decoder,
+        plugin: Plugin,
+        batch_bytes: usize,
+        row_max: usize,
+    ) -> Self {
+        Self {
+            decoder,
+            plugin,
+            start: 0,
+            frames: 0,
+            kept: Vec::new(),
+            batch_bytes,
+            row_max,
+            server_wants_reply: false,
+        }
+    }
+
+    /// Begins a session whose first bytes may have come with its answer. What the last one left unfinished is dropped: it comes again.
+    pub(super) fn begin(&mut self, batch: &mut Batch, first: &[u8]) {
+        batch.bytes.truncate(self.start);
+        batch.bytes.extend_from_slice(first);
+        self.kept.clear();
+        self.decoder.begin_session();
+    }
+
+    /// Takes what [`Stream::begin`] put into a batch that is not the one to come.
+    pub(super) fn keep(&mut self, batch: &mut Batch) {
+        self.kept = std::mem::take(&mut batch.bytes);
+    }
+
+    /// Decodes until something is needed.
+    pub(super) fn decode(&mut self, batch: &mut Batch) -> Result<Step, SourceError> {
+        if !self.kept.is_empty() {
+            batch.bytes.append(&mut self.kept);
+        }
+        loop {
+            if self.frames > 0 && self.load(batch) >= self.batch_bytes {
+                return Ok(Step::Full);
+            }
+            let rest = batch.bytes.get(self.start..).unwrap_or_default();
+            let frame = match packet::next(rest) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => {
+                    self.check_arriving(rest)?;
+                    return Ok(Step::Read);
+                }
+                Err(error) => return Err(self.misframed(error)),
+            };
+            let body = self.start + frame.body.start..self.start + frame.body.end;
+            match frame.tag {
+                Backend::COPY_DATA => {
+                    if let Some(wanted) = self.copy_data(batch, body)? {
+                        // It is read once more when the table is complete.
+                        return Ok(Step::Ask(Box::new(wanted)));
+                    }
+                }
+                Backend::ERROR_RESPONSE => {
+                    let body = batch.bytes.get(body).unwrap_or_default();
+                    let error = ServerError::decode(body).map_err(|error| self.misframed(error))?;
+                    return Ok(Step::Refused(Box::new(error)));
+                }
+                Backend::COPY_DONE | Backend::COMMAND_COMPLETE | Backend::READY_FOR_QUERY => {
+                    return Ok(Step::Ended);
+                }
+                Backend::NOTICE_RESPONSE | Backend::PARAMETER_STATUS => {}
+                other => {
+                    return Err(SourceError::retry(format!(
+                        "after {}: a message {:?} has no place in a replication stream",
+                        self.decoder.safe(),
+                        char::from(other)
+                    )));
+                }
+            }
+            self.start += frame.wire_length;
+            self.frames += 1;
+        }
+    }
+
+    #[inline]
+    fn copy_data(
+        &mut self,
+        batch: &mut Batch,
+        body: std::ops::Range<usize>,
+    ) -> Result<Option<Wanted>, SourceError> {
+        let bytes = batch.bytes.get(body.clone()).unwrap_or_default();
+        match Replication::decode(bytes) {
+            Ok(Replication::XLogData(data)) => {
+                let message = body.start + copy::XLOG_DATA_HEADER..body.end;
+                match self.plugin {
+                    Plugin::PgOutput => self.decoder.message(batch, message, data.start),
+                    Plugin::Wal2Json => Err(SourceError::halt("wal2json is not read yet")),
+                }
+            }
+            Ok(Replication::Keepalive(keepalive)) => {
+                self.server_wants_reply |= keepalive.reply;
+                self.decoder.keepalive(keepalive.end);
+                Ok(None)
+            }
+            Err(error) => Err(self.misframed(error)),
+        }
+    }
+
+    /// Decoded bytes, their events included: small rows have more index than content.
+    #[inline]
+    fn load(&self, batch: &Batch) -> usize {
+        self.start + batch.events.len() * (size_of::<Event>() + size_of::<u64>())
+    }
+
+    /// Bytes to make room for before the next read.
+    pub(super) fn room(&self, batch: &Batch) -> usize {
+        let rest = batch.bytes.get(self.start..).unwrap_or_default();
+        let missing = packet::missing(rest).unwrap_or(1);
+        // Half of what is free: the other half is for the events.
+        let free = self
+            .batch_bytes
+            .saturating_sub(self.load(batch) + rest.len());
+        missing.max(free / 2).max(READ_MIN)
+    }
+
+    /// Closes the batch.
+    pub(super) fn seal(&mut self, batch: &mut Batch) {
+        self.kept.clear();
+        self.kept
+            .extend_from_slice(batch.bytes.get(self.start..).unwrap_or_default());
+        batch.bytes.truncate(self.start);
+        self.start = 0;
+        self.frames = 0;
+        self.decoder.seal(batch);
+    }
+
+    /// Refuses a row that is too large before it is collected.
+    fn check_arriving(&self, rest: &[u8]) -> Result<(), SourceError> {
+        let claimed = rest
+            .len()
+            .saturating_add(packet::missing(rest).unwrap_or(0));
+        // An update has its row twice.
+        let most = self
+            .row_max
+            .saturating_mul(2)
+            .saturating_add(FRAME_OVERHEAD);
+        match claimed > most {
+            true => Err(SourceError::halt(format!(
+                "after {}: a message of {claimed} bytes holds a row larger than row_max ({}); raise engine.row_max, or leave its \
+                 table out of tables and of the publication",
+                self.decoder.safe(),
+                self.row_max
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn misframed(&self, error: DecodeError) -> SourceError {
+        let last: Lsn = self.decoder.safe();
+        SourceError::retry(format!(
+            "after {last}: the connection's messages are damaged"
+        ))
+        .because(error)
+    }
+}

@@ -1,0 +1,397 @@
+//! Which table a relation of the stream means, at no cost for what repeats.
+//!
+//! The server describes a table before its first row in a session, and again after every change of it. A description with the same
+//! content as before keeps its version. What a description lacks (the order of a key's columns, types that are not built in) is asked
+//! from the catalog.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use protocol::postgres::{Column, TypeCatalog};
+
+use crate::config::Selection;
+use crate::schema::{Columns, Postgres, Table};
+
+/// A table as the stream describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Described {
+    /// OID of the relation.
+    pub(super) relation: u32,
+    pub(super) schema: Box<str>,
+    pub(super) name: Box<str>,
+    /// `d` default, `n` nothing, `f` full, `i` index.
+    pub(super) identity: u8,
+    pub(super) columns: Box<[DescribedColumn]>,
+}
+
+/// A column as the stream describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DescribedColumn {
+    pub(super) name: Box<str>,
+    pub(super) type_oid: u32,
+    pub(super) type_modifier: i32,
+    /// Whether it belongs to the replica identity.
+    pub(super) is_key: bool,
+}
+
+/// A unique index whose columns are never null, from the catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Index {
+    pub(super) name: String,
+    pub(super) is_primary: bool,
+    pub(super) is_identity: bool,
+    /// Names of its columns in its order.
+    pub(super) columns: Vec<String>,
+}
+
+/// What is known of a table.
+#[derive(Debug)]
+pub(super) enum Shape {
+    /// Captured: rows become events.
+    Captured(Arc<Table>),
+    /// Not captured: rows are counted.
+    Excluded,
+    /// To be completed by [`Tables::complete`] before its rows are read.
+    Wanted,
+}
+
+/// A table as it was described last.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) described: Described,
+    pub(super) shape: Shape,
+    /// Where the table stands in a batch: the batch's number, and its index in [`crate::batch::Batch::tables`].
+    pub(super) slot: (u64, u32),
+}
+
+/// A table of which more has to be asked before its rows can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) described: Described,
+    /// Types that the catalog has to explain.
+    pub(super) types: Vec<u32>,
+    pub(super) index: usize,
+}
+
+/// All tables of the stream.
+#[derive(Debug)]
+pub(super) struct Tables {
+    database: Box<str>,
+    /// Index into `entries` by the relation's OID.
+    by_relation: HashMap<u32, usize>,
+    entries: Vec<Entry>,
+    /// The relation asked last, which most often is the next one too.
+    last: Option<(u32, usize)>,
+    versions: u64,
+    pub(super) types: TypeCatalog,
+}
+
+impl Tables {
+    pub(super) fn new(database: &str) -> Self {
+        Self {
+            database: database.into(),
+            by_relation: HashMap::new(),
+            entries: Vec::new(),
+            last: None,
+            versions: 0,
+            types: TypeCatalog::new(),
+        }
+    }
+
+    /// Takes note of a description. Returns what has to be asked from the catalog before rows of it can be read.
+    pub(super) fn note(&mut self, described: Described, selection: &Selection) -> Option<Wanted> {
+        let known = self.by_relation.get(&described.relation).copied();
+        let index = match known {
+            Some(index) if self.entries.get(index)?.described == described => index,
+            Some(index) => {
+                let shape = self.shape(&described, selection);
+                *self.entries.get_mut(index)? = Entry {
+                    described,
+                    shape,
+                    slot: (u64::MAX, 0),
+                };
+                index
+            }
+            None => {
+                let shape = self.shape(&described, selection);
+                self.by_relation
+                    .insert(described.relation, self.entries.len());
+                self.entries.push(Entry {
+                    described,
+                    shape,
+                    slot: (u64::MAX, 0),
+                });
+                self.entries.len() - 1
+            }
+        };
+        self.wanted(index)
+    }
+
+    fn wanted(&self, index: usize) -> Option<Wanted> {
+        let entry = self.entries.get(index)?;
+        matches!(entry.shape, Shape::Wanted).then(|| Wanted {
+            described: entry.described.clone(),
+            types: self.missing_types(&entry.described),
+            index,
+        })
+    }
+
+    fn missing_types(&self, described: &Described) -> Vec<u32> {
+        let missing = |column: &DescribedColumn| self.types.missing(column.type_oid);
+        let mut oids: Vec<u32> = described.columns.iter().filter_map(missing).collect();
+        oids.sort_unstable();
+        oids.dedup();
+        oids
+    }
+
+    fn shape(&mut self, described: &Described, selection: &Selection) -> Shape {
+        if !selection.includes(&described.schema, &described.name) {
+            return Shape::Excluded;
+        }
+        // With the default identity the flagged columns are the primary key's; what one column's order is, everybody knows.
+        let key = match described.identity {
+            b'd' => sole_key(described),
+            _ => None,
+        };
+        match key {
+            Some(key) if self.missing_types(described).is_empty() => self.captured(described, key),
+            _ => Shape::Wanted,
+        }
+    }
+
+    fn captured(&mut self, described: &Described, key: Box<[u16]>) -> Shape {
+        self.versions += 1;
+        let column = |column: &DescribedColumn| Column {
+            name: column.name.clone(),
+            type_oid: column.type_oid,
+            type_modifier: column.type_modifier,
+            // What even the catalog does not know (dropped since) is text, as the server wrote it.
+            kind: (self.types)
+                .resolve(column.type_oid, column.type_modifier)
+                .unwrap_or(protocol::postgres::ColumnType::Text),
+        };
+        Shape::Captured(Arc::new(Table {
+            version: self.versions,
+            schema: described.schema.clone(),
+            name: described.name.clone(),
+            key,
+            columns: Columns::Postgres(Postgres {
+                database: self.database.clone(),
+                columns: described.columns.iter().map(column).collect(),
+            }),
+        }))
+    }
+
+    /// Gives `wanted` its key, from the indices that the catalog has. A later description that came meanwhile stays.
+    pub(super) fn complete(&mut self, wanted: &Wanted, indices: &[Index]) {
+        let is_same = |entry: &Entry| entry.described == wanted.described;
+        if !self.entries.get(wanted.index).is_some_and(is_same) {
+            return;
+        }
+        let shape = self.captured(&wanted.described, key(&wanted.described, indices));
+        if let Some(entry) = self.entries.get_mut(wanted.index) {
+            entry.shape = shape;
+        }
+    }
+
+    /// The table of `relation`; `None` when the stream has not described it.
+    #[inline]
+    pub(super) fn find(&mut self, relation: u32) -> Option<&mut Entry> {
+        let index = match self.last {
+            Some((last, index)) if last == relation => index,
+            _ => {
+                let index = *self.by_relation.get(&relation)?;
+                self.last = Some((relation, index));
+                index
+            }
+        };
+        self.entries.get_mut(index)
+    }
+}
+
+/// The key where the description alone says what it is.
+fn sole_key(described: &Described) -> Option<Box<[u16]>> {
+    let mut flagged = (0u16..)
+        .zip(&described.columns)
+        .filter(|(_, column)| column.is_key);
+    match (flagged.next(), flagged.next()) {
+        (Some((number, _)), None) => Some([number].into()),
+        _ => None,
+    }
+}
+
+/// The key's columns in key order (docs/formats.md): the primary key, unless the old images lack columns of it; then the identity's
+/// index; otherwise the first unique index by name.
+fn key(described: &Described, indices: &[Index]) -> Box<[u16]> {
+    let numbers = |index: &Index| -> Option<Box<[u16]>> {
+        let number = |name: &String| {
+            let at = described.columns.iter().position(|c| *c.name == **name)?;
+            u16::try_from(at).ok()
+        };
+        index.columns.iter().map(number).collect()
+    };
+    let has_old = |key: &[u16]| {
+        let flagged = |n: &u16| {
+            described
+                .columns
+                .get(usize::from(*n))
+                .is_some_and(|c| c.is_key)
+        };
+        described.identity != b'i' || key.iter().all(flagged)
+    };
+    let primary = indices.iter().find(|index| index.is_primary);
+    if let Some(key) = primary.and_then(numbers).filter(|key| has_old(key)) {
+        let flagged = described.columns.iter().filter(|c| c.is_key).count();
+        if described.identity != b'd'
+            || flagged == key.len() && key.iter().all(|n| has_flag(described, *n))
+        {
+            return key;
+        }
+    }
+    let flagged: Box<[u16]> = (0u16..)
+        .zip(&described.columns)
+        .filter(|(_, column)| column.is_key)
+        .map(|(number, _)| number)
+        .collect();
+    match described.identity {
+        b'i' => {
+            let identity = indices.iter().find(|index| index.is_identity);
+            identity.and_then(numbers).unwrap_or(flagged)
+        }
+        // The catalog is of another time than the stream: its primary key is not the one of these rows.
+        b'd' if !flagged.is_empty() => flagged,
+        _ => {
+            let mut unique: Vec<&Index> =
+                indices.iter().filter(|index| !index.is_primary).collect();
+            unique.sort_by(|a, b| a.name.cmp(&b.name));
+            unique.into_iter().find_map(numbers).unwrap_or_default()
+        }
+    }
+}
+
+fn has_flag(described: &Described, number: u16) -> bool {
+    (described.columns.get(usize::from(number))).is_some_and(|column| column.is_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(identity: u8, columns: &[(&str, bool)]) -> Described {
+        Described {
+            relation: 16_384,
+            schema: "public".into(),
+            name: "t".into(),
+            identity,
+            columns: (columns.iter())
+                .map(|(name, is_key)| DescribedColumn {
+                    name: (*name).into(),
+                    type_oid: 25,
+                    type_modifier: -1,
+                    is_key: *is_key,
+                })
+                .collect(),
+        }
+    }
+
+    fn index(name: &str, is_primary: bool, is_identity: bool, columns: &[&str]) -> Index {
+        Index {
+            name: name.into(),
+            is_primary,
+            is_identity,
+            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn keys_follow_the_catalog_where_it_fits_the_stream() {
+        let pk = || index("t_pkey", true, false, &["b", "a"]);
+        let unique = || index("t_u", false, false, &["c"]);
+        let all = [("a", true), ("b", true), ("c", true)];
+        let two = [("a", true), ("b", true), ("c", false)];
+        let third = [("a", false), ("b", false), ("c", true)];
+        let none = [("a", false), ("b", false), ("c", false)];
+        let cases: [(Described, Vec<Index>, &[u16]); 9] = [
+            // Key order is the index's, not the table's.
+            (described(b'd', &two), vec![pk(), unique()], &[1, 0]),
+            // REPLICA IDENTITY FULL flags everything; the primary key stays the key.
+            (described(b'f', &all), vec![pk(), unique()], &[1, 0]),
+            (described(b'f', &all), vec![unique()], &[2]),
+            (described(b'f', &all), vec![], &[]),
+            (described(b'n', &none), vec![pk()], &[1, 0]),
+            // By an index that lacks the primary key: old images have nothing but the index's columns.
+            (
+                described(b'i', &third),
+                vec![pk(), index("t_u", false, true, &["c"])],
+                &[2],
+            ),
+            (
+                described(b'i', &all),
+                vec![pk(), index("t_u", false, true, &["c", "a", "b"])],
+                &[1, 0],
+            ),
+            // The catalog has moved on: what the stream flags is the key.
+            (
+                described(b'd', &two),
+                vec![index("t_pkey", true, false, &["c"])],
+                &[0, 1],
+            ),
+            (
+                described(b'd', &none),
+                vec![unique(), index("a_u", false, false, &["gone"])],
+                &[2],
+            ),
+        ];
+        for (described, indices, expected) in cases {
+            assert_eq!(
+                &*key(&described, &indices),
+                expected,
+                "{described:?} {indices:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_description_is_a_version_only_when_it_says_something_new() {
+        let mut tables = Tables::new("shop");
+        let everything = Selection::everything();
+        let version = |tables: &mut Tables| match &tables.find(16_384).unwrap().shape {
+            Shape::Captured(table) => table.version,
+            other => panic!("{other:?}"),
+        };
+        let first = described(b'd', &[("a", true), ("b", false)]);
+        assert_eq!(tables.note(first.clone(), &everything), None);
+        let one = version(&mut tables);
+        assert_eq!(tables.note(first, &everything), None);
+        assert_eq!(version(&mut tables), one);
+        let other = described(b'd', &[("a", true), ("c", false)]);
+        assert_eq!(tables.note(other, &everything), None);
+        assert_ne!(version(&mut tables), one);
+    }
+
+    #[test]
+    fn what_the_stream_does_not_say_is_asked() {
+        let mut tables = Tables::new("shop");
+        let everything = Selection::everything();
+        let mut table = described(b'd', &[("a", true), ("b", false)]);
+        table.columns[1].type_oid = 99_999;
+        let wanted = tables.note(table, &everything).expect("an unknown type");
+        assert_eq!(wanted.types, [99_999]);
+        assert!(matches!(tables.find(16_384).unwrap().shape, Shape::Wanted));
+        tables.complete(&wanted, &[index("t_pkey", true, false, &["a"])]);
+        let Shape::Captured(table) = &tables.find(16_384).unwrap().shape else {
+            panic!("still wanted");
+        };
+        assert_eq!(&*table.key, &[0]);
+        let excluded = Selection::new(&["shop.*"]).unwrap();
+        assert_eq!(
+            tables.note(described(b'f', &[("a", true)]), &excluded),
+            None
+        );
+        assert!(matches!(
+            tables.find(16_384).unwrap().shape,
+            Shape::Excluded
+        ));
+        assert!(tables.find(1).is_none());
+    }
+}
