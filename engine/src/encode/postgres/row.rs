@@ -11,7 +11,8 @@
 //! Unchanged values are taken from the image before where that has them. The columns of a key image (`K`) that do not belong to the
 //! replica identity are null whatever they were.
 
-use protocol::{Cursor, DecodeError, DecodeErrorKind};
+use protocol::postgres::pgoutput::{self, TupleValue};
+use protocol::{DecodeError, DecodeErrorKind};
 
 use crate::encode::error::EncodeErrorKind;
 use crate::encode::template::Template;
@@ -31,59 +32,34 @@ pub(in crate::encode) struct Tuple<'a> {
     pub(super) is_key: bool,
 }
 
-/// A column of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cell<'a> {
-    Null,
-    Unchanged,
-    Text(&'a [u8]),
-    Binary,
-}
-
 /// An image being read, and the column that it stands before.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Reader<'a> {
-    cursor: Cursor<'a>,
+    tuple: pgoutput::Tuple<'a>,
     next: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Begins to read an image that must have `columns` columns.
     #[inline]
-    fn new(tuple: Tuple<'a>, columns: usize) -> Result<Self, DecodeError> {
-        let mut cursor = Cursor::new(tuple.bytes);
-        let count = u16::from_be_bytes(*cursor.chunk::<2>("TupleData column count")?);
-        if usize::from(count) != columns {
-            return Err(wrong_count(count));
+    fn new(image: Tuple<'a>, columns: usize) -> Result<Self, DecodeError> {
+        let tuple = pgoutput::Tuple::new(image.bytes)?;
+        match tuple.left() {
+            count if count == columns => Ok(Self { tuple, next: 0 }),
+            count => Err(wrong_count(count)),
         }
-        Ok(Self { cursor, next: 0 })
     }
 
-    /// The next column.
-    #[inline(always)]
-    fn next(&mut self) -> Result<Cell<'a>, DecodeError> {
+    /// The next column; `None` after the last one, when nothing more is there.
+    #[inline]
+    fn next(&mut self) -> Result<Option<TupleValue<'a>>, DecodeError> {
         self.next += 1;
-        match self.cursor.u8("TupleData kind")? {
-            b't' => Ok(Cell::Text(self.value()?)),
-            b'n' => Ok(Cell::Null),
-            b'u' => Ok(Cell::Unchanged),
-            b'b' => {
-                self.value()?;
-                Ok(Cell::Binary)
-            }
-            kind => Err(self.cursor.invalid("TupleData kind", kind.into())),
-        }
-    }
-
-    #[inline(always)]
-    fn value(&mut self) -> Result<&'a [u8], DecodeError> {
-        let length = u32::from_be_bytes(*self.cursor.chunk::<4>("TupleData length")?);
-        self.cursor.take(length as usize, "TupleData value")
+        self.tuple.next()
     }
 
     /// The column `column`, which no earlier call went beyond.
     #[inline]
-    fn find(&mut self, column: usize) -> Result<Cell<'a>, DecodeError> {
+    fn find(&mut self, column: usize) -> Result<Option<TupleValue<'a>>, DecodeError> {
         while self.next < column {
             self.next()?;
         }
@@ -92,13 +68,9 @@ impl<'a> Reader<'a> {
 }
 
 #[cold]
-fn wrong_count(count: u16) -> DecodeError {
-    let value = count.into();
-    DecodeError::new(
-        "TupleData column count",
-        0,
-        DecodeErrorKind::Invalid { value },
-    )
+fn wrong_count(count: usize) -> DecodeError {
+    let value = count as u64;
+    DecodeError::new("TupleData columns", 0, DecodeErrorKind::Invalid { value })
 }
 
 #[cold]
@@ -131,12 +103,15 @@ pub(super) fn write_row(
     for (column, prepared) in columns.iter().zip(&template.columns) {
         prepared.prefix.write(out);
         match reader.next() {
-            Ok(Cell::Text(text)) => values
+            Ok(Some(TupleValue::Text(text))) => values
                 .write::<false>(out, &column.kind, text)
                 .map_err(|error| broken(template, reader.next - 1, error))?,
-            Ok(Cell::Null) => out.extend_from_slice(b"null"),
-            Ok(Cell::Unchanged) => write_unchanged(out, template, reader.next - 1, before, values)?,
-            Ok(Cell::Binary) => return Err(binary(template, reader.next - 1)),
+            Ok(Some(TupleValue::Null)) => out.extend_from_slice(b"null"),
+            Ok(Some(TupleValue::Unchanged)) => {
+                write_unchanged(out, template, reader.next - 1, before, values)?;
+            }
+            Ok(Some(TupleValue::Binary(_))) => return Err(binary(template, reader.next - 1)),
+            Ok(None) => return Err(broken(template, 0, wrong_count(reader.next - 1))),
             Err(error) => return Err(broken(template, reader.next - 1, error)),
         }
     }
@@ -144,8 +119,10 @@ pub(super) fn write_row(
         out.push(b'{');
     }
     out.push(b'}');
-    let finished = reader.cursor.finish("TupleData");
-    finished.map_err(|error| broken(template, columns.len(), error))
+    match reader.next() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(broken(template, columns.len(), error)),
+    }
 }
 
 /// Appends the value of a column that did not change, from the image before where that has it.
@@ -159,13 +136,13 @@ fn write_unchanged(
 ) -> Result<(), EncodeErrorKind> {
     let found = match before {
         Some(before) => find(template, before, column)?,
-        None => Cell::Unchanged,
+        None => None,
     };
     match (found, template.postgres_columns().get(column)) {
-        (Cell::Text(text), Some(of)) => values
+        (Some(TupleValue::Text(text)), Some(of)) => values
             .write::<false>(out, &of.kind, text)
             .map_err(|error| broken(template, column, error)),
-        (Cell::Binary, _) => Err(binary(template, column)),
+        (Some(TupleValue::Binary(_)), _) => Err(binary(template, column)),
         // NULL can only be that of a key image, which says nothing about columns outside of the key.
         _ => {
             out.extend_from_slice(UNAVAILABLE);
@@ -178,7 +155,7 @@ fn find<'a>(
     template: &Template,
     image: Tuple<'a>,
     column: usize,
-) -> Result<Cell<'a>, EncodeErrorKind> {
+) -> Result<Option<TupleValue<'a>>, EncodeErrorKind> {
     Reader::new(image, template.postgres_columns().len())
         .and_then(|mut reader| reader.find(column))
         .map_err(|error| broken(template, column, error))
@@ -196,28 +173,30 @@ pub(super) fn write_key(
     out.clear();
     let columns = template.postgres_columns();
     let start = Reader::new(image, columns.len()).map_err(|error| broken(template, 0, error))?;
-    let mut reader = start;
+    let mut reader = start.clone();
     for key in &template.key {
         let column = usize::from(key.column);
         // Key order need not be table order.
         if column < reader.next {
-            reader = start;
+            reader = start.clone();
         }
         let mut cell = reader
             .find(column)
             .map_err(|error| broken(template, column, error))?;
         let mut is_key = image.is_key;
-        if let (Cell::Unchanged, Some(other)) = (cell, other) {
+        if let (Some(TupleValue::Unchanged), Some(other)) = (cell, other) {
             cell = find(template, other, column)?;
             is_key = other.is_key;
         }
         key.prefix.write(out);
         match (cell, columns.get(column)) {
-            (Cell::Text(text), Some(of)) => values
-                .write::<true>(out, &of.kind, text)
-                .map_err(|error| broken(template, column, error))?,
-            (Cell::Null, Some(_)) if !is_key => out.extend_from_slice(b"null"),
-            (Cell::Binary, _) => return Err(binary(template, column)),
+            (Some(TupleValue::Text(text)), Some(of)) => {
+                values
+                    .write::<true>(out, &of.kind, text)
+                    .map_err(|error| broken(template, column, error))?
+            }
+            (Some(TupleValue::Null), Some(_)) if !is_key => out.extend_from_slice(b"null"),
+            (Some(TupleValue::Binary(_)), _) => return Err(binary(template, column)),
             // Unknown, and guessing would split the row's history: neither image has it, or it is outside of the replica identity.
             _ => {
                 let column = template.column_name(column);
@@ -238,15 +217,15 @@ pub(super) fn is_key_kept(template: &Template, before: Tuple<'_>, after: Tuple<'
     else {
         return false;
     };
-    let (mut old, mut new) = (start_old, start_new);
+    let (mut old, mut new) = (start_old.clone(), start_new.clone());
     template.key.iter().all(|key| {
         let column = usize::from(key.column);
         if column < old.next {
-            (old, new) = (start_old, start_new);
+            (old, new) = (start_old.clone(), start_new.clone());
         }
         match (old.find(column), new.find(column)) {
-            (Ok(Cell::Text(old)), Ok(Cell::Text(new))) => old == new,
-            (Ok(Cell::Text(_)), Ok(Cell::Unchanged)) => true,
+            (Ok(Some(TupleValue::Text(old))), Ok(Some(TupleValue::Text(new)))) => old == new,
+            (Ok(Some(TupleValue::Text(_))), Ok(Some(TupleValue::Unchanged))) => true,
             _ => false,
         }
     })
