@@ -5,6 +5,7 @@ mod column_types;
 mod layout;
 mod noise;
 mod reference;
+mod server;
 mod twin;
 
 use std::sync::Arc;
