@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! text(row)    = id 0x1f category 0x1f domain 0x1f timestamp            timestamp as the records spell it: 2025-02-17T15:19:39Z
-//! step         = op:1 ("c" "u" "d")  before? text(before)  0x1e  after? text(after)
+//! step         = op:1 ("c" "u" "d")  before? text(before)  0x1e  after? text(after)      before: nothing with [`Images::Key`]
 //! chain[k]     = first 16 bytes of SHA-256(chain[k] ‖ step)             starts as 16 zero bytes, one link per change of key k
 //! history      = Σ first 16 bytes of SHA-256("h" ‖ k as i64 ‖ chain[k]) over all keys, little endian, modulo 2^128
 //! state        = Σ first 16 bytes of SHA-256("s" ‖ text(row))           over the rows that are there at the end
@@ -34,9 +34,29 @@ pub struct Args {
     /// How often the same changes come one after the other.
     #[arg(long, default_value_t = 1)]
     passes: u32,
+    /// What the records tell of the rows as they were.
+    #[arg(long, value_enum, default_value_t)]
+    images: Images,
     /// Where to write it; stdout when absent.
     #[arg(long)]
     out: Option<PathBuf>,
+}
+
+/// What updates and deletes tell of the row as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Images {
+    /// Everything: MySQL's full images, PostgreSQL's `REPLICA IDENTITY FULL`.
+    #[default]
+    Full,
+    /// Deletes the key, the other columns null; updates nothing: PostgreSQL's default replica identity.
+    Key,
+}
+
+impl Images {
+    fn is_full(&self) -> bool {
+        *self == Images::Full
+    }
 }
 
 /// What a consumer of the topics must find.
@@ -59,7 +79,10 @@ pub struct Truth {
     pub state: String,
     /// Digest of every key's history, hex.
     pub history: String,
-    /// The database of the table.
+    /// What the records tell of the rows as they were.
+    #[serde(default, skip_serializing_if = "Images::is_full")]
+    pub images: Images,
+    /// The database or schema of the table.
     #[serde(default = "default_schema")]
     pub schema: String,
     /// The table.
@@ -79,9 +102,14 @@ fn default_table() -> String {
 }
 
 impl Truth {
-    /// Runs the generator and notes what comes out; about 1 µs per change.
+    /// Runs the generator and notes what comes out where records have full images; about 1 µs per change.
     pub fn of(workload: &Workload) -> Truth {
-        let mut history = History::default();
+        Truth::with(workload, Images::Full)
+    }
+
+    /// The same for records that tell of the rows as they were what `images` says.
+    pub fn with(workload: &Workload, images: Images) -> Truth {
+        let mut history = History::new(images);
         for _ in 0..workload.passes {
             for transaction in workload.transactions() {
                 transaction
@@ -159,12 +187,21 @@ pub struct KeyHistory {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     keys: HashMap<i64, KeyHistory>,
+    images: Images,
     /// Inserts, updates, deletes.
     counts: [u64; 3],
     text: Vec<u8>,
 }
 
 impl History {
+    /// An empty one; with [`Images::Key`] it leaves out what rows were before.
+    pub fn new(images: Images) -> History {
+        History {
+            images,
+            ..History::default()
+        }
+    }
+
     /// Adds a change of the generator's.
     pub fn change(&mut self, change: &Change) {
         let Some(key) = change
@@ -188,6 +225,7 @@ impl History {
         before: Option<&[u8]>,
         after: Option<&[u8]>,
     ) {
+        let before = before.filter(|_| self.images == Images::Full);
         self.counts[operation as usize] += 1;
         let history = self.keys.entry(key).or_default();
         self.text.clear();
@@ -243,6 +281,7 @@ impl History {
             live_rows,
             state: format!("{state:032x}"),
             history: format!("{history:032x}"),
+            images: self.images,
             schema: default_schema(),
             table: default_table(),
             workload: None,
@@ -319,12 +358,12 @@ fn digest(parts: &[&[u8]]) -> [u8; 16] {
 /// # Errors
 /// When the file cannot be written.
 pub fn run(args: Args) -> Outcome {
-    let truth = Truth::of(&Workload {
+    let workload = Workload {
         changes: args.rows,
         seed: args.seed,
         passes: args.passes,
-    })
-    .to_toml();
+    };
+    let truth = Truth::with(&workload, args.images).to_toml();
     match args.out {
         Some(path) => {
             std::fs::write(&path, truth).map_err(|error| format!("{}: {error}", path.display()))?
@@ -381,6 +420,26 @@ mod tests {
                 .any(|line| line.starts_with("history of the keys")),
             "{differences:?}"
         );
+    }
+
+    #[test]
+    fn without_images_only_what_rows_become_counts() {
+        let changes = sample();
+        let mut whole = History::new(Images::Key);
+        let mut without = History::new(Images::Key);
+        for change in &changes {
+            whole.change(change);
+            let (row, after) = (
+                change.before.as_ref().or(change.after.as_ref()),
+                &change.after,
+            );
+            let after = after.as_ref().map(row_text);
+            without.add(row.unwrap().id, change.operation(), None, after.as_deref());
+        }
+        assert_eq!(whole.truth(), without.truth());
+        assert_eq!(whole.truth().images, Images::Key);
+        assert_eq!(whole.truth().state, history(&changes).truth().state);
+        assert_ne!(whole.truth().history, history(&changes).truth().history);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use harness::broker::Broker;
-use harness::truth::{Truth, timestamp_text};
+use harness::truth::{Images, Truth, timestamp_text};
 use harness::verify::{Client, Findings, Settings, verify};
 use harness::workload::{Change, Operation, Row, Workload};
 use protocol::kafka::murmur2;
@@ -69,6 +69,11 @@ fn log() -> Log {
 }
 
 async fn findings(log: Log, client: Client, allow_repeated: bool) -> Findings {
+    let truth = Truth::of(&Workload::new(CHANGES, 42));
+    compared(log, client, allow_repeated, truth).await
+}
+
+async fn compared(log: Log, client: Client, allow_repeated: bool, truth: Truth) -> Findings {
     let broker = Broker::loopback().await.unwrap();
     broker.create_topic(TOPIC, 3).unwrap();
     broker.create_topic("other", 1).unwrap();
@@ -90,7 +95,7 @@ async fn findings(log: Log, client: Client, allow_repeated: bool) -> Findings {
     }
     let settings = Settings {
         brokers: broker.bootstrap(),
-        truth: Truth::of(&Workload::new(CHANGES, 42)),
+        truth,
         topic: None,
         client,
         allow_repeated,
@@ -108,6 +113,43 @@ async fn both_clients_find_that_the_truth_holds() {
             (CHANGES, 3750, 750)
         );
         assert_eq!((findings.partitions, findings.topic.as_str()), (3, TOPIC));
+    }
+}
+
+/// The same records as PostgreSQL's default replica identity has them: only deletes tell of the row before, and only its key.
+fn with_key_images(mut log: Log) -> Log {
+    for record in log.iter_mut().flatten() {
+        let Some(value) = &record.value else { continue };
+        let mut value: serde_json::Value = serde_json::from_slice(value).unwrap();
+        value["source"] =
+            serde_json::json!({"db": "shop", "schema": "walbrook", "table": "events"});
+        value["before"] = match value["op"].as_str() {
+            Some("d") => {
+                let id = value["before"]["id"].clone();
+                serde_json::json!({"id": id, "category": null, "domain": null, "timestamp": null})
+            }
+            _ => serde_json::Value::Null,
+        };
+        record.value = Some(value.to_string().into_bytes());
+    }
+    log
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_tell_only_the_key_of_the_row_before_are_told_from_those_with_all() {
+    let workload = Workload::new(CHANGES, 42);
+    let key = Truth::with(&workload, Images::Key);
+    let found = compared(with_key_images(log()), Client::Rskafka, false, key.clone()).await;
+    assert!(found.holds(), "{found:?}");
+    assert_eq!(found.changes, CHANGES);
+    let key_for_full = findings(with_key_images(log()), Client::Rskafka, false).await;
+    let full_for_key = compared(log(), Client::Rskafka, false, key).await;
+    for found in [key_for_full, full_for_key] {
+        let failures = found.failures.join("\n");
+        assert!(
+            failures.contains("does not go with its images"),
+            "{failures}"
+        );
     }
 }
 

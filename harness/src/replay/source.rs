@@ -101,7 +101,9 @@ async fn replayed(
         truth = Truth {
             schema,
             table,
-            ..tokio::task::block_in_place(|| Truth::of(&Workload { passes, ..workload }))
+            ..tokio::task::block_in_place(|| {
+                Truth::with(&Workload { passes, ..workload }, truth.images)
+            })
         };
     }
     let on_source = faults.iter().filter(|fault| fault.link == Link::Source);

@@ -100,7 +100,9 @@ async fn into_postgres(args: &Args, workload: Option<&Workload>) -> Seeded {
         postgres::script(&client, path).await?;
     }
     match workload {
-        Some(workload) => Ok(Some(postgres::seed(&client, workload).await?)),
+        Some(workload) => Ok(Some(
+            postgres::seed(&client, workload, args.identity).await?,
+        )),
         None => Ok(None),
     }
 }

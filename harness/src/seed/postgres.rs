@@ -9,7 +9,7 @@ use std::path::Path;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::{differing, sql_timestamp};
-use crate::truth::{Truth, columns_text, row_digest};
+use crate::truth::{Images, Truth, columns_text, row_digest};
 use crate::workload::{Operation, Run, Transaction, Workload};
 
 /// The workload's table.
@@ -102,13 +102,28 @@ pub async fn make_slot(client: &Client, name: &str, plugin: &str) -> Result<(), 
     Ok(())
 }
 
-/// Runs one pass of `workload` into the table that [`prepare`] made; answers the truth after comparing it with the table.
+impl Identity {
+    /// What records tell of rows as they were.
+    pub fn images(self) -> Images {
+        match self {
+            Identity::Default => Images::Key,
+            Identity::Full => Images::Full,
+        }
+    }
+}
+
+/// Runs one pass of `workload` into the table that [`prepare`] made with `identity`; answers the truth after comparing it with the
+/// table.
 ///
 /// # Errors
 /// Those of the server, or the differing line.
-pub async fn seed(client: &Client, workload: &Workload) -> Result<Truth, Error> {
+pub async fn seed(
+    client: &Client,
+    workload: &Workload,
+    identity: Identity,
+) -> Result<Truth, Error> {
     write(client, workload.transactions()).await?;
-    let truth = Truth::of(workload);
+    let truth = Truth::with(workload, identity.images());
     let (rows, state) = table_state(client).await?;
     differing(&truth, rows, &state)?;
     Ok(truth)

@@ -7,7 +7,7 @@ use simd_json::Buffers;
 use super::position::RowPosition;
 use super::read::Read;
 use super::{EXAMPLES_MAX, Findings};
-use crate::truth::{History, Truth, columns_text};
+use crate::truth::{History, Images, Truth, columns_text};
 use crate::workload::Operation;
 
 /// A value, as far as it is compared. Unknown columns are an error, fields beside these are the format's own matter.
@@ -22,15 +22,17 @@ pub(super) struct Envelope<'a> {
     op: &'a str,
 }
 
-/// The columns of the workload's table.
+/// The columns of the workload's table; null only where the server told of nothing but the key.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Columns<'a> {
     id: i64,
     #[serde(borrow)]
-    category: &'a str,
-    domain: &'a str,
-    timestamp: &'a str,
+    category: Option<&'a str>,
+    #[serde(borrow)]
+    domain: Option<&'a str>,
+    #[serde(borrow)]
+    timestamp: Option<&'a str>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,19 +50,41 @@ struct Key {
 }
 
 impl Columns<'_> {
+    /// The row's text, whatever is null left empty.
     pub(super) fn text(&self, text: &mut Vec<u8>) {
         text.clear();
-        columns_text(self.id, self.category, self.domain, self.timestamp, text);
+        let [category, domain, timestamp] =
+            [self.category, self.domain, self.timestamp].map(Option::unwrap_or_default);
+        columns_text(self.id, category, domain, timestamp, text);
+    }
+
+    fn is_whole(&self) -> bool {
+        self.category.is_some() && self.domain.is_some() && self.timestamp.is_some()
+    }
+
+    fn is_key(&self) -> bool {
+        self.category.is_none() && self.domain.is_none() && self.timestamp.is_none()
     }
 }
 
 impl Envelope<'_> {
-    /// The operation, where `op` and the images agree.
-    pub(super) fn operation(&self) -> Option<Operation> {
-        match (self.op, &self.before, &self.after) {
-            ("c", None, Some(_)) => Some(Operation::Insert),
-            ("u", Some(_), Some(_)) => Some(Operation::Update),
-            ("d", Some(_), None) => Some(Operation::Delete),
+    /// The operation, where `op` and the images agree, and the images are what the server tells.
+    pub(super) fn operation(&self, images: Images) -> Option<Operation> {
+        let after = self.after.as_ref().filter(|row| row.is_whole());
+        match (self.op, images, &self.before, after) {
+            ("c", _, None, Some(_)) => Some(Operation::Insert),
+            ("u", Images::Full, Some(before), Some(_)) if before.is_whole() => {
+                Some(Operation::Update)
+            }
+            ("u", Images::Key, None, Some(_)) => Some(Operation::Update),
+            ("d", Images::Full, Some(before), None)
+                if self.after.is_none() && before.is_whole() =>
+            {
+                Some(Operation::Delete)
+            }
+            ("d", Images::Key, Some(before), None) if self.after.is_none() && before.is_key() => {
+                Some(Operation::Delete)
+            }
             _ => None,
         }
     }
@@ -87,6 +111,7 @@ struct Progress {
 pub(super) struct Checker {
     schema: String,
     table: String,
+    images: Images,
     partitions: Vec<Progress>,
     findings: Findings,
     /// Failures beyond the examples.
@@ -103,10 +128,11 @@ impl Checker {
         Self {
             schema: truth.schema.clone(),
             table: truth.table.clone(),
+            images: truth.images,
             partitions: vec![Progress::default(); partitions],
             findings: Findings::default(),
             unnamed: 0,
-            history: History::default(),
+            history: History::new(truth.images),
             buffers: Buffers::new(4096),
             value: Vec::new(),
             before: Vec::new(),
@@ -218,7 +244,7 @@ impl Checker {
             simd_json::serde::from_slice_with_buffers(&mut self.value, &mut self.buffers)
                 .map_err(|error| format!("its value: {error}: {}", shown(Some(value))))?;
         let operation = envelope
-            .operation()
+            .operation(self.images)
             .ok_or_else(|| format!("op {} does not go with its images", envelope.op))?;
         let ids = [&envelope.before, &envelope.after]
             .into_iter()

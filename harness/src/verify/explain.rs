@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::EXAMPLES_MAX;
 use super::check::{Envelope, key_id, shown};
 use super::read::Read;
-use crate::truth::{History, row_text};
+use crate::truth::{History, Images, row_text};
 use crate::workload::{Change, Operation, Workload};
 
 /// A change of a key as it can be compared and shown.
@@ -31,6 +31,7 @@ impl Step {
 
 /// Collects both sides of the differing keys.
 pub(super) struct Explainer {
+    images: Images,
     differing: usize,
     expected: BTreeMap<i64, Vec<Step>>,
     found: BTreeMap<i64, Vec<(Step, String)>>,
@@ -38,8 +39,8 @@ pub(super) struct Explainer {
 
 impl Explainer {
     /// Runs the generator once for the keys that differ and once for their changes.
-    pub(super) fn new(workload: &Workload, found: &History) -> Self {
-        let mut whole = History::default();
+    pub(super) fn new(workload: &Workload, images: Images, found: &History) -> Self {
+        let mut whole = History::new(images);
         each(workload, |change| whole.change(change));
         let keys = whole.differing_keys(found);
         let chosen: BTreeMap<i64, Vec<Step>> = keys
@@ -60,6 +61,7 @@ impl Explainer {
         });
         let found = chosen.keys().map(|key| (*key, Vec::new())).collect();
         Self {
+            images,
             differing: keys.len(),
             expected,
             found,
@@ -77,7 +79,7 @@ impl Explainer {
         let Ok(envelope) = simd_json::serde::from_slice::<Envelope<'_>>(&mut value) else {
             return;
         };
-        let Some(operation) = envelope.operation() else {
+        let Some(operation) = envelope.operation(self.images) else {
             return;
         };
         let mut after = Vec::new();

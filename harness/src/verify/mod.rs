@@ -173,7 +173,7 @@ async fn explain(
             "the truth has no generator, so the keys cannot be named".into(),
         ]);
     };
-    let mut explainer = Explainer::new(workload, found);
+    let mut explainer = Explainer::new(workload, settings.truth.images, found);
     read::records(
         settings.client,
         &settings.brokers,
