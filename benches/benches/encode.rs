@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use benches::cpu_time::CpuTime;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use engine::batch::Batch;
 use engine::config::{Compression, EncodeSettings};
 use engine::encode::{Encoder, Template};
@@ -66,6 +66,28 @@ fn values(batches: &[Batch]) -> Vec<serde_json::Value> {
     values
 }
 
+fn walbrook(
+    group: &mut BenchmarkGroup<'_, CpuTime>,
+    name: &str,
+    batches: &[Batch],
+    compression: Compression,
+) {
+    let settings = settings(compression);
+    let prepared: Vec<_> = batches
+        .iter()
+        .map(|batch| (batch, templates(batch, &settings)))
+        .collect();
+    let mut encoder = Encoder::new(settings);
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            for (batch, templates) in &prepared {
+                let parts = encoder.encode(batch, templates, None, NOW);
+                black_box(parts.expect("records"));
+            }
+        });
+    });
+}
+
 fn encode(criterion: &mut Criterion<CpuTime>) {
     let (batches, changes) = benches::batches::of_recording("mysql-9.7-20k", 256 << 10);
     let mut group = criterion.benchmark_group("encode");
@@ -75,20 +97,12 @@ fn encode(criterion: &mut Criterion<CpuTime>) {
         ("lz4", Compression::Lz4),
         ("zstd", Compression::Zstd),
     ] {
-        let settings = settings(compression);
-        let prepared: Vec<_> = batches
-            .iter()
-            .map(|batch| (batch, templates(batch, &settings)))
-            .collect();
-        let mut encoder = Encoder::new(settings);
-        group.bench_function(format!("walbrook/{name}"), |bencher| {
-            bencher.iter(|| {
-                for (batch, templates) in &prepared {
-                    let parts = encoder.encode(batch, templates, None, NOW);
-                    black_box(parts.expect("records"));
-                }
-            });
-        });
+        walbrook(
+            &mut group,
+            &format!("walbrook/{name}"),
+            &batches,
+            compression,
+        );
     }
     let values = values(&batches);
     group.bench_function("serde_json/values only", |bencher| {
@@ -101,6 +115,20 @@ fn encode(criterion: &mut Criterion<CpuTime>) {
             black_box(&out);
         });
     });
+    let (batches, changes) = benches::postgres_batches::of_recording("postgres-15-20k", 256 << 10);
+    group.throughput(Throughput::Elements(changes));
+    walbrook(
+        &mut group,
+        "walbrook/postgres/none",
+        &batches,
+        Compression::None,
+    );
+    walbrook(
+        &mut group,
+        "walbrook/postgres/lz4",
+        &batches,
+        Compression::Lz4,
+    );
     group.finish();
 }
 

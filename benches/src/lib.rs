@@ -3,3 +3,4 @@
 
 pub mod batches;
 pub mod cpu_time;
+pub mod postgres_batches;

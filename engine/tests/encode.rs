@@ -1,17 +1,22 @@
 //! Encoding recordings of real servers.
 //!
 //! Every column type of a real MySQL 9.7 (`fixtures/recordings/mysql-9.7-types`, made by `fixtures/sql/types-mysql.sql`) as records:
-//! `fixtures/golden/mysql-9.7-types.txt`, which `UPDATE_GOLDEN=1` rewrites. What a value must be is read from the SQL; the
-//! reference for how it is written is Debezium's output (`engine/src/encode/tests/reference.rs`).
+//! `fixtures/golden/mysql-9.7-types.txt`, and of PostgreSQL 15 (`postgres-15-types`, `fixtures/sql/types-postgres.sql`):
+//! `fixtures/golden/postgres-15-types.txt`; `UPDATE_GOLDEN=1` rewrites them. What a value must be is read from the SQL; the
+//! reference for how it is written is Debezium's output (`engine/src/encode/tests/reference.rs`, `…/tests/postgres/reference.rs`).
 
 #[path = "../../benches/src/batches.rs"]
 #[allow(unreachable_pub)]
 mod batches;
+#[path = "../../benches/src/postgres_batches.rs"]
+#[allow(unreachable_pub)]
+mod postgres_batches;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::batch::Batch;
 use engine::checkpoint::Checkpoint;
 use engine::config::{Compression, EncodeSettings};
 use engine::encode::{Encoder, Template, topic_name};
@@ -23,11 +28,11 @@ use protocol::kafka::record_batch::{Decoder, stamp};
 
 const NOW: Duration = Duration::new(1_795_253_701, 178_462_084);
 
-/// One record a line: topic, partition, headers | key | value.
-fn records(recording: &str) -> String {
+/// One record a line: topic, place | key | value.
+fn records(connector: &'static str, batches: &[Batch]) -> String {
     let settings = Arc::new(EncodeSettings {
         source: "golden".into(),
-        connector: "mysql",
+        connector,
         version: "0",
         compression: Compression::None,
         batch_max: 1 << 20,
@@ -36,8 +41,7 @@ fn records(recording: &str) -> String {
     });
     let mut encoder = Encoder::new(Arc::clone(&settings));
     let mut lines = String::new();
-    let (batches, _) = batches::of_recording(recording, usize::MAX);
-    for batch in &batches {
+    for batch in batches {
         let names: Vec<String> = batch
             .tables
             .iter()
@@ -73,18 +77,40 @@ fn records(recording: &str) -> String {
     lines
 }
 
-#[test]
-fn every_type_of_mysql() {
-    let path = fixtures::directory().join("golden/mysql-9.7-types.txt");
-    let found = records("mysql-9.7-types");
+/// Compares with a golden file, or writes it.
+fn is_golden(name: &str, found: &str) {
+    let path = fixtures::directory().join("golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &found).unwrap();
+        std::fs::write(&path, found).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap();
     for (found, golden) in found.lines().zip(golden.lines()) {
         assert_eq!(found, golden);
     }
     assert_eq!(found.lines().count(), golden.lines().count());
+}
+
+#[test]
+fn every_type_of_mysql() {
+    let (batches, _) = batches::of_recording("mysql-9.7-types", usize::MAX);
+    is_golden("mysql-9.7-types.txt", &records("mysql", &batches));
+}
+
+/// The schemas `types` and `public`: tables of every type, and those of Debezium's reference.
+#[test]
+fn every_type_of_postgres() {
+    let (batches, changes) = postgres_batches::of_recording("postgres-15-types", usize::MAX);
+    let records = records("postgresql", &batches);
+    // Every change of the recording becomes a record, also those that are left out of the golden file for their size.
+    assert!(records.lines().count() as u64 >= changes);
+    let is_kept =
+        |line: &&str| line.starts_with("golden.types.") || line.starts_with("golden.public.");
+    let kept: String = records
+        .lines()
+        .filter(is_kept)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    is_golden("postgres-15-types.txt", &kept);
 }
 
 /// After a crash: what the partitions' tails show is not encoded again, everything behind it is, in the same partitions.
