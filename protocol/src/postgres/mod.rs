@@ -18,6 +18,7 @@ pub mod temporal;
 pub mod type_catalog;
 mod type_name;
 pub mod value;
+pub mod wal2json;
 
 pub use column::{Array, Column, ColumnType};
 pub use position::Lsn;

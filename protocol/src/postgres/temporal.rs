@@ -58,6 +58,15 @@ pub struct Timestamp {
     pub time: Time,
 }
 
+impl Timestamp {
+    /// Microseconds since 1970-01-01 00:00, for times that are UTC.
+    #[must_use]
+    pub fn unix_us(self) -> i64 {
+        let seconds = day_number(self.date) * DAY_S + seconds_of(self.time);
+        seconds * 1_000_000 + i64::from(self.time.micros)
+    }
+}
+
 const DAY_S: i64 = 86_400;
 
 /// Reads a `date`.
