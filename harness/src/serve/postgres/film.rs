@@ -479,3 +479,6 @@ fn plain(message: &[u8], streamed: bool) -> Vec<u8> {
     }
     message
 }
+
+#[cfg(test)]
+mod tests;

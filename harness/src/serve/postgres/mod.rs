@@ -175,6 +175,11 @@ impl Shared {
             }
         }
         all.insert("session_authorization".into(), client.user.clone());
+        let application = client.settings.get("application_name");
+        all.insert(
+            "application_name".into(),
+            application.cloned().unwrap_or_default(),
+        );
         all
     }
 
