@@ -1,10 +1,12 @@
-//! The replay server proven with clients that share no code with it: `mysql_async`, and Debian's `mariadb` and
-//! `mariadb-binlog` where they are installed (without them their tests say so and pass).
+//! The replay servers proven with clients that share no code with them. MySQL: `mysql_async`, and Debian's `mariadb` and
+//! `mariadb-binlog` where they are installed (without them their tests say so and pass). PostgreSQL: see there.
 
 #[path = "serve/debian.rs"]
 mod debian;
 #[path = "serve/faults.rs"]
 mod faults;
+#[path = "serve/postgres/main.rs"]
+mod postgres;
 #[path = "serve/rust_client.rs"]
 mod rust_client;
 
