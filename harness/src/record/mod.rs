@@ -1,7 +1,7 @@
 //! `harness record`: captures a real server's replication stream as sent, and what a client would have been told at its start.
 
 mod mysql;
-mod postgres;
+pub(crate) mod postgres;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

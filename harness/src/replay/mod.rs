@@ -7,8 +7,10 @@
 //!             cut, stall          kill -9            cut, stall, restart
 //! ```
 
+mod bare;
 pub mod engine;
 mod faults;
+mod live;
 pub mod report;
 mod run;
 pub mod scenario;
@@ -165,6 +167,15 @@ fn unmet(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<String> {
             ));
         }
     }
+    if let (Some(least), Some(bare)) = (expect.of_bare_reader_min, figures.bare_changes_per_second)
+    {
+        let part = figures.changes_per_second / bare;
+        if part < least {
+            failures.push(format!(
+                "expected at least {least} of a bare reader's {bare:.0} changes per second, measured {part:.2}"
+            ));
+        }
+    }
     if let Some(least) = expect.changes_per_second_min
         && figures.changes_per_second < least
     {
@@ -195,6 +206,13 @@ fn print(report: &Report) {
             "FAILED"
         },
     );
+    if let Some(bare) = figures.bare_changes_per_second {
+        println!(
+            "  a bare reader: {:.2} M/s, of which this is {:.0} %",
+            bare / 1e6,
+            100.0 * figures.changes_per_second / bare
+        );
+    }
     if report.runs.len() > 1 {
         for (number, run) in report.runs.iter().enumerate() {
             let rate = run.changes_per_second / 1e6;

@@ -52,6 +52,9 @@ pub struct Figures {
     pub cpu_seconds: f64,
     /// Highest of the engine's processes (VmHWM).
     pub rss_max_bytes: u64,
+    /// What a bare reader got from the same live server right before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bare_changes_per_second: Option<f64>,
     /// Read to acknowledged, from the engine's own report.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub latency_ms: Value,

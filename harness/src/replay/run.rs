@@ -112,9 +112,9 @@ fn configuration(
     let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
     let truth = upstream.truth();
     let mut table: toml::Table = toml::from_str(&format!(
-        "state = \"state\"\n[source.{SOURCE}]\nurl = {:?}\ntables = [\"{}.{}\"]\nstart = \"earliest\"\n\
+        "state = \"state\"\n[source.{SOURCE}]\n{}tables = [\"{}.{}\"]\nstart = \"earliest\"\n\
          [kafka]\nbrokers = {brokers:?}\n[kafka.topics]\npartitions = {}\nreplication = 1\n",
-        upstream.url(),
+        upstream.settings(),
         truth.schema,
         truth.table,
         scenario.broker.partitions,
@@ -311,6 +311,7 @@ impl Course<'_> {
                 0.0
             },
             cpu_seconds: self.usage.cpu_seconds,
+            bare_changes_per_second: self.upstream.bare_changes_per_second(),
             rss_max_bytes: self.usage.rss_max_bytes,
             // Of several processes only the last one reported.
             latency_ms: if killed {
@@ -325,6 +326,7 @@ impl Course<'_> {
             },
         };
         self.compare(&figures, &engine_report);
+        self.failures.extend(self.upstream.complaints());
         self.arrivals.push((end, counts.records));
         Ok(Outcome {
             figures,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fixtures::Recording;
 use serde::Deserialize;
 
+use crate::serve::Writes;
 use crate::servers::Flavour;
 use crate::workload::SplitMix64;
 
@@ -56,6 +57,16 @@ pub struct Source {
     /// With `recording`: sent at this rate; as fast as the socket takes it when absent.
     #[serde(default)]
     pub rate_changes_per_second: Option<u64>,
+    /// With `recording`: how much one write takes, `large` or `message`.
+    #[serde(default)]
+    pub send: Writes,
+    /// With `server = "postgres"`: the output plugin, `pgoutput` or `wal2json`.
+    #[serde(default = "pgoutput")]
+    pub plugin: String,
+}
+
+fn pgoutput() -> String {
+    "pgoutput".to_owned()
 }
 
 fn seed() -> u64 {
@@ -70,6 +81,8 @@ pub enum LiveServer {
     Mysql,
     /// MariaDB 10.11.
     Mariadb,
+    /// PostgreSQL 15.
+    Postgres,
 }
 
 impl From<LiveServer> for Flavour {
@@ -77,6 +90,7 @@ impl From<LiveServer> for Flavour {
         match server {
             LiveServer::Mysql => Flavour::Mysql,
             LiveServer::Mariadb => Flavour::Mariadb,
+            LiveServer::Postgres => Flavour::Postgres,
         }
     }
 }
@@ -197,6 +211,10 @@ pub struct Expect {
     /// Peak resident set of the engine at most, in MiB; not asserted with `--no-timing`, because it depends on the build.
     #[serde(default)]
     pub rss_mib_max: Option<f64>,
+    /// With `server = "postgres"`: at least this part of what a bare reader gets from the same server right before; not asserted with
+    /// `--no-timing`.
+    #[serde(default)]
+    pub of_bare_reader_min: Option<f64>,
     /// Faults of the scenario that must have happened, at least.
     #[serde(default)]
     pub faults_min: Option<usize>,

@@ -1,20 +1,14 @@
-//! Where a replay's changes come from: a replay server in this process, or a live one with the workload in its binlog.
+//! Where a replay's changes come from: a replay server in this process, or a live one with the workload in its log.
 
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fixtures::Recording;
-use mysql_async::prelude::Queryable as _;
 
+use super::live::Live;
 use super::scenario::{Deed, Fault, Link, Scenario, Source};
-use crate::seed;
 use crate::serve::{self, Action, Place, Rate, ServeOptions};
-use crate::servers;
 use crate::truth::Truth;
 use crate::workload::Workload;
-
-/// How often a live server is asked whether the dump has begun.
-const DUMP_POLL: Duration = Duration::from_millis(1);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -25,20 +19,12 @@ pub(super) struct Upstream {
 }
 
 enum Kind {
-    Replayed(serve::Server),
+    Replayed {
+        server: serve::Server,
+        /// The engine's settings for this source.
+        settings: String,
+    },
     Live(Box<Live>),
-}
-
-struct Live {
-    server: servers::Server,
-    dump_began: Arc<OnceLock<Instant>>,
-    watch: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.watch.abort();
-    }
 }
 
 impl Upstream {
@@ -47,7 +33,11 @@ impl Upstream {
         let source = scenario.source();
         match source.open() {
             Some(recording) => replayed(&recording?, source, &scenario.fault).await,
-            None => live(source).await,
+            None => {
+                let (live, truth) = Live::start(source).await?;
+                let kind = Kind::Live(Box::new(live));
+                Ok(Upstream { kind, truth })
+            }
         }
     }
 
@@ -56,27 +46,43 @@ impl Upstream {
         &self.truth
     }
 
-    /// For the engine.
-    pub(super) fn url(&self) -> String {
+    /// The engine's settings for this source, lines of TOML.
+    pub(super) fn settings(&self) -> String {
         match &self.kind {
-            Kind::Replayed(server) => format!("mysql://cdc:cdc@{}", server.address()),
-            Kind::Live(live) => live.server.cdc_url(),
+            Kind::Replayed { settings, .. } => settings.clone(),
+            Kind::Live(live) => live.settings(),
         }
     }
 
-    /// When the first byte of the stream was sent; for a live server, when its dump thread was first seen.
+    /// When the first byte of the stream was sent; for a live server, when its sender was first seen.
     pub(super) fn first_byte(&self) -> Option<Instant> {
         match &self.kind {
-            Kind::Replayed(server) => server.first_byte_at(),
-            Kind::Live(live) => live.dump_began.get().copied(),
+            Kind::Replayed { server, .. } => server.first_byte_at(),
+            Kind::Live(live) => live.began(),
         }
     }
 
     /// Bytes of the stream sent; a live server does not tell.
     pub(super) fn bytes(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Replayed(server) => Some(server.bytes_sent()),
+            Kind::Replayed { server, .. } => Some(server.bytes_sent()),
             Kind::Live(_) => None,
+        }
+    }
+
+    /// What the engine did to its source that it must not do.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Replayed { server, .. } => server.complaints(),
+            Kind::Live(_) => Vec::new(),
+        }
+    }
+
+    /// What a bare reader got from a live server.
+    pub(super) fn bare_changes_per_second(&self) -> Option<f64> {
+        match &self.kind {
+            Kind::Replayed { .. } => None,
+            Kind::Live(live) => live.bare_changes_per_second(),
         }
     }
 }
@@ -126,42 +132,27 @@ async fn replayed(
     let options = ServeOptions {
         user: Some(("cdc".to_owned(), "cdc".to_owned())),
         rate: source.rate_changes_per_second.map(Rate::Changes),
+        writes: source.send,
         faults: faults.collect(),
         transaction_rows: source.one_transaction_rows,
         ..ServeOptions::default()
     };
     let server = serve::Server::start(recording, "127.0.0.1:0", options).await?;
+    let address = server.address();
+    let settings = match &recording.sidecar.postgres {
+        None => format!("url = \"mysql://cdc:cdc@{address}\"\n"),
+        Some(postgres) => {
+            let url = format!("postgres://cdc:cdc@{address}/{}", postgres.database);
+            postgres_settings(&url, &postgres.slot, &postgres.plugin)
+        }
+    };
     Ok(Upstream {
-        kind: Kind::Replayed(server),
+        kind: Kind::Replayed { server, settings },
         truth,
     })
 }
 
-async fn live(source: &Source) -> Result<Upstream, Failure> {
-    let (Some(flavour), Some(rows)) = (source.server, source.rows) else {
-        return Err("source: neither a recording nor a server".into());
-    };
-    let server = servers::Server::start(flavour.into(), &[]).await?;
-    let mut connection = server.connect().await?;
-    let truth = seed::mysql::seed(&mut connection, &Workload::new(rows, source.seed)).await?;
-    let dump_began = Arc::new(OnceLock::new());
-    let watch = {
-        let dump_began = Arc::clone(&dump_began);
-        tokio::spawn(async move {
-            // PROCESSLIST of information_schema is there on every flavour, performance schema or not.
-            let query = "SELECT COUNT(*) FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'";
-            while let Ok(Some(0u64)) = connection.query_first::<u64, _>(query).await {
-                tokio::time::sleep(DUMP_POLL).await;
-            }
-            let _ = dump_began.set(crate::clock::now());
-        })
-    };
-    Ok(Upstream {
-        kind: Kind::Live(Box::new(Live {
-            server,
-            dump_began,
-            watch,
-        })),
-        truth,
-    })
+/// The engine's settings for a slot; the publication of ours is called as the slot.
+pub(super) fn postgres_settings(url: &str, slot: &str, plugin: &str) -> String {
+    format!("url = {url:?}\nslot = {slot:?}\npublication = {slot:?}\nplugin = {plugin:?}\n")
 }

@@ -84,13 +84,15 @@ impl FromStr for Rate {
 }
 
 /// How much one write takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Writes {
     /// Half a megabyte at a time.
     #[default]
     Large,
     /// One event each, as a real walsender does.
     #[value(name = "message")]
+    #[serde(rename = "message")]
     Each,
 }
 

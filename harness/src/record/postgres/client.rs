@@ -29,7 +29,7 @@ const HEADER: usize = 5;
 pub(super) type Rows = (Vec<String>, Vec<Vec<Option<String>>>);
 
 /// A connection after authentication.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     received: Vec<u8>,
     /// Where the unread part of `received` starts.
@@ -42,7 +42,7 @@ pub(super) struct Client {
 
 impl Client {
     /// Connects as `config` says, without TLS; `replication` for the commands of logical replication.
-    pub(super) fn connect(config: &Config, replication: bool) -> Result<Client, RecordError> {
+    pub(crate) fn connect(config: &Config, replication: bool) -> Result<Client, RecordError> {
         let (Some(Host::Tcp(host)), Some(user)) = (config.get_hosts().first(), config.get_user())
         else {
             return Err(RecordError::Usage("--url: names no host or no user".into()));
@@ -155,7 +155,7 @@ impl Client {
     }
 
     /// Sends a statement or replication command; its answer starts with the next message.
-    pub(super) fn command(&mut self, sql: &str) -> Result<(), RecordError> {
+    pub(crate) fn command(&mut self, sql: &str) -> Result<(), RecordError> {
         self.send(|out| frontend::query(sql, out))
     }
 
@@ -175,7 +175,7 @@ impl Client {
     }
 
     /// The next message, whole: tag, length, body.
-    pub(super) fn message(&mut self) -> Result<&[u8], RecordError> {
+    pub(crate) fn message(&mut self) -> Result<&[u8], RecordError> {
         self.at += std::mem::take(&mut self.consumed);
         loop {
             if let Some(header) = self.received[self.at..].first_chunk::<HEADER>() {
@@ -204,6 +204,12 @@ impl Client {
                 None => return Err(RecordError::Unexpected("a message cut short")),
             }
         }
+    }
+
+    /// The socket, and what was read of it behind the last message.
+    pub(crate) fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
+        self.received.drain(..self.at + self.consumed);
+        (self.stream, self.received)
     }
 
     /// Appends what the socket has, after moving the unread rest to the front.
@@ -249,7 +255,7 @@ fn cells(row: &DataRowBody) -> Result<Vec<Option<String>>, RecordError> {
 }
 
 /// The server's own words, with the code by which clients know the kind.
-pub(super) fn refused(message: &[u8]) -> RecordError {
+pub(crate) fn refused(message: &[u8]) -> RecordError {
     match Message::parse(&mut BytesMut::from(message)) {
         Ok(Some(Message::ErrorResponse(body))) => refusal(body.fields()),
         _ => RecordError::Unexpected("no part of a stream"),

@@ -1,7 +1,7 @@
 //! A slot's stream of PostgreSQL: the messages of START_REPLICATION from CopyBothResponse on.
 
 mod catalog;
-mod client;
+pub(crate) mod client;
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,6 @@
 //! START_REPLICATION: may this session stream from this slot with these options, in the real server's words; and does the recording
 //! hold what it asks for, in ours.
 
-use std::collections::BTreeMap;
-
 use super::Shared;
 use super::command::{Options, is_on};
 use super::error::Failure;
@@ -21,8 +19,27 @@ pub(super) struct Start {
 /// Options of pgoutput that change which messages there are.
 const PGOUTPUT_SWITCHES: [&str; 4] = ["binary", "streaming", "messages", "two_phase"];
 
-/// Options of wal2json that choose tables and rows, not their form.
-const WAL2JSON_FILTERS: [&str; 8] = [
+/// Options of wal2json 2.5 that give messages their form, and whether they are on without being named.
+const WAL2JSON_FORM: [(&str, bool); 15] = [
+    ("format-version", false),
+    ("include-lsn", false),
+    ("include-pk", false),
+    ("include-timestamp", false),
+    ("include-transaction", true),
+    ("include-types", true),
+    ("include-typmod", true),
+    ("include-xids", false),
+    ("include-schemas", true),
+    ("include-origin", false),
+    ("include-type-oids", false),
+    ("include-domain-data-type", false),
+    ("include-column-positions", false),
+    ("include-not-null", false),
+    ("include-default", false),
+];
+
+/// Options of wal2json that choose tables and rows, or have no effect in format 2.
+const WAL2JSON_OTHER: [&str; 9] = [
     "add-tables",
     "filter-tables",
     "filter-origins",
@@ -31,7 +48,11 @@ const WAL2JSON_FILTERS: [&str; 8] = [
     "pretty-print",
     "add-msg-prefixes",
     "filter-msg-prefixes",
+    "include-unchanged-toast",
 ];
+
+/// Known by wal2json from 2.6 on.
+const NUMERIC_AS_STRING: &str = "numeric-data-types-as-string";
 
 /// Acquires the slot for `session`, which is in `database`.
 pub(super) fn check(
@@ -156,32 +177,29 @@ fn name_list(text: &str) -> Option<Vec<String>> {
 }
 
 fn wal2json(shared: &Shared, options: &Options) -> Result<(), Failure> {
-    let matters = |name: &str| !WAL2JSON_FILTERS.contains(&name);
-    let given: BTreeMap<&str, &str> = options
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or("true")))
-        .filter(|(name, _)| matters(name))
-        .collect();
     let recorded = &shared.recorded.options;
-    let same =
-        |a: &str, b: &str| a == b || is_on(Some(a)).is_some() && is_on(Some(a)) == is_on(Some(b));
-    for (name, value) in recorded.iter().filter(|(name, _)| matters(name)) {
-        match given.get(name.as_str()) {
-            Some(given) if same(given, value) => {}
-            _ => return Err(unlike(name, value)),
+    for (name, value) in options {
+        let known = WAL2JSON_FORM.iter().any(|(form, _)| form == name)
+            || WAL2JSON_OTHER.contains(&name.as_str())
+            || name == NUMERIC_AS_STRING && recorded.contains_key(NUMERIC_AS_STRING);
+        if !known {
+            let value = value.as_deref().unwrap_or("(null)");
+            let what = format!("option \"{name}\" = \"{value}\" is unknown");
+            return Err(Failure::new("22023", what));
         }
     }
-    match given
-        .iter()
-        .find(|(name, _)| !recorded.contains_key(**name))
-    {
-        // The only one that is on without being named.
-        Some((name, value)) if *name == "include-transaction" && same(value, "true") => Ok(()),
-        Some((_, value)) if is_on(Some(value)) == Some(false) => Ok(()),
-        Some((name, _)) => {
-            let what = format!("this recording was made without {name}");
-            Err(Failure::new("XX000", what))
+    let forms = WAL2JSON_FORM
+        .into_iter()
+        .chain([(NUMERIC_AS_STRING, false)]);
+    for (name, usual) in forms {
+        let usual = if usual { "true" } else { "false" };
+        let then = recorded.get(name).map_or(usual, String::as_str);
+        let now = value(options, name).map_or(usual, |value| value.unwrap_or("true"));
+        let same =
+            then == now || is_on(Some(then)).is_some() && is_on(Some(then)) == is_on(Some(now));
+        if !same {
+            return Err(unlike(name, then));
         }
-        None => Ok(()),
     }
+    Ok(())
 }

@@ -1,0 +1,123 @@
+//! What a walsender gives at best: a reader that only counts, and reads in gulps while the server is busy.
+//!
+//! A walsender sends once per change; a reader that is woken by each slows it down. So, as the engine does: when a read comes within
+//! 1 ms of the one before, three times running, wait 500 µs before the next.
+
+use std::io::Read as _;
+use std::time::{Duration, Instant};
+
+use crate::record::postgres::client::{Client, refused};
+use crate::seed::postgres::config;
+
+/// Reads that follow each other within this time are hasty.
+const HASTE: Duration = Duration::from_millis(1);
+/// So many hasty reads running are answered with a pause.
+const HASTY_READS: u32 = 3;
+const PAUSE: Duration = Duration::from_micros(500);
+/// What one read takes.
+const GULP: usize = 1 << 20;
+/// Bytes before a plugin's message: tag, length, kind, start, end, clock.
+const PAYLOAD: usize = 30;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Reads `rows` changes of `slot` and answers how many came per second; blocking.
+pub(super) fn read(
+    url: &str,
+    slot: &str,
+    publication: &str,
+    plugin: &str,
+    rows: u64,
+) -> Result<f64, Failure> {
+    let mut client = Client::connect(&config(url)?, true)?;
+    let options = match plugin {
+        "wal2json" => "\"format-version\" '2', \"include-lsn\" 'true', \"include-pk\" 'true', \"include-timestamp\" 'true', \"include-xids\" 'true'".to_owned(),
+        _ => format!("proto_version '1', publication_names '{publication}'"),
+    };
+    let started = crate::clock::now();
+    client.command(&format!(
+        "START_REPLICATION SLOT {slot} LOGICAL 0/0 ({options})"
+    ))?;
+    let first = client.message()?;
+    if first.first() != Some(&b'W') {
+        return Err(refused(first).into());
+    }
+    let (mut stream, mut received) = client.into_parts();
+    let (mut counted, mut last, mut hasty) = (0, started, 0);
+    let mut gulp = vec![0; GULP];
+    loop {
+        counted += count(&mut received);
+        if counted >= rows {
+            let seconds = started.elapsed().as_secs_f64();
+            return Ok(counted as f64 / seconds);
+        }
+        if hasty >= HASTY_READS {
+            std::thread::sleep(PAUSE);
+        }
+        let length = stream.read(&mut gulp)?;
+        if length == 0 {
+            return Err(
+                format!("the server ends slot {slot} after {counted} of {rows} changes").into(),
+            );
+        }
+        let now: Instant = crate::clock::now();
+        hasty = if now - last < HASTE { hasty + 1 } else { 0 };
+        last = now;
+        received.extend_from_slice(&gulp[..length]);
+    }
+}
+
+/// Takes whole messages off the front; how many of them are row changes.
+fn count(received: &mut Vec<u8>) -> u64 {
+    let (mut at, mut rows) = (0, 0);
+    while let Some(header) = received[at..].first_chunk::<5>() {
+        let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize + 1;
+        let Some(message) = received[at..].get(..length.max(5)) else {
+            break;
+        };
+        let data = message
+            .get(PAYLOAD..)
+            .filter(|_| message.starts_with(b"d") && message[5] == b'w');
+        let kind = match data {
+            Some([b'{', ..]) => message.get(PAYLOAD + 11),
+            Some(data) => data.first(),
+            None => None,
+        };
+        rows += u64::from(matches!(kind, Some(b'I' | b'U' | b'D')));
+        at += message.len();
+    }
+    received.drain(..at);
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_counted_across_reads() {
+        let message = |payload: &[u8]| {
+            let body = [b"w".as_slice(), &[0; 24], payload].concat();
+            [
+                b"d".as_slice(),
+                &(body.len() as u32 + 4).to_be_bytes(),
+                &body,
+            ]
+            .concat()
+        };
+        let all = [
+            message(b"B"),
+            message(b"I12"),
+            message(b"{\"action\":\"U\"}"),
+            message(b"C"),
+        ]
+        .concat();
+        for cut in 0..all.len() {
+            let mut received = all[..cut].to_vec();
+            let before = count(&mut received);
+            received.extend_from_slice(&all[cut..]);
+            assert_eq!(before + count(&mut received), 2, "{cut}");
+            assert!(received.is_empty());
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A live server with the workload waiting in its log, and the moment at which the engine begins to read it.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable as _;
+use tokio::task::JoinHandle;
+
+use super::bare;
+use super::scenario::{LiveServer, Source};
+use super::source::postgres_settings;
+use crate::seed;
+use crate::servers::{self, Server};
+use crate::truth::Truth;
+use crate::workload::Workload;
+
+/// How often a server is asked whether its sender has begun.
+const POLL: Duration = Duration::from_millis(1);
+/// Slot and publication of PostgreSQL.
+const SLOT: &str = "walbrook";
+/// The slot of the bare reader: a copy of the other.
+const BARE_SLOT: &str = "bare";
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A running server; it ends when this is dropped.
+pub(super) struct Live {
+    server: Server,
+    plugin: String,
+    began: Arc<OnceLock<Instant>>,
+    watch: JoinHandle<()>,
+    bare: Option<f64>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+impl Live {
+    /// Starts the server and writes the workload into it.
+    pub(super) async fn start(source: &Source) -> Result<(Live, Truth), Failure> {
+        let (Some(kind), Some(rows)) = (source.server, source.rows) else {
+            return Err("source: neither a recording nor a server".into());
+        };
+        let server = Server::start(servers::Flavour::from(kind), &[]).await?;
+        let workload = Workload::new(rows, source.seed);
+        let began = Arc::new(OnceLock::new());
+        let (truth, watch, bare) = match kind {
+            LiveServer::Mysql | LiveServer::Mariadb => {
+                let mut connection = server.connect().await?;
+                let truth = seed::mysql::seed(&mut connection, &workload).await?;
+                let watch = tokio::spawn(watch_mysql(connection, Arc::clone(&began)));
+                (truth, watch, None)
+            }
+            LiveServer::Postgres => {
+                let client = server.connect_postgres().await?;
+                let truth = into_postgres(&client, &workload, &source.plugin).await?;
+                let (url, plugin) = (server.cdc_url(), source.plugin.clone());
+                let bare = tokio::task::spawn_blocking(move || {
+                    bare::read(&url, BARE_SLOT, SLOT, &plugin, rows)
+                });
+                let bare = bare.await??;
+                let drop = format!("SELECT pg_drop_replication_slot('{BARE_SLOT}')");
+                client.batch_execute(&drop).await?;
+                let watch = tokio::spawn(watch_postgres(client, Arc::clone(&began)));
+                (truth, watch, Some(bare))
+            }
+        };
+        let live = Live {
+            server,
+            plugin: source.plugin.clone(),
+            began,
+            watch,
+            bare,
+        };
+        Ok((live, truth))
+    }
+
+    /// The engine's settings for this source, lines of TOML.
+    pub(super) fn settings(&self) -> String {
+        let url = self.server.cdc_url();
+        match self.server.flavour() {
+            servers::Flavour::Postgres => postgres_settings(&url, SLOT, &self.plugin),
+            _ => format!("url = {url:?}\n"),
+        }
+    }
+
+    /// When its sender was first seen.
+    pub(super) fn began(&self) -> Option<Instant> {
+        self.began.get().copied()
+    }
+
+    /// What a bare reader got.
+    pub(super) fn bare_changes_per_second(&self) -> Option<f64> {
+        self.bare
+    }
+}
+
+/// Table, publication, two slots, then the workload: both slots have all of it before them.
+async fn into_postgres(
+    client: &tokio_postgres::Client,
+    workload: &Workload,
+    plugin: &str,
+) -> Result<Truth, Failure> {
+    use seed::postgres::{Identity, TABLE, make_slot, prepare, publish};
+    prepare(client, Identity::Default).await?;
+    publish(client, SLOT, Some(TABLE)).await?;
+    make_slot(client, SLOT, plugin).await?;
+    let copy = format!("SELECT pg_copy_logical_replication_slot('{SLOT}', '{BARE_SLOT}')");
+    client.batch_execute(&copy).await?;
+    seed::postgres::seed(client, workload, Identity::Default).await
+}
+
+async fn watch_mysql(mut connection: mysql_async::Conn, began: Arc<OnceLock<Instant>>) {
+    // PROCESSLIST of information_schema is there on every flavour, performance schema or not.
+    let query =
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'";
+    while let Ok(Some(0u64)) = connection.query_first::<u64, _>(query).await {
+        tokio::time::sleep(POLL).await;
+    }
+    let _ = began.set(crate::clock::now());
+}
+
+async fn watch_postgres(client: tokio_postgres::Client, began: Arc<OnceLock<Instant>>) {
+    let query = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{SLOT}'");
+    while let Ok(row) = client.query_one(query.as_str(), &[]).await {
+        if row.get(0) {
+            break;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    let _ = began.set(crate::clock::now());
+}
