@@ -271,7 +271,7 @@ pub struct EngineSettings {
 pub struct EncodeSettings {
     /// The source's name: `source.name` of the envelope.
     pub source: Box<str>,
-    /// `source.connector` of the envelope: `mysql` or `mariadb`.
+    /// `source.connector` of the envelope: `mysql`, `mariadb` or `postgresql`.
     pub connector: &'static str,
     /// `source.version` of the envelope: ours.
     pub version: &'static str,
