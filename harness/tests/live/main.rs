@@ -5,6 +5,8 @@
 //! failure; elsewhere the test is skipped, and says so loudly.
 
 mod column_types;
+mod postgres;
+mod postgres_select;
 mod records;
 mod select;
 mod workload;

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// What a table looks like after all records: row by the text of its key.
 pub(crate) type State = BTreeMap<String, Value>;
 
-/// The state of every table, by `(database, table)` as the records name them. Records without a key are left out.
+/// The state of every table, by `(database, table)` as the records name them, PostgreSQL's by `(schema, table)`. Records without a key are left out.
 pub(crate) async fn states(broker: &Broker) -> BTreeMap<(String, String), State> {
     let brokers = broker.bootstrap().split(',').map(str::to_owned).collect();
     let client = ClientBuilder::new(brokers).build().await.expect("a client");
@@ -51,7 +51,11 @@ fn apply(states: &mut BTreeMap<(String, String), State>, key: &[u8], value: &[u8
             .unwrap_or_default()
             .to_owned()
     };
-    let state = states.entry((name("db"), name("table"))).or_default();
+    let schema = match value["source"]["schema"].is_string() {
+        true => name("schema"),
+        false => name("db"),
+    };
+    let state = states.entry((schema, name("table"))).or_default();
     let key = serde_json::from_slice::<Value>(key)
         .expect("a key in JSON")
         .to_string();
