@@ -176,13 +176,19 @@ async fn stream<W: Write>(
         _ = interrupt.recv() => return Ok(()),
     };
     info!(server = %source.identity(), position = %source.position(), "watching");
+    let watched = tokio::select! {
+        watched = watch(&mut source, printer) => watched,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    source.close().await;
+    watched
+}
+
+async fn watch<W: Write>(source: &mut Source, printer: &mut Printer<W>) -> Result<(), String> {
     let mut batch = Batch::default();
     loop {
-        let filled = tokio::select! {
-            filled = source.fill(&mut batch) => filled,
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-        };
+        let filled = source.fill(&mut batch).await;
         if !matches!(filled, Ok(Filled::Nothing)) {
             source.seal(&mut batch);
             if !printer.print(&mut batch)? {

@@ -201,6 +201,14 @@ impl Source {
         }
     }
 
+    /// Ends the stream, and takes away what the source made on the server for this stream alone.
+    pub async fn close(self) {
+        match self {
+            Self::MySql(_) => {}
+            Self::Postgres(source) => source.close().await,
+        }
+    }
+
     /// The position after the last whole transaction that was decoded, from where a restart loses nothing: before the earliest
     /// transaction that is prepared and not yet decided.
     #[must_use]

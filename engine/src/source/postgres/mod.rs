@@ -78,6 +78,8 @@ pub struct Postgres {
     pause: Option<Instant>,
     /// Whether the server has been asked for a sign of life since the last read.
     asked: bool,
+    /// Whether the publication was made by us.
+    made_publication: bool,
     /// Where bytes could not be read the last time: twice at the same place is no accident of the line.
     unreadable_at: Option<Lsn>,
 }
@@ -160,6 +162,7 @@ impl Postgres {
             coalesce: Coalesce::default(),
             pause: None,
             asked: false,
+            made_publication: session.made_publication,
             unreadable_at: None,
         })
     }
@@ -335,6 +338,20 @@ impl Postgres {
             reader: session.streaming.reader,
         };
         Ok(())
+    }
+
+    /// Ends the stream, and takes away what was made for this one alone.
+    pub(super) async fn close(mut self) {
+        self.link = Link::Down;
+        if self.plan.slot.temporary
+            && self.made_publication
+            && let Err(error) = session::tidy(&self.plan).await
+        {
+            tracing::warn!(
+                "publication {} remains: {error}",
+                self.plan.slot.publication
+            );
+        }
     }
 
     pub(super) fn seal(&mut self, batch: &mut Batch) {

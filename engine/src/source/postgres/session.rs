@@ -54,6 +54,8 @@ pub(super) struct Session {
     pub(super) start: Lsn,
     /// Where the server stood.
     pub(super) end: Lsn,
+    /// Whether the publication was made by this session.
+    pub(super) made_publication: bool,
 }
 
 /// What the server says about everything that concerns us.
@@ -136,6 +138,7 @@ impl Session {
     pub(super) async fn open(plan: &Plan) -> Result<Self, SourceError> {
         let mut connection = Connection::connect(&plan.options, Purpose::Replication).await?;
         let surroundings = undisturbed(&mut connection, plan).await?;
+        let mut made_publication = false;
         if plan.first {
             let list = surroundings.requirements(plan);
             checks::refuse(&list)?;
@@ -146,6 +149,7 @@ impl Session {
             }
             if plan.slot.plugin == Plugin::PgOutput {
                 publish(&mut connection, plan, &surroundings).await?;
+                made_publication = surroundings.publication.is_none();
             }
         }
         let identity = identify(&mut connection).await?;
@@ -158,6 +162,7 @@ impl Session {
             ancestors,
             start,
             end: surroundings.status.flushed,
+            made_publication,
         })
     }
 }
@@ -184,6 +189,17 @@ async fn undisturbed(
         tokio::time::sleep(SLOT_BUSY_PAUSE).await;
         waited += SLOT_BUSY_PAUSE;
     }
+}
+
+/// Takes away what was made for a while: the publication of a temporary slot.
+pub(super) async fn tidy(plan: &Plan) -> Result<(), SourceError> {
+    let mut connection = Connection::connect(&plan.options, Purpose::Queries).await?;
+    let name = super::server::quoted(&plan.slot.publication);
+    connection
+        .query(&format!("DROP PUBLICATION IF EXISTS {name}"))
+        .await?;
+    connection.close().await;
+    Ok(())
 }
 
 async fn identify(connection: &mut Connection) -> Result<Identity, SourceError> {
@@ -316,10 +332,16 @@ async fn start(
     let Some(slot) = &found.slot else {
         return match plan.from {
             From::Now => create(connection, plan, found).await,
+            From::Earliest if plan.slot.temporary => Err(SourceError::halt(
+                "a temporary slot begins now: what was written before cannot be had of it",
+            )),
             From::Earliest => Err(SourceError::halt(format!(
                 "start = \"earliest\" begins where slot {name} has come to, and there is no such slot: log from before its creation \
                  cannot be had; use start = \"now\", which creates it"
             ))),
+            From::Point(_) if plan.slot.temporary => Err(SourceError::halt(
+                "a temporary slot begins now: what was written before cannot be had of it",
+            )),
             From::Point(point) => Err(SourceError::resync(format!(
                 "slot {name} is gone, and with it the log between {point} and now; take a new snapshot of the captured tables, then start \
                  again with `walbrook position reset`"
