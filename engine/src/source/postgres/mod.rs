@@ -433,3 +433,6 @@ fn point(position: &Position) -> Result<From, SourceError> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,328 @@
+//! Recordings fed from memory through frames and decoder: whatever the reads bring, and wherever the line is cut, the changes are the
+//! same.
+
+use fixtures::Recording;
+use protocol::Span;
+use protocol::postgres::Lsn;
+
+use super::decode::Decoder;
+use super::shapes::Shape;
+use super::stream::{Step, Stream};
+use super::tables::Index;
+use crate::batch::{Batch, Operation};
+use crate::config::{Plugin, Selection};
+use crate::position::Position;
+use crate::source::{SourceError, Verdict};
+
+const SMALL: [&str; 2] = ["postgres-15-20k", "postgres-15-types"];
+
+/// CopyData messages of a recording.
+fn frames(name: &str) -> Vec<Vec<u8>> {
+    let mut stream = Recording::named(name).unwrap().frames().unwrap();
+    let mut frames = Vec::new();
+    while let Some(frame) = stream.next_frame().unwrap() {
+        if frame[0] == b'd' {
+            frames.push(frame.to_vec());
+        }
+    }
+    frames
+}
+
+/// A seeded generator (splitmix64), so that a failure can be repeated.
+struct Seed(u64);
+
+impl Seed {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % limit as u64) as usize
+    }
+}
+
+/// Everything that a change's records can show, apart from where it lies in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Change {
+    table: String,
+    columns: Vec<String>,
+    operation: Operation,
+    before: Option<Vec<u8>>,
+    before_is_key: bool,
+    after: Option<Vec<u8>>,
+    commit: u64,
+    row: u64,
+    lsn: u64,
+    xid: Option<u32>,
+    commit_us: Option<u64>,
+}
+
+fn changes(batch: &Batch) -> Vec<Change> {
+    let bytes = |span: Span| span.of(&batch.bytes).map(<[u8]>::to_vec);
+    assert_eq!(batch.events.len(), batch.lsns.len());
+    (batch.events.iter().zip(&batch.lsns))
+        .map(|(event, lsn)| {
+            let group = &batch.groups[event.group as usize];
+            let transaction = &batch.transactions[group.transaction as usize];
+            let table = &batch.tables[group.table as usize];
+            assert_eq!(event.after.is_none(), event.operation == Operation::Delete);
+            Change {
+                table: format!("{}.{}", table.schema, table.name),
+                columns: (table.columns.postgres().iter())
+                    .map(|column| column.name.to_string())
+                    .collect(),
+                operation: event.operation,
+                before: bytes(event.before),
+                before_is_key: event.before.is_none() || group.before_is_key,
+                after: bytes(event.after),
+                commit: transaction.offset,
+                row: group.first_row + u64::from(event.row),
+                lsn: *lsn,
+                xid: transaction.xid,
+                commit_us: transaction.commit_us,
+            }
+        })
+        .collect()
+}
+
+/// A stream without a server: bytes are handed in, keys that are asked for are made up.
+struct Memory {
+    stream: Stream,
+    batch: Batch,
+    changes: Vec<Change>,
+    ends: Vec<Lsn>,
+}
+
+impl Memory {
+    fn new(tables: &[&str], batch_bytes: usize) -> Self {
+        let selection = Selection::new(tables).unwrap();
+        let decoder = Decoder::new("walbrook", selection, Lsn(1));
+        Self {
+            stream: Stream::new(decoder, Plugin::PgOutput, batch_bytes, 64 << 20),
+            batch: Batch::default(),
+            changes: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    /// Another connection, which begins at the last position.
+    fn begin(&mut self) {
+        self.stream.begin(&mut self.batch, &[]);
+    }
+
+    fn seal(&mut self) {
+        self.stream.seal(&mut self.batch);
+        self.changes.extend(changes(&self.batch));
+        match self.batch.end.take() {
+            Some(Position::Postgres { lsn }) => self.ends.push(lsn),
+            Some(other) => panic!("{other}"),
+            None => {}
+        }
+        self.batch.clear();
+    }
+
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), SourceError> {
+        self.run()?;
+        self.batch.bytes.extend_from_slice(bytes);
+        self.run()
+    }
+
+    fn run(&mut self) -> Result<(), SourceError> {
+        loop {
+            match self.stream.decode(&mut self.batch)? {
+                Step::Read => return Ok(()),
+                Step::Full => self.seal(),
+                Step::Ask(wanted) => {
+                    let first = &wanted.described.columns[0];
+                    let shape = Shape {
+                        indices: vec![Index {
+                            name: "pkey".into(),
+                            is_primary: true,
+                            is_identity: false,
+                            columns: vec![first.name.to_string()],
+                        }],
+                        types: Vec::new(),
+                    };
+                    self.stream.decoder.complete(&wanted, shape);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn finish(mut self) -> (Vec<Change>, Vec<Lsn>) {
+        self.seal();
+        (self.changes, self.ends)
+    }
+}
+
+fn whole(frames: &[Vec<u8>], tables: &[&str], batch_bytes: usize) -> (Vec<Change>, Vec<Lsn>) {
+    let mut memory = Memory::new(tables, batch_bytes);
+    memory.feed(&frames.concat()).unwrap();
+    memory.finish()
+}
+
+#[test]
+fn the_changes_are_the_recordings() {
+    for name in SMALL {
+        let recording = Recording::named(name).unwrap();
+        let (changes, ends) = whole(&frames(name), &["*.*"], 1 << 20);
+        assert_eq!(changes.len() as u64, recording.sidecar.changes, "{name}");
+        assert!(ends.is_sorted(), "{name}");
+        // The order of a server is that of commits, and of rows within each.
+        let order: Vec<_> = changes.iter().map(|c| (c.commit, c.row)).collect();
+        assert!(order.is_sorted_by(|a, b| a < b), "{name}");
+    }
+}
+
+#[test]
+fn reads_and_batches_may_end_anywhere() {
+    for name in SMALL {
+        let frames = frames(name);
+        let expected = whole(&frames, &["*.*"], 1 << 20).0;
+        let wire = frames.concat();
+        for seed in 0..4 {
+            let mut random = Seed(seed);
+            let mut memory = Memory::new(&["*.*"], 1 << (9 + seed));
+            let mut rest = &*wire;
+            while !rest.is_empty() {
+                let length = (1 + random.below(3000)).min(rest.len());
+                memory.feed(&rest[..length]).unwrap();
+                rest = &rest[length..];
+                if random.below(4) == 0 {
+                    memory.seal();
+                }
+            }
+            assert!(memory.finish().0 == expected, "{name}, seed {seed}");
+        }
+    }
+}
+
+/// After a cut the server sends again from the last position: whole transactions, descriptions included.
+#[test]
+fn a_cut_line_loses_nothing_and_repeats_nothing() {
+    let name = "postgres-15-20k";
+    let frames = frames(name);
+    let expected = whole(&frames, &["*.*"], 1 << 20).0;
+    // Where transactions begin, and where the description of the one table stands.
+    let begins: Vec<usize> = (frames.iter().enumerate())
+        .filter(|(_, frame)| frame[5] == b'w' && frame[30] == b'B')
+        .map(|(n, _)| n)
+        .collect();
+    let description = frames.iter().find(|frame| frame[30] == b'R').unwrap();
+    for seed in 0..20 {
+        let mut random = Seed(seed);
+        let mut memory = Memory::new(&["*.*"], 16 << 10);
+        let mut at = 0;
+        while at < frames.len() {
+            let until = (at + 1 + random.below(4000)).min(frames.len());
+            memory.feed(&frames[at..until].concat()).unwrap();
+            if until == frames.len() {
+                break;
+            }
+            let part = random.below(frames[until].len());
+            memory.feed(&frames[until][..part]).unwrap();
+            if random.below(2) == 0 {
+                memory.seal();
+            }
+            memory.begin();
+            // The transaction that was open, from its begin on; in it the description comes again.
+            let begin = begins
+                .iter()
+                .rfind(|begin| **begin <= until)
+                .copied()
+                .unwrap_or(0);
+            memory.feed(&frames[begin]).unwrap();
+            memory.feed(description).unwrap();
+            at = begin + 1;
+        }
+        let (changes, ends) = memory.finish();
+        assert!(changes == expected, "seed {seed}");
+        assert!(ends.is_sorted(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_transaction_that_another_server_never_had_is_not_passed_over() {
+    let frames = frames("postgres-15-20k");
+    let begins: Vec<usize> = (frames.iter().enumerate())
+        .filter(|(_, frame)| frame[30] == b'B')
+        .map(|(n, _)| n)
+        .collect();
+    let mut memory = Memory::new(&["*.*"], 1 << 20);
+    memory.feed(&frames[..begins[0] + 10].concat()).unwrap();
+    memory.begin();
+    let error = memory.feed(&frames[begins[1]]).unwrap_err();
+    assert_eq!(error.verdict(), Verdict::Resync);
+    assert!(
+        error
+            .to_string()
+            .contains("does not have the transaction any more"),
+        "{error}"
+    );
+}
+
+#[test]
+fn tables_that_are_not_captured_are_counted() {
+    let frames = frames("postgres-15-20k");
+    let mut memory = Memory::new(&["other.*"], 1 << 20);
+    memory.feed(&frames.concat()).unwrap();
+    let counters = *memory.stream.decoder.counters();
+    assert_eq!((counters.rows, counters.rows_filtered), (0, 20_000));
+    let (changes, ends) = memory.finish();
+    assert!(changes.is_empty());
+    // The position goes on all the same.
+    assert!(!ends.is_empty());
+}
+
+#[test]
+fn an_idle_stream_goes_on_by_keepalives() {
+    let mut memory = Memory::new(&["*.*"], 1 << 20);
+    let keepalive = |lsn: u64| {
+        let mut frame = b"d\0\0\0\x16k".to_vec();
+        frame.extend_from_slice(&lsn.to_be_bytes());
+        frame.extend_from_slice(&[0; 8]);
+        frame.push(1);
+        frame
+    };
+    memory.feed(&keepalive(500)).unwrap();
+    assert!(memory.stream.server_wants_reply);
+    memory.seal();
+    // One that says less than is known says nothing.
+    memory.feed(&keepalive(400)).unwrap();
+    let (_, ends) = memory.finish();
+    assert_eq!(ends, [Lsn(500)]);
+}
+
+/// This stream has no checksum: a flipped byte may change the row it is in, and no other; never a panic, never another number of rows
+/// unless it is an error.
+#[test]
+fn damage_stays_in_its_frame() {
+    let all = frames("postgres-15-types");
+    let expected = whole(&all, &["*.*"], 1 << 20).0;
+    let mut random = Seed(7);
+    for _ in 0..3000 {
+        let at = random.below(all.len());
+        let byte = random.below(all[at].len());
+        let mut damaged = all.clone();
+        damaged[at][byte] ^= 1 << random.below(8);
+        let mut memory = Memory::new(&["*.*"], 1 << 20);
+        let fed = memory.feed(&damaged.concat());
+        let (changes, _) = memory.finish();
+        // What came before is untouched in any case.
+        let before = whole(&all[..at], &["*.*"], 1 << 20).0.len();
+        assert!(changes.len() >= before, "frame {at}, byte {byte}");
+        assert!(
+            changes[..before] == expected[..before],
+            "frame {at}, byte {byte}"
+        );
+        // A frame's own length decides where the next one begins: behind such a flip everything may be misread.
+        let is_row = matches!(all[at][30], b'I' | b'U' | b'D');
+        if fed.is_ok() && is_row && byte >= 36 && changes.len() == expected.len() {
+            assert!(
+                changes[before + 1..] == expected[before + 1..],
+                "frame {at}, byte {byte}"
+            );
+        }
+    }
+}
