@@ -128,6 +128,16 @@ pub fn types_of(oids: &[u32]) -> String {
     format!("{TYPES} AND t.oid IN ({})", list(oids))
 }
 
+/// [`TABLES`] of this name only.
+#[must_use]
+pub fn table_named(schema: &str, table: &str) -> String {
+    format!(
+        "{TABLES} AND n.nspname = {} AND c.relname = {}",
+        literal(schema),
+        literal(table)
+    )
+}
+
 /// [`COLUMNS`] of one table only, in order.
 #[must_use]
 pub fn columns_of(schema: &str, table: &str) -> String {

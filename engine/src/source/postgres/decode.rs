@@ -13,7 +13,7 @@ use protocol::postgres::pgoutput::{Message, OldTuple, Relation};
 use protocol::{DecodeError, Span};
 
 use super::shapes::Shape;
-use super::tables::{self, Described, DescribedColumn, Tables, Wanted};
+use super::tables::{self, Described, DescribedColumn, Question, Tables, Wanted};
 use super::transaction::{Open, Partial, Place, since_1970};
 use crate::batch::{Batch, Event, Operation, RowGroup, Transaction};
 use crate::config::Selection;
@@ -84,6 +84,11 @@ impl Decoder {
         }
     }
 
+    /// Where this batch's table slots and groups begin anew.
+    pub(super) fn forget_group(&mut self) {
+        self.group = None;
+    }
+
     /// Begins a session that starts after [`Decoder::safe`]: what an open transaction brought so far will come again.
     pub(super) fn begin_session(&mut self) {
         if let Some(open) = self.open.take() {
@@ -107,7 +112,7 @@ impl Decoder {
         batch: &mut Batch,
         range: Range<usize>,
         lsn: Lsn,
-    ) -> Result<Option<Wanted>, SourceError> {
+    ) -> Result<Option<Question>, SourceError> {
         let bytes = batch.bytes.get(range.clone()).unwrap_or_default();
         let message = match Message::decode(bytes) {
             Ok(message) => message,
@@ -142,7 +147,8 @@ impl Decoder {
             Message::Relation(relation) => {
                 let described = describe(&relation).map_err(|error| self.unreadable(lsn, error))?;
                 self.group = None;
-                return Ok(self.tables.note(described, &self.selection));
+                let wanted = self.tables.note(described, &self.selection);
+                return Ok(wanted.map(Question::Relation));
             }
             other => {
                 self.rarer(&other, lsn)?;
@@ -164,7 +170,9 @@ impl Decoder {
     /// Everything that is neither a row nor a table.
     fn rarer(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<(), SourceError> {
         match message {
-            Message::Begin(begin) => self.begin(begin.final_lsn, begin.xid, begin.commit_us),
+            Message::Begin(begin) => {
+                self.begin(begin.final_lsn, begin.xid, since_1970(begin.commit_us))
+            }
             Message::Commit(commit) => self.commit(commit.commit_lsn, commit.end_lsn),
             Message::Truncate(truncate) => {
                 for relation in truncate.relations() {
@@ -185,7 +193,7 @@ impl Decoder {
         &mut self,
         commit: Lsn,
         xid: u32,
-        commit_us: i64,
+        commit_us: Option<u64>,
     ) -> Result<(), SourceError> {
         if let Some(open) = &self.open {
             return Err(self.misplaced(
@@ -209,7 +217,7 @@ impl Decoder {
         self.open = Some(Open {
             commit,
             xid,
-            commit_us: since_1970(commit_us),
+            commit_us,
             rows: 0,
             captured: 0,
             slot: None,
@@ -246,7 +254,7 @@ impl Decoder {
         }
     }
 
-    fn truncate(&mut self, relation: u32) {
+    pub(super) fn truncate(&mut self, relation: u32) {
         let Some(entry) = self.tables.find(relation) else {
             return;
         };

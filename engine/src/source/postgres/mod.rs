@@ -19,6 +19,7 @@ mod shapes;
 mod stream;
 mod tables;
 mod transaction;
+mod wal2json;
 mod watch;
 
 use std::sync::Arc;
@@ -178,8 +179,8 @@ impl Postgres {
             if let Some(asking) = &mut self.asking {
                 let answer = self.asker.answer(asking).await;
                 self.asking = None;
-                let (wanted, shape) = answer?;
-                self.stream.decoder.complete(&wanted, shape);
+                let (question, shape) = answer?;
+                self.stream.answered(&question, shape);
             }
             if let Some(watch) = &mut self.watch {
                 watch.check()?;
@@ -187,8 +188,8 @@ impl Postgres {
             match self.stream.decode(batch) {
                 Ok(Step::Read) => {}
                 Ok(Step::Full) => return Ok(Filled::Full),
-                Ok(Step::Ask(wanted)) => {
-                    self.asking = Some(self.asker.ask(*wanted));
+                Ok(Step::Ask(question)) => {
+                    self.asking = Some(self.asker.ask(*question));
                     continue;
                 }
                 Ok(Step::Refused(error)) => {

@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 
 use super::connection::{ConnectOptions, Connection, Purpose};
 use super::server::{Answer, Row};
-use super::tables::{Index, Wanted};
+use super::tables::{Index, Question, Wanted};
 use crate::source::{SourceError, Verdict};
 
 const ATTEMPTS: usize = 5;
@@ -18,6 +18,20 @@ const DEPTH_MAX: usize = 16;
 pub(super) struct Shape {
     pub(super) indices: Vec<Index>,
     pub(super) types: Vec<TypeRow>,
+    /// Of a table that was named: its columns, and how it is identified; none where the catalog has it no more.
+    pub(super) columns: Vec<CatalogColumn>,
+    /// `relreplident`.
+    pub(super) identity: Option<u8>,
+}
+
+/// A column as the catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CatalogColumn {
+    pub(super) name: String,
+    pub(super) type_oid: u32,
+    pub(super) type_modifier: i32,
+    /// The type as `format_type` writes it.
+    pub(super) text: String,
 }
 
 /// Asks the catalog.
@@ -31,7 +45,7 @@ pub(super) struct Asker {
 /// An answer that is awaited, in a task of its own so that nothing is lost when the future that waits is dropped.
 #[derive(Debug)]
 pub(super) struct Asking {
-    wanted: Wanted,
+    question: Question,
     task: JoinHandle<(Option<Connection>, Result<Shape, SourceError>)>,
 }
 
@@ -43,28 +57,28 @@ impl Asker {
         }
     }
 
-    pub(super) fn ask(&mut self, wanted: Wanted) -> Asking {
+    pub(super) fn ask(&mut self, question: Question) -> Asking {
         let options = self.options.clone();
         let connection = self.connection.take();
-        let question = wanted.clone();
+        let asked = question.clone();
         let task = tokio::spawn(async move {
             let mut connection = connection;
-            let shape = look_up(&options, &mut connection, &question).await;
+            let shape = look_up(&options, &mut connection, &asked).await;
             (connection, shape)
         });
-        Asking { wanted, task }
+        Asking { question, task }
     }
 
     /// Waits for the answer. Cancel-safe.
     pub(super) async fn answer(
         &mut self,
         asking: &mut Asking,
-    ) -> Result<(Wanted, Shape), SourceError> {
+    ) -> Result<(Question, Shape), SourceError> {
         let (connection, shape) = (&mut asking.task)
             .await
             .map_err(|error| SourceError::halt("asking for a table's shape").because(error))?;
         self.connection = connection;
-        shape.map(|shape| (asking.wanted.clone(), shape))
+        shape.map(|shape| (asking.question.clone(), shape))
     }
 }
 
@@ -77,12 +91,12 @@ impl Drop for Asking {
 async fn look_up(
     options: &ConnectOptions,
     slot: &mut Option<Connection>,
-    wanted: &Wanted,
+    question: &Question,
 ) -> Result<Shape, SourceError> {
     let mut attempt = 0;
     loop {
         attempt += 1;
-        match look_up_once(options, slot, wanted).await {
+        match look_up_once(options, slot, question).await {
             Err(error) if error.verdict() == Verdict::Retry && attempt < ATTEMPTS => {
                 tracing::warn!("asking the catalog again: {error}");
                 *slot = None;
@@ -96,20 +110,80 @@ async fn look_up(
 async fn look_up_once(
     options: &ConnectOptions,
     slot: &mut Option<Connection>,
-    wanted: &Wanted,
+    question: &Question,
 ) -> Result<Shape, SourceError> {
     let mut connection = match slot.take() {
         Some(connection) => connection,
         None => Connection::connect(options, Purpose::Queries).await?,
     };
-    let keys = connection
-        .query(&catalog::keys_of(&[wanted.described.relation]))
-        .await?;
-    let mut shape = Shape {
-        indices: indices(&keys, wanted.described.relation),
-        types: Vec::new(),
+    let mut shape = match question {
+        Question::Relation(wanted) => of_relation(&mut connection, wanted).await?,
+        Question::Named { schema, name } => of_name(&mut connection, schema, name).await?,
     };
-    let mut missing = wanted.types.clone();
+    let missing = match question {
+        Question::Relation(wanted) => wanted.types.clone(),
+        Question::Named { .. } => (shape.columns.iter())
+            .map(|column| column.type_oid)
+            .filter(|oid| *oid >= FIRST_OF_USERS)
+            .collect(),
+    };
+    learn(&mut connection, &mut shape, missing).await?;
+    *slot = Some(connection);
+    Ok(shape)
+}
+
+async fn of_relation(connection: &mut Connection, wanted: &Wanted) -> Result<Shape, SourceError> {
+    let relation = wanted.described.relation;
+    let keys = connection.query(&catalog::keys_of(&[relation])).await?;
+    Ok(Shape {
+        indices: indices(&keys, relation),
+        ..Shape::default()
+    })
+}
+
+async fn of_name(
+    connection: &mut Connection,
+    schema: &str,
+    name: &str,
+) -> Result<Shape, SourceError> {
+    let columns = connection.query(&catalog::columns_of(schema, name)).await?;
+    let keys = connection
+        .query(&catalog::keys_of_table(schema, name))
+        .await?;
+    let tables = connection
+        .query(&catalog::table_named(schema, name))
+        .await?;
+    let is_it =
+        |row: &Row<'_>| row.text("nspname") == Some(schema) && row.text("relname") == Some(name);
+    let Some(table) = tables.rows().find(is_it) else {
+        return Ok(Shape::default());
+    };
+    let relation = table.number("oid").unwrap_or(0);
+    let column = |row: Row<'_>| {
+        Some(CatalogColumn {
+            name: row.text("attname")?.to_owned(),
+            type_oid: row.number("atttypid")?,
+            type_modifier: row.number("atttypmod")?,
+            text: row.text("text")?.to_owned(),
+        })
+    };
+    Ok(Shape {
+        indices: indices(&keys, relation),
+        types: Vec::new(),
+        columns: columns.rows().filter(is_it).filter_map(column).collect(),
+        identity: table
+            .text("relreplident")
+            .and_then(|text| text.bytes().next()),
+    })
+}
+
+/// Asks for types, and for what they are made of.
+async fn learn(
+    connection: &mut Connection,
+    shape: &mut Shape,
+    missing: Vec<u32>,
+) -> Result<(), SourceError> {
+    let mut missing = missing;
     for _ in 0..DEPTH_MAX {
         if missing.is_empty() {
             break;
@@ -120,7 +194,6 @@ async fn look_up_once(
             if !asked.contains(&row.oid) {
                 continue;
             }
-            // What it is made of may be unknown, too; the table asks for what remains so.
             missing.extend(
                 [row.element, row.base]
                     .into_iter()
@@ -130,8 +203,7 @@ async fn look_up_once(
         }
         missing.retain(|oid| !shape.types.iter().any(|row| row.oid == *oid));
     }
-    *slot = Some(connection);
-    Ok(shape)
+    Ok(())
 }
 
 /// OIDs from here on are not built in (`FirstGenbkiObjectId`).

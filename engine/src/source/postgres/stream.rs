@@ -14,7 +14,9 @@ use protocol::postgres::resultset::ServerError;
 use protocol::postgres::{Lsn, copy};
 
 use super::decode::Decoder;
-use super::tables::Wanted;
+use super::shapes::Shape;
+use super::tables::Question;
+use super::wal2json::Wal2Json;
 use crate::batch::{Batch, Event};
 use crate::config::Plugin;
 use crate::source::SourceError;
@@ -32,8 +34,8 @@ pub(super) enum Step {
     Read,
     /// An empty batch.
     Full,
-    /// More about a table.
-    Ask(Box<Wanted>),
+    /// What only the catalog knows.
+    Ask(Box<Question>),
     /// The server ended the stream with an error.
     Refused(Box<ServerError>),
     /// The server ended the stream.
@@ -44,6 +46,7 @@ pub(super) enum Step {
 pub(super) struct Stream {
     pub(super) decoder: Decoder,
     plugin: Plugin,
+    pub(super) json: Wal2Json,
     /// First byte of the batch that belongs to no frame that has been decoded.
     start: usize,
     /// Whole frames decoded into this batch.
@@ -75,6 +78,7 @@ impl Stream {
         Self {
             decoder,
             plugin,
+            json: Wal2Json::default(),
             start: 0,
             frames: 0,
             kept: Vec::new(),
@@ -118,10 +122,11 @@ impl Stream {
             let body = self.start + frame.body.start..self.start + frame.body.end;
             match frame.tag {
                 Backend::COPY_DATA => {
-                    if let Some(wanted) = self.copy_data(batch, body)? {
-                        // It is read once more when the table is complete.
-                        return Ok(Step::Ask(Box::new(wanted)));
+                    if let Some(question) = self.copy_data(batch, body)? {
+                        // It is read once more when there is an answer.
+                        return Ok(Step::Ask(Box::new(question)));
                     }
+                    self.start += self.json.take_growth();
                 }
                 Backend::ERROR_RESPONSE => {
                     let body = batch.bytes.get(body).unwrap_or_default();
@@ -150,14 +155,17 @@ impl Stream {
         &mut self,
         batch: &mut Batch,
         body: std::ops::Range<usize>,
-    ) -> Result<Option<Wanted>, SourceError> {
+    ) -> Result<Option<Question>, SourceError> {
         let bytes = batch.bytes.get(body.clone()).unwrap_or_default();
         match Replication::decode(bytes) {
             Ok(Replication::XLogData(data)) => {
                 let message = body.start + copy::XLOG_DATA_HEADER..body.end;
                 match self.plugin {
                     Plugin::PgOutput => self.decoder.message(batch, message, data.start),
-                    Plugin::Wal2Json => Err(SourceError::halt("wal2json is not read yet")),
+                    Plugin::Wal2Json => {
+                        self.json
+                            .message(&mut self.decoder, batch, message, data.start)
+                    }
                 }
             }
             Ok(Replication::Keepalive(keepalive)) => {
@@ -173,6 +181,14 @@ impl Stream {
     #[inline]
     fn load(&self, batch: &Batch) -> usize {
         self.start + batch.events.len() * (size_of::<Event>() + size_of::<u64>())
+    }
+
+    /// Takes what the catalog answered.
+    pub(super) fn answered(&mut self, question: &Question, shape: Shape) {
+        match question {
+            Question::Relation(wanted) => self.decoder.complete(wanted, shape),
+            Question::Named { schema, name } => self.json.answered(schema, name, shape),
+        }
     }
 
     /// Bytes to make room for before the next read.
@@ -194,6 +210,7 @@ impl Stream {
         batch.bytes.truncate(self.start);
         self.start = 0;
         self.frames = 0;
+        self.json.sealed();
         self.decoder.seal(batch);
     }
 

@@ -64,6 +64,15 @@ pub(super) struct Entry {
     pub(super) slot: (u64, u32),
 }
 
+/// What has to be asked from the catalog before the stream can go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Question {
+    /// About a relation that pgoutput described.
+    Relation(Wanted),
+    /// About a table that wal2json named.
+    Named { schema: String, name: String },
+}
+
 /// A table of which more has to be asked before its rows can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -191,6 +200,38 @@ impl Tables {
         let shape = self.captured(&wanted.described, key(&wanted.described, indices));
         if let Some(entry) = self.entries.get_mut(wanted.index) {
             entry.shape = shape;
+        }
+    }
+
+    /// Takes note of a table whose key is known. Its number stands for the relation's OID.
+    pub(super) fn define(&mut self, described: Described, indices: &[Index]) {
+        let key = key(&described, indices);
+        let shape = self.captured(&described, key);
+        self.put(described, shape);
+    }
+
+    /// Takes note of a table that is not captured.
+    pub(super) fn exclude(&mut self, described: Described) {
+        self.put(described, Shape::Excluded);
+    }
+
+    fn put(&mut self, described: Described, shape: Shape) {
+        let relation = described.relation;
+        let entry = Entry {
+            described,
+            shape,
+            slot: (u64::MAX, 0),
+        };
+        match self.by_relation.get(&relation) {
+            Some(index) => {
+                if let Some(place) = self.entries.get_mut(*index) {
+                    *place = entry;
+                }
+            }
+            None => {
+                self.by_relation.insert(relation, self.entries.len());
+                self.entries.push(entry);
+            }
         }
     }
 

@@ -1,0 +1,342 @@
+//! From wal2json's messages to events of a Batch.
+//!
+//! ```text
+//! B ─► I | U | D … ─► C        each row with the names and types of its columns, and no relation's OID
+//! ```
+//! A row is made into what pgoutput would have sent, in the message's own bytes ([`protocol::postgres::wal2json::Shape`]), so that
+//! everything behind the decoder knows one form. Which columns a table has is asked from the catalog when it comes up first, and again when
+//! a row does not fit; where the catalog is of another time, the row's own description counts.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use protocol::postgres::Lsn;
+use protocol::postgres::wal2json::{self, Action, JsonText, Message, RowError};
+
+use super::decode::{Change, Decoder};
+use super::shapes::{CatalogColumn, Shape};
+use super::tables::{Described, DescribedColumn, Index, Question};
+use crate::batch::{Batch, Operation};
+use crate::source::SourceError;
+
+/// The type of what nobody can name any more: its text is passed on.
+const TEXT_OID: u32 = 25;
+
+/// Tables by what the messages call them.
+#[derive(Debug, Default)]
+pub(super) struct Wal2Json {
+    tables: HashMap<(Vec<u8>, Vec<u8>), usize>,
+    entries: Vec<Entry>,
+    /// The table of the last row, which most often is the next one's, too.
+    last: Option<usize>,
+    /// What the catalog said about a table that the next message needs.
+    answer: Option<(String, String, Shape)>,
+    /// End of the tuples of the last row in this batch.
+    written: usize,
+    /// Bytes that the batch grew by before the present message's end.
+    growth: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// As they stand in the messages.
+    schema: Vec<u8>,
+    name: Vec<u8>,
+    /// Stands for the relation's OID.
+    relation: u32,
+    /// `None`: not captured.
+    shape: Option<wal2json::Shape>,
+}
+
+impl Wal2Json {
+    /// Decodes the message at `range` of `batch.bytes`, which stands at `lsn`. Returns what has to be asked before it can be read.
+    pub(super) fn message(
+        &mut self,
+        decoder: &mut Decoder,
+        batch: &mut Batch,
+        range: Range<usize>,
+        lsn: Lsn,
+    ) -> Result<Option<Question>, SourceError> {
+        let bytes = batch.bytes.get(range.clone()).unwrap_or_default();
+        let head = Message::decode(bytes).map_err(|error| decoder.unreadable(lsn, error))?;
+        match head.action {
+            Action::Begin => {
+                let commit = head.lsn.ok_or_else(|| decoder.misplaced(lsn, LACKS_LSN))?;
+                let committed = head
+                    .committed_us()
+                    .map_err(|error| decoder.unreadable(lsn, error))?;
+                let commit_us = committed.and_then(|us| u64::try_from(us).ok());
+                decoder.begin(commit, head.xid.unwrap_or(0), commit_us)?;
+            }
+            Action::Commit => {
+                let commit = head.lsn.ok_or_else(|| decoder.misplaced(lsn, LACKS_LSN))?;
+                // A commit's frame stands where its transaction ends.
+                decoder.commit(commit, head.next_lsn.unwrap_or(lsn))?;
+            }
+            Action::Truncate => {
+                if let Some(index) = self.find(head.schema, head.table)
+                    && let Some(entry) = self.entries.get(index)
+                {
+                    decoder.truncate(entry.relation);
+                }
+            }
+            Action::Message => {}
+            Action::Insert | Action::Update | Action::Delete => {
+                let (action, row_at, row_lsn) = (head.action, head.row_at, head.lsn.unwrap_or(lsn));
+                let index = match self.find(head.schema, head.table) {
+                    Some(index) => index,
+                    None => match self.add(decoder, bytes, &head)? {
+                        Ok(index) => index,
+                        Err(question) => return Ok(Some(question)),
+                    },
+                };
+                return self.row(decoder, batch, range, index, (action, row_at, row_lsn));
+            }
+        }
+        Ok(None)
+    }
+
+    #[inline]
+    fn find(&mut self, schema: JsonText<'_>, table: JsonText<'_>) -> Option<usize> {
+        if let Some(last) = self.last
+            && let Some(entry) = self.entries.get(last)
+            && entry.name == table.raw()
+            && entry.schema == schema.raw()
+        {
+            return Some(last);
+        }
+        let key = (schema.raw().to_vec(), table.raw().to_vec());
+        self.last = self.tables.get(&key).copied();
+        self.last
+    }
+
+    /// Takes note of a table that comes up first, or comes anew; or what to ask about it.
+    #[cold]
+    fn add(
+        &mut self,
+        decoder: &mut Decoder,
+        bytes: &[u8],
+        head: &Message<'_>,
+    ) -> Result<Result<usize, Question>, SourceError> {
+        let text = |of: JsonText<'_>| String::from_utf8_lossy(&of.unescaped()).into_owned();
+        let (schema, name) = (text(head.schema), text(head.table));
+        let key = (head.schema.raw().to_vec(), head.table.raw().to_vec());
+        let known = self.tables.get(&key).copied();
+        let index = known.unwrap_or(self.entries.len());
+        let relation = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        let described = |identity, columns| Described {
+            relation,
+            schema: schema.as_str().into(),
+            name: name.as_str().into(),
+            identity,
+            columns,
+        };
+        let shape = if decoder.selection.includes(&schema, &name) {
+            let answer = self
+                .answer
+                .take()
+                .filter(|(s, n, _)| *s == schema && *n == name);
+            let Some((_, _, catalog)) = answer else {
+                return Ok(Err(Question::Named { schema, name }));
+            };
+            let row = wal2json::Described::read(bytes, head)
+                .map_err(|error| decoder.unreadable(head.lsn.unwrap_or_default(), error))?;
+            for row in &catalog.types {
+                decoder.tables.types.insert(row.clone());
+            }
+            let columns = columns(&row, &catalog.columns);
+            let identity = catalog.identity.unwrap_or(b'd');
+            let flagged = identity_columns(identity, &row, &catalog.indices);
+            let typed = columns
+                .iter()
+                .map(|column| typed(decoder, column, &catalog.columns, &flagged))
+                .collect();
+            decoder
+                .tables
+                .define(described(identity, typed), &catalog.indices);
+            Some(wal2json::Shape::new(&columns))
+        } else {
+            decoder.tables.exclude(described(b'd', Box::default()));
+            None
+        };
+        decoder.forget_group();
+        let entry = Entry {
+            schema: key.0.clone(),
+            name: key.1.clone(),
+            relation,
+            shape,
+        };
+        match self.entries.get_mut(index) {
+            Some(place) => *place = entry,
+            None => self.entries.push(entry),
+        }
+        self.tables.insert(key, index);
+        self.last = Some(index);
+        Ok(Ok(index))
+    }
+
+    #[inline]
+    fn row(
+        &mut self,
+        decoder: &mut Decoder,
+        batch: &mut Batch,
+        range: Range<usize>,
+        index: usize,
+        (action, row_at, lsn): (Action, usize, Lsn),
+    ) -> Result<Option<Question>, SourceError> {
+        let mut range = range;
+        let mut is_new = false;
+        loop {
+            let Some(entry) = self.entries.get_mut(index) else {
+                return Err(decoder.misplaced(lsn, "a table that was just noted is not there"));
+            };
+            let relation = entry.relation;
+            let operation = match action {
+                Action::Insert => Operation::Create,
+                Action::Update => Operation::Update,
+                _ => Operation::Delete,
+            };
+            let Some(shape) = &mut entry.shape else {
+                let nothing = Change {
+                    relation,
+                    operation,
+                    before: None,
+                    before_is_key: false,
+                    after: None,
+                    lsn,
+                };
+                return decoder.change(batch, nothing).map(|()| None);
+            };
+            let to = self.written.min(range.start);
+            match shape.rewrite(&mut batch.bytes, to, range.clone(), action, row_at) {
+                Ok(tuples) => {
+                    let end =
+                        |tuple: &Option<Range<usize>>| tuple.as_ref().map_or(0, |range| range.end);
+                    self.written = end(&tuples.before).max(end(&tuples.after));
+                    let change = Change {
+                        relation,
+                        operation,
+                        before: tuples.before,
+                        before_is_key: tuples.before_is_key,
+                        after: tuples.after,
+                        lsn,
+                    };
+                    return decoder.change(batch, change).map(|()| None);
+                }
+                Err(RowError::NoRoom { missing }) => {
+                    batch
+                        .bytes
+                        .splice(range.start..range.start, std::iter::repeat_n(0, missing));
+                    range = range.start + missing..range.end + missing;
+                    self.growth += missing;
+                }
+                // The table has changed, here or in the catalog: what it is now is asked once, then the row's own words count.
+                Err(RowError::Mismatch(mismatch)) => {
+                    let bytes = batch.bytes.get(range.clone()).unwrap_or_default();
+                    let head =
+                        Message::decode(bytes).map_err(|error| decoder.unreadable(lsn, error))?;
+                    if is_new {
+                        let what = format!(
+                            "a row that fits no description of its table: {:?}",
+                            mismatch
+                        );
+                        return Err(decoder.misplaced(lsn, &what));
+                    }
+                    match self.add(decoder, bytes, &head)? {
+                        Ok(_) => is_new = true,
+                        Err(question) => return Ok(Some(question)),
+                    }
+                }
+                Err(RowError::Decode(error)) => return Err(decoder.unreadable(lsn, error)),
+            }
+        }
+    }
+
+    /// Takes what the catalog says about a table.
+    pub(super) fn answered(&mut self, schema: &str, name: &str, shape: Shape) {
+        self.answer = Some((schema.to_owned(), name.to_owned(), shape));
+    }
+
+    /// Bytes that the batch grew by before the end of the message just read.
+    #[inline]
+    pub(super) fn take_growth(&mut self) -> usize {
+        std::mem::take(&mut self.growth)
+    }
+
+    /// Another batch follows.
+    pub(super) fn sealed(&mut self) {
+        self.written = 0;
+    }
+}
+
+const LACKS_LSN: &str = "wal2json gives no lsn, although include-lsn was asked for";
+
+/// The table's columns: the catalog's where the row can be one of them, otherwise those that the row has.
+fn columns(row: &wal2json::Described, catalog: &[CatalogColumn]) -> Vec<wal2json::DescribedColumn> {
+    let whole = |columns: &[CatalogColumn]| -> Vec<wal2json::DescribedColumn> {
+        let column = |column: &CatalogColumn| wal2json::DescribedColumn {
+            name: column.name.as_str().into(),
+            type_name: column.text.as_str().into(),
+        };
+        columns.iter().map(column).collect()
+    };
+    let named = whole(catalog);
+    let fits = |part: &Option<Vec<wal2json::DescribedColumn>>| match part {
+        None => true,
+        Some(part) => {
+            let mut rest = named.iter();
+            part.iter().all(|column| rest.any(|other| other == column))
+        }
+    };
+    let is_insert = row.columns.is_some() && row.identity.is_none();
+    let fits = fits(&row.columns) && fits(&row.identity);
+    if fits
+        && (!is_insert
+            || row
+                .columns
+                .as_ref()
+                .is_some_and(|columns| columns.len() == named.len()))
+    {
+        return named;
+    }
+    let longest = match (&row.columns, &row.identity) {
+        (Some(columns), Some(identity)) if identity.len() > columns.len() => identity,
+        (Some(columns), _) => columns,
+        (None, Some(identity)) => identity,
+        (None, None) => return named,
+    };
+    longest.clone()
+}
+
+/// Names of the columns that old images have for sure.
+fn identity_columns(identity: u8, row: &wal2json::Described, indices: &[Index]) -> Vec<String> {
+    let of = |index: Option<&Index>| index.map(|index| index.columns.clone()).unwrap_or_default();
+    match identity {
+        b'i' => of(indices.iter().find(|index| index.is_identity)),
+        b'n' => Vec::new(),
+        _ => match &row.key {
+            Some(names) if !names.is_empty() => names.iter().map(ToString::to_string).collect(),
+            _ => of(indices.iter().find(|index| index.is_primary)),
+        },
+    }
+}
+
+fn typed(
+    decoder: &Decoder,
+    column: &wal2json::DescribedColumn,
+    catalog: &[CatalogColumn],
+    flagged: &[String],
+) -> DescribedColumn {
+    let same =
+        |other: &&CatalogColumn| *other.name == *column.name && *other.text == *column.type_name;
+    let (type_oid, type_modifier) = match catalog.iter().find(same) {
+        Some(other) => (other.type_oid, other.type_modifier),
+        None => (decoder.tables.types.by_name(&column.type_name)).unwrap_or((TEXT_OID, -1)),
+    };
+    DescribedColumn {
+        name: column.name.clone(),
+        type_oid,
+        type_modifier,
+        is_key: flagged.iter().any(|name| **name == *column.name),
+    }
+}
