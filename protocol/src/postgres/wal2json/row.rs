@@ -32,7 +32,7 @@ struct Column {
 }
 
 /// A column as the plugin describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DescribedColumn {
     /// Name.
     pub name: Box<str>,
