@@ -1,5 +1,6 @@
-//! `harness demo`: the two-minute tour. Builds the engine, replays a million recorded changes through it into the embedded broker,
-//! verifies every one, kills the engine on the way the second time, prints a table and writes a page with pictures.
+//! `harness demo`: the two-minute tour. Builds the engine, replays a million recorded changes of MySQL and a million of PostgreSQL
+//! through it into the embedded broker, one after the other and then both at once, verifies every one, kills the engine on the way the
+//! last time, prints a table and writes a page with pictures.
 
 mod page;
 mod pictures;
@@ -16,9 +17,11 @@ use crate::replay::scenario::Scenario;
 use crate::replay::{self, Outcome};
 
 /// Scenarios of the tour, how often each is run, and what it shows.
-const TOUR: [(&str, usize, &str); 2] = [
-    ("mysql-1m", 3, "a million changes at full speed"),
-    ("mysql-kill-1m", 1, "the same, the engine killed on the way"),
+const TOUR: [(&str, usize, &str); 4] = [
+    ("mysql-1m", 3, "a million changes from MySQL"),
+    ("postgres-1m", 3, "a million changes from PostgreSQL"),
+    ("both-1m", 3, "both at the same time, into one broker"),
+    ("both-kill-1m", 1, "both, the engine killed on the way"),
 ];
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -23,7 +23,7 @@ use clap::builder::RangedU64ValueParser;
 
 use crate::cli;
 use report::{Figures, Report, machine, median};
-pub use run::{Outcome, Progress, SOURCE, run as run_once};
+pub use run::{Outcome, Progress, run as run_once};
 use scenario::Scenario;
 
 /// `harness replay`: scenarios, and whether what they expect holds.
@@ -107,16 +107,17 @@ pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) ->
     let mut failures = middle.failures.clone();
     failures.extend(outcomes.into_iter().flat_map(|outcome| outcome.failures));
     failures.extend(unmet(scenario, &middle, timing));
-    let source = scenario.source();
+    let name = |source: &scenario::Source| match &source.recording {
+        Some(recording) => recording.clone(),
+        None => "live server".to_owned(),
+    };
+    let sources: Vec<String> = scenario.source.iter().map(name).collect();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         machine: machine(),
         commit: env!("WALBROOK_COMMIT"),
         scenario: scenario.name.clone(),
-        source: source
-            .recording
-            .clone()
-            .unwrap_or_else(|| "live server".to_owned()),
+        source: sources.join(" + "),
         figures: middle.figures.clone(),
         verified: failures.is_empty(),
         failures,

@@ -18,7 +18,7 @@ pub struct Report {
     pub commit: &'static str,
     /// Name of the scenario.
     pub scenario: String,
-    /// Recording or server.
+    /// Recording or server; of several all, with a plus sign between them.
     pub source: String,
     /// The median run's figures.
     #[serde(flatten)]

@@ -9,11 +9,8 @@ use super::report::{Figures, Happened};
 use super::scenario::{Deed, Link, Scenario};
 use super::source::Upstream;
 use crate::broker::{Broker, Listener, Settings};
-use crate::truth::Truth;
 use crate::verify;
 
-/// The source's name in the engine's configuration and the prefix of its topics.
-pub const SOURCE: &str = "replay";
 /// An engine that writes nothing for so long has hung.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a killed engine may take to be gone.
@@ -67,25 +64,33 @@ pub async fn run(
         ..Settings::default()
     })
     .await?;
-    let upstream = Upstream::start(scenario).await?;
-    let truth = upstream.truth().clone();
+    let upstreams = Upstream::start(scenario).await?;
+    let changes = upstreams
+        .iter()
+        .map(|upstream| upstream.truth().changes)
+        .sum();
+    let deletes: u64 = upstreams
+        .iter()
+        .map(|upstream| upstream.truth().deletes)
+        .sum();
     let engine = Engine {
         program: program.to_owned(),
         directory: directory.path().to_owned(),
     };
     std::fs::write(
         engine.config(),
-        configuration(scenario, &upstream, &broker)?,
+        configuration(scenario, &upstreams, &broker)?,
     )?;
 
     let mut course = Course {
         scenario,
         broker: &broker,
-        upstream: &upstream,
+        upstreams: &upstreams,
         engine: &engine,
-        schedule: Schedule::new(scenario, truth.changes),
-        truth: &truth,
-        happened: served_faults(scenario, truth.changes),
+        schedule: Schedule::new(scenario, changes),
+        changes,
+        deletes,
+        happened: served_faults(scenario, &upstreams),
         failures: Vec::new(),
         usage: Usage::default(),
         samples: Vec::new(),
@@ -106,19 +111,26 @@ pub async fn run(
 /// walbrook.toml of the run: what the replay needs, then the scenario's own values over it.
 fn configuration(
     scenario: &Scenario,
-    upstream: &Upstream,
+    upstreams: &[Upstream],
     broker: &Broker,
 ) -> Result<String, Failure> {
     let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
-    let truth = upstream.truth();
-    let mut table: toml::Table = toml::from_str(&format!(
-        "state = \"state\"\n[source.{SOURCE}]\n{}tables = [\"{}.{}\"]\nstart = \"earliest\"\n\
-         [kafka]\nbrokers = {brokers:?}\n[kafka.topics]\npartitions = {}\nreplication = 1\n",
-        upstream.settings(),
-        truth.schema,
-        truth.table,
+    let mut text = "state = \"state\"\n".to_owned();
+    for upstream in upstreams {
+        let truth = upstream.truth();
+        text += &format!(
+            "[source.{}]\n{}tables = [\"{}.{}\"]\nstart = \"earliest\"\n",
+            upstream.name(),
+            upstream.settings(),
+            truth.schema,
+            truth.table,
+        );
+    }
+    text += &format!(
+        "[kafka]\nbrokers = {brokers:?}\n[kafka.topics]\npartitions = {}\nreplication = 1\n",
         scenario.broker.partitions,
-    ))?;
+    );
+    let mut table: toml::Table = toml::from_str(&text)?;
     merge(&mut table, &scenario.walbrook);
     Ok(toml::to_string(&table)?)
 }
@@ -139,10 +151,12 @@ fn merge(table: &mut toml::Table, over: &toml::Table) {
 struct Course<'a> {
     scenario: &'a Scenario,
     broker: &'a Broker,
-    upstream: &'a Upstream,
+    upstreams: &'a [Upstream],
     engine: &'a Engine,
     schedule: Schedule,
-    truth: &'a Truth,
+    /// Of all sources.
+    changes: u64,
+    deletes: u64,
     happened: Vec<Happened>,
     failures: Vec<String>,
     usage: Usage,
@@ -194,7 +208,7 @@ impl Course<'_> {
                 self.arrivals.push(last);
             }
             let changes = self.changes(records);
-            progress(changes, self.truth.changes);
+            progress(changes, self.changes);
             if last.0.elapsed() > SILENCE_MAX {
                 self.failures.push(format!(
                     "nothing arrived for {} s, after {changes} changes; the engine's log ends:\n{}",
@@ -238,7 +252,7 @@ impl Course<'_> {
         }
         if starts {
             let link = matches!(deed, Deed::Cut | Deed::Stall).then_some(Link::Kafka);
-            let start = self.upstream.first_byte().unwrap_or_else(crate::clock::now);
+            let start = self.first_byte();
             self.happened.push(Happened {
                 deed,
                 link,
@@ -255,39 +269,59 @@ impl Course<'_> {
 
     /// Changes that so many records stand for: a delete is a record and a tombstone.
     fn changes(&self, records: u64) -> u64 {
-        let all = (self.truth.changes + self.truth.deletes).max(1);
-        (u128::from(records) * u128::from(self.truth.changes) / u128::from(all)) as u64
+        let all = (self.changes + self.deletes).max(1);
+        (u128::from(records) * u128::from(self.changes) / u128::from(all)) as u64
+    }
+
+    /// When the first of the sources began to send.
+    fn first_byte(&self) -> Instant {
+        let began = self.upstreams.iter().filter_map(Upstream::first_byte);
+        began.min().unwrap_or_else(crate::clock::now)
+    }
+
+    /// Reads every source's topic back and compares it with its truth; the changes that were found.
+    async fn verify(&mut self) -> Option<u64> {
+        let mut changes = 0;
+        for upstream in self.upstreams {
+            let settings = verify::Settings {
+                brokers: self.broker.bootstrap(),
+                truth: upstream.truth().clone(),
+                topic: Some(upstream.topic()),
+                client: verification_client(self.scenario),
+                allow_repeated: false,
+            };
+            match verify::verify(&settings).await {
+                Ok(findings) => {
+                    let named = |failure| match self.upstreams.len() {
+                        1 => failure,
+                        _ => format!("{}: {failure}", upstream.topic()),
+                    };
+                    self.failures
+                        .extend(findings.failures.into_iter().map(named));
+                    changes += findings.changes;
+                }
+                Err(error) => {
+                    let topic = upstream.topic();
+                    self.failures
+                        .push(format!("cannot verify {topic}: {error}"));
+                    return None;
+                }
+            }
+        }
+        Some(changes)
     }
 
     /// Counts, verifies, measures.
     async fn judge(mut self) -> Result<Outcome, Failure> {
         let counts = self.broker.counts();
-        let start = self.upstream.first_byte().unwrap_or_else(crate::clock::now);
+        let start = self.first_byte();
         let end = counts.last_append.unwrap_or(start);
         let report = std::fs::read_to_string(self.engine.report()).ok();
         let engine_report = report
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or(serde_json::Value::Null);
-        let settings = verify::Settings {
-            brokers: self.broker.bootstrap(),
-            truth: self.truth.clone(),
-            topic: Some(format!(
-                "{SOURCE}.{}.{}",
-                self.truth.schema, self.truth.table
-            )),
-            client: verification_client(self.scenario),
-            allow_repeated: false,
-        };
-        let changes = match verify::verify(&settings).await {
-            Ok(findings) => {
-                self.failures.extend(findings.failures);
-                findings.changes
-            }
-            Err(error) => {
-                self.failures.push(format!("cannot verify: {error}"));
-                self.changes(counts.records)
-            }
-        };
+        let found = self.verify().await;
+        let changes = found.unwrap_or_else(|| self.changes(counts.records));
         let seconds = end.saturating_duration_since(start).as_secs_f64();
         let field = |name: &str| {
             engine_report
@@ -299,9 +333,9 @@ impl Course<'_> {
         let figures = Figures {
             changes,
             records: counts.records,
-            bytes_in: self
-                .upstream
-                .bytes()
+            bytes_in: (self.upstreams.iter())
+                .map(Upstream::bytes)
+                .sum::<Option<u64>>()
                 .unwrap_or_else(|| field("bytes_in").as_u64().unwrap_or_default()),
             bytes_out: counts.bytes,
             seconds,
@@ -311,7 +345,8 @@ impl Course<'_> {
                 0.0
             },
             cpu_seconds: self.usage.cpu_seconds,
-            bare_changes_per_second: self.upstream.bare_changes_per_second(),
+            bare_changes_per_second: (self.upstreams.iter())
+                .find_map(Upstream::bare_changes_per_second),
             rss_max_bytes: self.usage.rss_max_bytes,
             // Of several processes only the last one reported.
             latency_ms: if killed {
@@ -326,7 +361,8 @@ impl Course<'_> {
             },
         };
         self.compare(&figures, &engine_report);
-        self.failures.extend(self.upstream.complaints());
+        let complaints = self.upstreams.iter().flat_map(Upstream::complaints);
+        self.failures.extend(complaints);
         self.arrivals.push((end, counts.records));
         Ok(Outcome {
             figures,
@@ -375,10 +411,11 @@ fn verification_client(scenario: &Scenario) -> verify::Client {
 }
 
 /// Faults that the replay server makes by itself, at their place in the stream.
-fn served_faults(scenario: &Scenario, changes: u64) -> Vec<Happened> {
-    let served = scenario.fault.iter().filter(|fault| fault.is_served());
-    let happened = served.flat_map(|fault| {
-        let moments = fault.moments(changes).into_iter();
+fn served_faults(scenario: &Scenario, upstreams: &[Upstream]) -> Vec<Happened> {
+    let served = (scenario.fault.iter()).filter(|fault| fault.is_served());
+    let each = served.flat_map(|fault| upstreams.iter().map(move |upstream| (fault, upstream)));
+    let happened = each.flat_map(|(fault, upstream)| {
+        let moments = fault.moments(upstream.truth().changes).into_iter();
         moments.map(|at_changes| Happened {
             deed: fault.deed,
             link: Some(Link::Source),

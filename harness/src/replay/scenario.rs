@@ -256,8 +256,8 @@ impl Scenario {
                 self.broker.kind
             ));
         }
-        if self.source.len() != 1 {
-            return Err("source: exactly one is available in this version".into());
+        if self.source.is_empty() {
+            return Err("source: none is named".into());
         }
         for source in &self.source {
             match (&source.recording, source.server, source.rows) {
@@ -269,7 +269,7 @@ impl Scenario {
             if matches!(fault.deed, Deed::DropOneWay | Deed::Rate) {
                 return Err("fault: drop_one_way and rate need link emulation, which is not available in this version".into());
             }
-            if fault.is_served() && self.source().server.is_some() {
+            if fault.is_served() && self.source.iter().any(|source| source.server.is_some()) {
                 return Err("fault: the link to a live server can be neither cut nor stalled in this version".into());
             }
             if fault.at_changes.is_some() == fault.every_changes.is_some() {
@@ -277,11 +277,6 @@ impl Scenario {
             }
         }
         Ok(())
-    }
-
-    /// The source; [`Scenario::read`] made sure that there is one.
-    pub fn source(&self) -> &Source {
-        &self.source[0]
     }
 }
 

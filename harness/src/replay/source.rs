@@ -12,8 +12,12 @@ use crate::workload::Workload;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// A sole source's name; several are numbered.
+const SOURCE: &str = "replay";
+
 /// A running source.
 pub(super) struct Upstream {
+    name: String,
     kind: Kind,
     truth: Truth,
 }
@@ -28,17 +32,38 @@ enum Kind {
 }
 
 impl Upstream {
-    /// Starts the scenario's source, with its faults of the link to the source.
-    pub(super) async fn start(scenario: &Scenario) -> Result<Upstream, Failure> {
-        let source = scenario.source();
-        match source.open() {
-            Some(recording) => replayed(&recording?, source, &scenario.fault).await,
-            None => {
-                let (live, truth) = Live::start(source).await?;
-                let kind = Kind::Live(Box::new(live));
-                Ok(Upstream { kind, truth })
-            }
+    /// Starts the scenario's sources, each with the faults of the link to it.
+    pub(super) async fn start(scenario: &Scenario) -> Result<Vec<Upstream>, Failure> {
+        let mut upstreams = Vec::new();
+        for (number, source) in scenario.source.iter().enumerate() {
+            let (kind, truth) = match source.open() {
+                Some(recording) => replayed(&recording?, source, &scenario.fault).await?,
+                None => {
+                    let (live, truth) = Live::start(source).await?;
+                    (Kind::Live(Box::new(live)), truth)
+                }
+            };
+            upstreams.push(Upstream {
+                name: match scenario.source.len() {
+                    1 => SOURCE.to_owned(),
+                    _ => format!("{SOURCE}{}", number + 1),
+                },
+                kind,
+                truth,
+            });
         }
+        Ok(upstreams)
+    }
+
+    /// Its name in the engine's configuration and the prefix of its topics.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The topic of its table.
+    pub(super) fn topic(&self) -> String {
+        let Truth { schema, table, .. } = &self.truth;
+        format!("{}.{schema}.{table}", self.name)
     }
 
     /// What must come out.
@@ -91,7 +116,7 @@ async fn replayed(
     recording: &Recording,
     source: &Source,
     faults: &[Fault],
-) -> Result<Upstream, Failure> {
+) -> Result<(Kind, Truth), Failure> {
     let mut truth = Truth::read(&recording.truth_path())?;
     if let Some(rows) = source.one_transaction_rows {
         // The recording's rows over and over are so many passes of its workload.
@@ -146,10 +171,7 @@ async fn replayed(
             postgres_settings(&url, &postgres.slot, &postgres.plugin)
         }
     };
-    Ok(Upstream {
-        kind: Kind::Replayed { server, settings },
-        truth,
-    })
+    Ok((Kind::Replayed { server, settings }, truth))
 }
 
 /// The engine's settings for a slot; the publication of ours is called as the slot.
