@@ -21,7 +21,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The two-minute tour: a million recorded changes through the engine, verified, with pictures.
+    /// The two-minute tour: millions of recorded changes of MySQL and PostgreSQL through the engine, verified, with pictures.
     Demo(crate::demo::Args),
     /// Replay scenarios through the engine and say whether what they expect holds.
     Replay(crate::replay::Args),

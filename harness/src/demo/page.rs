@@ -33,7 +33,7 @@ pub(super) fn html(
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>Walbrook demo</title><style>{STYLE}</style></head><body>\
-         <header><div><h1>Walbrook</h1><p>Row changes recorded from a real MySQL server, replayed over its replication protocol, \
+         <header><div><h1>Walbrook</h1><p>Row changes recorded from real MySQL and PostgreSQL servers, replayed over their replication protocols, \
          encoded as Debezium records, produced into Kafka&rsquo;s protocol, read back by an independent client and compared with \
          what the workload&rsquo;s generator says must be there.</p></div></header><main>"
     );

@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn a_calm_stream_never_waits_and_a_busy_one_does() {
-        let start = Instant::now();
+        let start = crate::clock::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
         let mut calm = Coalesce::default();
         for n in 0..100 {
