@@ -10,12 +10,15 @@ use super::bare;
 use super::scenario::{LiveServer, Source};
 use super::source::postgres_settings;
 use crate::seed;
+use crate::seed::postgres::reason;
 use crate::servers::{self, Server};
 use crate::truth::Truth;
 use crate::workload::Workload;
 
 /// How often a server is asked whether its sender has begun.
 const POLL: Duration = Duration::from_millis(1);
+/// How long a server may take to see that a reader has left.
+const RELEASE_MAX: Duration = Duration::from_secs(60);
 /// Slot and publication of PostgreSQL.
 const SLOT: &str = "walbrook";
 /// The slot of the bare reader: a copy of the other.
@@ -62,8 +65,7 @@ impl Live {
                     bare::read(&url, BARE_SLOT, SLOT, &plugin, rows)
                 });
                 let bare = bare.await??;
-                let drop = format!("SELECT pg_drop_replication_slot('{BARE_SLOT}')");
-                client.batch_execute(&drop).await?;
+                drop_slot(&client, BARE_SLOT).await?;
                 let watch = tokio::spawn(watch_postgres(client, Arc::clone(&began)));
                 (truth, watch, Some(bare))
             }
@@ -109,8 +111,27 @@ async fn into_postgres(
     publish(client, SLOT, Some(TABLE)).await?;
     make_slot(client, SLOT, plugin).await?;
     let copy = format!("SELECT pg_copy_logical_replication_slot('{SLOT}', '{BARE_SLOT}')");
-    client.batch_execute(&copy).await?;
+    client.batch_execute(&copy).await.map_err(reason)?;
     seed::postgres::seed(client, workload, Identity::Default).await
+}
+
+/// Drops a slot whose reader has left, as soon as the server has seen that.
+async fn drop_slot(client: &tokio_postgres::Client, slot: &str) -> Result<(), Failure> {
+    let deadline = crate::clock::now() + RELEASE_MAX;
+    let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    while client
+        .query_one(active.as_str(), &[])
+        .await
+        .map_err(reason)?
+        .get(0)
+    {
+        if crate::clock::now() > deadline {
+            return Err(format!("the server does not release slot {slot}").into());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    let drop = format!("SELECT pg_drop_replication_slot('{slot}')");
+    Ok(client.batch_execute(&drop).await.map_err(reason)?)
 }
 
 async fn watch_mysql(mut connection: mysql_async::Conn, began: Arc<OnceLock<Instant>>) {
