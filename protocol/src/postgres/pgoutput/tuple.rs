@@ -76,6 +76,7 @@ impl<'a> Tuple<'a> {
     /// # Errors
     /// A kind that is none, or a value that is not there whole.
     #[inline]
+    #[expect(clippy::should_implement_trait, reason = "a fallible iterator")]
     pub fn next(&mut self) -> Result<Option<TupleValue<'a>>, DecodeError> {
         if self.left == 0 {
             self.cursor.finish("TupleData")?;

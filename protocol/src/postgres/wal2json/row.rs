@@ -285,7 +285,10 @@ impl Shape {
             b"identity" => (&mut arrays.has_before, &mut self.before),
             b"columns" => return Err(scan.invalid_at(key.at(), "wal2json columns").into()),
             // Read, not passed over: its types may be other than JSON.
-            b"pk" => return Ok(drop(described_columns(scan, false)?)),
+            b"pk" => {
+                described_columns(scan, false)?;
+                return Ok(());
+            }
             _ => return Ok(scan.skip_value("wal2json member")?),
         };
         if std::mem::replace(seen, true) {
