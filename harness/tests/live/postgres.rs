@@ -1,6 +1,7 @@
 //! PostgreSQL: all types against what a SELECT says; the workload with the server's crash and the engine's restart in the middle.
 
 use harness::broker::Broker;
+use harness::replay::engine::Engine;
 use harness::seed::postgres::{self as seed, Identity};
 use harness::servers::Flavour;
 use harness::truth::Truth;
@@ -26,8 +27,20 @@ const APART: [(&str, &str); 6] = [
     ("recreated", "dropped with rows in it"),
 ];
 
+/// Tables that wal2json tells of in its own way, and why.
+const APART_WAL2JSON: [(&str, &str); 1] = [("parted", "it names the partitions, not their root")];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_types() {
+    types("pgoutput", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_types_by_wal2json() {
+    types("wal2json", &APART_WAL2JSON).await;
+}
+
+async fn types(plugin: &str, also_apart: &[(&str, &str)]) {
     let Some((program, server)) = ready(Flavour::Postgres).await else {
         return;
     };
@@ -41,11 +54,12 @@ async fn postgres_types() {
         &globs,
         &broker,
     );
+    set_plugin(&engine, plugin);
     let client = server.connect_postgres().await.expect("a connection");
     seed::publish(&client, NAME, None)
         .await
         .expect("a publication");
-    seed::make_slot(&client, NAME, "pgoutput")
+    seed::make_slot(&client, NAME, plugin)
         .await
         .expect("a slot");
     for script in [
@@ -68,7 +82,12 @@ async fn postgres_types() {
     let (mut compared, mut differences) = (0, Vec::new());
     for table in tables(&client, "'types', 'forms', 'public'").await {
         let name = format!("{}.{}", table.schema, table.name);
-        if table.key.is_empty() || APART.iter().any(|(apart, _)| *apart == table.name) {
+        if table.key.is_empty()
+            || APART
+                .iter()
+                .chain(also_apart)
+                .any(|(apart, _)| *apart == table.name)
+        {
             continue;
         }
         let rows = table.expected(&client, &types).await;
@@ -97,7 +116,8 @@ async fn postgres_types() {
                 let (narrow, column) = (types.is_narrow(column), &column.name);
                 let expected = &row[column];
                 compared += 1;
-                if !agrees(narrow, expected, &found[column]) {
+                let lost = plugin == "wal2json" && is_lost(expected, &found[column]);
+                if !lost && !agrees(narrow, expected, &found[column]) {
                     let (found, expected) = (short(&found[column]), short(expected));
                     differences.push(format!(
                         "{name} {key} {column}: record {found}, SELECT {expected}"
@@ -115,6 +135,19 @@ async fn postgres_types() {
     assert!(compared > 1000, "only {compared} values compared");
 }
 
+/// Whether a number is one that JSON has no form for: wal2json before 2.6 writes null in its place, and nobody can tell.
+fn is_lost(expected: &Value, found: &Value) -> bool {
+    found.is_null() && matches!(expected.as_str(), Some("NaN" | "Infinity" | "-Infinity"))
+}
+
+/// Has the engine's one source decode by `plugin`.
+fn set_plugin(engine: &Engine, plugin: &str) {
+    let file = engine.config();
+    let text = std::fs::read_to_string(&file).expect("a configuration");
+    let text = text.replace("[kafka]\n", &format!("plugin = \"{plugin}\"\n[kafka]\n"));
+    std::fs::write(&file, text).expect("a writable directory");
+}
+
 fn short(value: &Value) -> String {
     value.to_string().chars().take(120).collect()
 }
@@ -122,6 +155,11 @@ fn short(value: &Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_workload_with_a_restart_in_the_middle() {
     restart_in_the_middle("pgoutput", Identity::Default).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_workload_by_wal2json() {
+    restart_in_the_middle("wal2json", Identity::Default).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,12 +181,7 @@ async fn restart_in_the_middle(plugin: &str, identity: Identity) {
         server.ca().display()
     );
     let engine = configured(&program, directory.path(), &url, &["walbrook.*"], &broker);
-    if plugin != "pgoutput" {
-        let file = engine.config();
-        let text = std::fs::read_to_string(&file).expect("a configuration");
-        let text = text.replace("[kafka]\n", &format!("plugin = \"{plugin}\"\n[kafka]\n"));
-        std::fs::write(&file, text).expect("a writable directory");
-    }
+    set_plugin(&engine, plugin);
 
     let workload = Workload::new(CHANGES, 42);
     let transactions: Vec<_> = workload.transactions().collect();
