@@ -149,6 +149,7 @@ fn sources(
     }
     let mut sources = Vec::with_capacity(entries.len());
     let mut seen = BTreeSet::new();
+    let mut slots = BTreeSet::new();
     for Entry { key, origin, node } in entries {
         if !matches!(node.value, Value::Table(_)) {
             // [source] with url directly in it: the name is missing.
@@ -159,7 +160,18 @@ fn sources(
         }
         check_name(&key, &origin)?;
         let settings = source(&key, node, state, engine, variables)?;
-        if !seen.insert((
+        if settings.address.kind == SourceKind::Postgres {
+            let place = (settings.address.host.clone(), settings.address.port);
+            if !slots.insert((place, settings.slot.name.clone())) {
+                return Err(ConfigError::new(
+                    &origin,
+                    format!(
+                        "source \"{key}\" has the slot {} of another source on the same server, which only one can read",
+                        settings.slot.name
+                    ),
+                ));
+            }
+        } else if !seen.insert((
             settings.address.host.clone(),
             settings.address.port,
             settings.server_id,

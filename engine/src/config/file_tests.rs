@@ -326,6 +326,42 @@ fn sources_that_would_fight_are_refused() {
 }
 
 #[test]
+fn postgresql_has_settings_of_its_own() {
+    let of = |rest: &str| format!("{SHORT}[source.b-1]\nurl='postgres://u@db1/crm'\n{rest}");
+    let parsed = parse_with(&of("plugin = 'wal2json'\non_unpublished = 'halt'"), &[]).unwrap();
+    let source = parsed.sources.iter().find(|s| &*s.name == "b-1").unwrap();
+    assert_eq!(
+        (&*source.address.database, source.address.port),
+        ("crm", 5432)
+    );
+    assert_eq!(
+        (&*source.slot.name, &*source.slot.publication),
+        ("walbrook_b_1", "walbrook_b_1")
+    );
+    assert_eq!(source.slot.plugin, Plugin::Wal2Json);
+    assert_eq!(source.slot.on_unpublished, OnUnpublished::Halt);
+    for (rest, words) in [
+        ("slot = 'Shop'", "lower-case letters, digits and _"),
+        ("plugin = 'wal2jsn'", "did you mean \"wal2json\""),
+        ("on_unpublished = 'hlt'", "did you mean \"halt\""),
+        (
+            "slot = 's'\n[source.c]\nurl='postgres://u@db1/other'\nslot = 's'",
+            "has the slot s of another source",
+        ),
+        (
+            "[source.c]\nurl='mysql://u@db3'\nslot = 's'",
+            "slot is for sources of postgres://",
+        ),
+    ] {
+        assert!(
+            error(&of(rest)).contains(words),
+            "{rest}: {}",
+            error(&of(rest))
+        );
+    }
+}
+
+#[test]
 fn sources_are_found_by_name() {
     let config = parse_with(SHORT, &[]).unwrap();
     assert!(config.source("shop").is_ok());
