@@ -205,9 +205,7 @@ impl Raw {
 
 fn row(body: &[u8]) -> Vec<Option<String>> {
     let (mut rest, mut cells) = (&body[2..], Vec::new());
-    while let [length @ ..] = rest
-        && let Some(length) = length.first_chunk::<4>()
-    {
+    while let Some(length) = rest.first_chunk::<4>() {
         let length = i32::from_be_bytes(*length);
         let end = 4 + usize::try_from(length).unwrap_or(0);
         let text = String::from_utf8_lossy(&rest[4..end]).into_owned();

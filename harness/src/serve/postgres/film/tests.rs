@@ -1,3 +1,5 @@
+//! The film cut from recordings of a few messages.
+
 use fixtures::{RecordingWriter, Sidecar};
 
 use super::*;
