@@ -195,7 +195,7 @@ fn errors_name_file_line_and_the_nearest_key() {
         (
             "tables = [\"shop.*\"]",
             "slot = \"x\"",
-            "w.toml:4: \"slot\" in [source.shop] is not available in this version",
+            "w.toml:4: slot is for sources of postgres://",
         ),
         ("[\"k1:9092\"]", "[]", "w.toml:6: brokers is empty"),
         (

@@ -268,8 +268,8 @@ mod tests {
             ("mysql:/u:sesame@h", "URL: the url has no scheme"),
             ("sesame", "URL: the url has no scheme"),
             (
-                "postgres://u:sesame@h/db",
-                "URL: source url scheme postgres:// is not available in this version",
+                "postgres://u:sesame@h",
+                "URL: the url names no database: a slot of PostgreSQL belongs to one",
             ),
             (
                 "mysqll://u:sesame@h",
