@@ -84,7 +84,10 @@ impl Live {
     pub(super) fn settings(&self) -> String {
         let url = self.server.cdc_url();
         match self.server.flavour() {
-            servers::Flavour::Postgres => postgres_settings(&url, SLOT, &self.plugin),
+            // Without TLS, as the bare reader: the server would encrypt message by message.
+            servers::Flavour::Postgres => {
+                postgres_settings(&format!("{url}?tls=disable"), SLOT, &self.plugin)
+            }
             _ => format!("url = {url:?}\n"),
         }
     }

@@ -22,7 +22,11 @@ mod transaction;
 mod wal2json;
 mod watch;
 
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use protocol::postgres::Lsn;
@@ -243,8 +247,8 @@ impl Postgres {
             (false, false) => SILENCE_MAX / 2,
         };
         let deadline = tokio::time::Instant::from_std(self.last_read + patience);
-        let mut limited = (&mut *reader).take(room.min(READ_MAX) as u64);
-        let read = tokio::time::timeout_at(deadline, limited.read_buf(&mut batch.bytes)).await;
+        let most = room.min(READ_MAX);
+        let read = tokio::time::timeout_at(deadline, gulp(reader, &mut batch.bytes, most)).await;
         match read {
             Ok(Ok(0)) => self.lost(SourceError::retry("the server closed the connection")),
             Ok(Ok(length)) => {
@@ -393,6 +397,35 @@ impl Drop for Postgres {
             Link::Down => {}
         }
     }
+}
+
+/// Appends everything that is there already, up to `most` bytes, waiting only for the first of it. With TLS a read brings one record, and
+/// a walsender writes a record per change. Cancel-safe; 0: the peer closed.
+async fn gulp(
+    reader: &mut ReadHalf<Socket>,
+    bytes: &mut Vec<u8>,
+    most: usize,
+) -> io::Result<usize> {
+    let mut limited = reader.take(most as u64);
+    let first = limited.read_buf(bytes).await?;
+    if first == 0 {
+        return Ok(0);
+    }
+    while limited.limit() > 0 {
+        let more = poll_fn(|context| {
+            let mut read = pin!(limited.read_buf(bytes));
+            Poll::Ready(match read.as_mut().poll(context) {
+                Poll::Ready(read) => Some(read),
+                Poll::Pending => None,
+            })
+        });
+        match more.await {
+            // What is wrong now is so at the next read.
+            None | Some(Ok(0) | Err(_)) => break,
+            Some(Ok(_)) => {}
+        }
+    }
+    Ok(most - limited.limit() as usize)
 }
 
 /// Opens sessions until one succeeds or fails for good.
