@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -49,6 +49,18 @@ impl Socket {
         let stream = connected.map_err(|error| format!("handshake with {host}: {error}"))?;
         *self = Self::Tls(Box::new(stream));
         Ok(())
+    }
+
+    /// Takes it away from the runtime: the socket, still non-blocking, and TLS's state.
+    pub(super) fn into_parts(self) -> io::Result<(std::net::TcpStream, Option<ClientConnection>)> {
+        match self {
+            Self::Plain(stream) => Ok((stream.into_std()?, None)),
+            Self::Tls(stream) => {
+                let (stream, tls) = stream.into_inner();
+                Ok((stream.into_std()?, Some(tls)))
+            }
+            Self::None => Err(closed()),
+        }
     }
 
     /// What ties an authentication to the line's encryption, where it has one: `tls-server-end-point` (RFC 5929).

@@ -11,33 +11,41 @@ use std::time::{Duration, Instant};
 const QUICK: Duration = Duration::from_millis(1);
 /// So many of them begin the waiting.
 const BUSY: u32 = 3;
-/// A read of this many bytes needs no waiting for more.
-const PLENTY: usize = 96 << 10;
-/// How long a wait is. The runtime's timer rounds it up to its own resolution, 1 ms.
+/// How long a wait is.
 pub(super) const PAUSE: Duration = Duration::from_micros(500);
 
 /// Decides after each read whether the next one waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Coalesce {
+    /// A read of this many bytes needs no waiting for more.
+    plenty: usize,
     last: Option<Instant>,
     quick: u32,
 }
 
 impl Coalesce {
-    /// Takes note of a read that ended at `now`; until when the next one is to wait.
-    pub(super) fn read(&mut self, now: Instant, length: usize, waited: bool) -> Option<Instant> {
+    /// For reads that bring at most `most` bytes.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            plenty: most / 4 * 3,
+            last: None,
+            quick: 0,
+        }
+    }
+
+    /// Takes note of a read that ended at `now`; whether the next one is to wait.
+    pub(super) fn read(&mut self, now: Instant, length: usize, waited: bool) -> bool {
         // What a wait took does not count as calm.
-        let quick = QUICK + if waited { 4 * PAUSE } else { Duration::ZERO };
-        let in_succession = self
-            .last
-            .is_some_and(|last| now.saturating_duration_since(last) <= quick);
+        let quick = QUICK + if waited { 2 * PAUSE } else { Duration::ZERO };
+        let in_succession =
+            (self.last).is_some_and(|last| now.saturating_duration_since(last) <= quick);
         self.last = Some(now);
         self.quick = if in_succession {
             self.quick.saturating_add(1)
         } else {
             0
         };
-        (self.quick >= BUSY && length < PLENTY).then(|| now + PAUSE)
+        self.quick >= BUSY && length < self.plenty
     }
 }
 
@@ -48,22 +56,21 @@ mod tests {
     #[test]
     fn a_calm_stream_never_waits_and_a_busy_one_does() {
         let start = crate::clock::now();
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        let mut calm = Coalesce::default();
+        let at = |us: u64| start + Duration::from_micros(us);
+        let mut calm = Coalesce::new(1000);
         for n in 0..100 {
-            assert_eq!(calm.read(at(n * 5), 100, false), None);
+            assert!(!calm.read(at(n * 5000), 100, false));
         }
-        let mut busy = Coalesce::default();
-        let now = at(0);
-        for _ in 0..3 {
-            assert_eq!(busy.read(now, 100, false), None);
+        let mut busy = Coalesce::new(1000);
+        for n in 0..3 {
+            assert!(!busy.read(at(n), 100, false));
         }
-        assert_eq!(busy.read(now, 100, false), Some(now + PAUSE));
-        // After a wait of the timer's resolution the next small read waits again,
-        assert_eq!(busy.read(at(2), 5_000, true), Some(at(2) + PAUSE));
+        assert!(busy.read(at(3), 100, false));
+        // After a wait the next small read waits again,
+        assert!(busy.read(at(1500), 700, true));
         // one that brings plenty does not,
-        assert_eq!(busy.read(at(4), PLENTY, true), None);
+        assert!(!busy.read(at(2100), 750, true));
         // and one that had nothing to read for a while ends it.
-        assert_eq!(busy.read(at(20), 100, true), None);
+        assert!(!busy.read(at(9000), 100, true));
     }
 }

@@ -1,7 +1,7 @@
 //! A client connection to PostgreSQL: start-up, TLS, queries, and then the raw bytes of a replication stream.
 //!
 //! ```text
-//! connect ─► query … ─► start_replication ─► Streaming { what came behind the answer, the halves of the socket }
+//! connect ─► query … ─► start_replication ─► Streaming { what came behind the answer, the line }
 //! ```
 //! Within [`ConnectOptions::timeout`] the start-up and each query must be over.
 
@@ -12,7 +12,7 @@ use protocol::postgres::packet::{self, Backend};
 use protocol::postgres::resultset::{ResultSet, ServerError};
 use protocol::postgres::{catalog, command};
 use protocol::{DecodeError, DecodeErrorKind};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 pub use error::{ConnectionError, server_verdict};
 
@@ -81,10 +81,8 @@ pub struct Connection {
 pub(super) struct Streaming {
     /// What came behind the answer already.
     pub(super) first: Vec<u8>,
-    /// What the server sends.
-    pub(super) reader: ReadHalf<Socket>,
-    /// What it hears.
-    pub(super) writer: WriteHalf<Socket>,
+    /// The line, for [`super::line::take`].
+    pub(super) socket: Socket,
 }
 
 impl Connection {
@@ -267,11 +265,9 @@ impl Connection {
             None => {}
             Some(error) => return Ok(Err((self, error))),
         }
-        let (reader, writer) = tokio::io::split(self.socket);
         Ok(Ok(Streaming {
             first: self.incoming,
-            reader,
-            writer,
+            socket: self.socket,
         }))
     }
 

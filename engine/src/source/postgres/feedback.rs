@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use protocol::postgres::Lsn;
 use protocol::postgres::copy::StatusUpdate;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _, WriteHalf};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::line::Writer;
 use crate::clock;
-use crate::source::socket::Socket;
 
 /// The server hears from us at least this often.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -75,7 +74,7 @@ pub(super) struct Feedback(Option<JoinHandle<()>>);
 
 impl Feedback {
     /// Begins to tell the server at the other end of `writer`.
-    pub(super) fn start(confirmed: Arc<Confirmed>, writer: WriteHalf<Socket>) -> Self {
+    pub(super) fn start(confirmed: Arc<Confirmed>, writer: Writer) -> Self {
         // Another server may not have heard of it.
         confirmed.sent.store(0, Ordering::Release);
         Self(Some(tokio::spawn(tell(confirmed, writer))))
@@ -95,12 +94,11 @@ impl Drop for Feedback {
     }
 }
 
-async fn tell(confirmed: Arc<Confirmed>, mut writer: impl AsyncWrite + Unpin) {
-    let mut message = Vec::new();
+async fn tell(confirmed: Arc<Confirmed>, writer: Writer) {
     loop {
         let closing = confirmed.closing.load(Ordering::Acquire);
         let lsn = confirmed.lsn.load(Ordering::Acquire);
-        message.clear();
+        let mut message = Vec::new();
         let update = StatusUpdate {
             written: Lsn(lsn),
             flushed: Lsn(lsn),
@@ -109,12 +107,8 @@ async fn tell(confirmed: Arc<Confirmed>, mut writer: impl AsyncWrite + Unpin) {
             reply: confirmed.asking.swap(false, Ordering::AcqRel),
         };
         update.write(&mut message);
-        let told = async {
-            writer.write_all(&message).await?;
-            writer.flush().await
-        };
         // A lost connection is the reader's to notice.
-        if told.await.is_err() {
+        if writer.write(message).await.is_err() {
             return;
         }
         confirmed.sent.store(lsn, Ordering::Release);

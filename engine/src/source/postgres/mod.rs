@@ -12,6 +12,7 @@ mod coalesce;
 pub mod connection;
 mod decode;
 mod feedback;
+mod line;
 mod publication;
 mod server;
 mod session;
@@ -22,37 +23,32 @@ mod transaction;
 mod wal2json;
 mod watch;
 
-use std::future::{Future as _, poll_fn};
-use std::io;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use protocol::postgres::Lsn;
-use tokio::io::{AsyncReadExt as _, ReadHalf};
 use tokio::task::JoinHandle;
 
 pub(in crate::source) use self::binding::end_point_hash;
-use self::coalesce::Coalesce;
 use self::connection::ConnectOptions;
 use self::decode::Decoder;
 pub(in crate::source) use self::feedback::Confirmed;
 use self::feedback::Feedback;
+use self::line::Reader;
 use self::session::{From, Plan, Session};
 use self::shapes::Asking;
 use self::stream::{Step, Stream};
 use self::watch::Watch;
 use super::backoff::Backoff;
-use super::socket::Socket;
 use super::{Counters, Filled, Identity, Limits, Requirement, Resume, SourceError, Verdict};
 use crate::batch::Batch;
 use crate::clock;
 use crate::config::{SourceSettings, Start};
 use crate::position::Position;
 
-/// Bytes that one read may bring.
-const READ_MAX: usize = 256 << 10;
+/// Bytes that one read may bring, at most and at least; half a batch otherwise.
+const READ_MAX: usize = 128 << 10;
+const READ_MIN: usize = 8 << 10;
 /// A server that has been silent for this long is gone: it answers our status updates at least, being asked to.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long the end of the log may stay away before the server is asked for it.
@@ -78,9 +74,8 @@ pub struct Postgres {
     end_lsn: Lsn,
     until_end: bool,
     last_read: Instant,
-    coalesce: Coalesce,
-    /// The next read waits until then.
-    pause: Option<Instant>,
+    /// Bytes that one read may bring.
+    chunk: usize,
     /// Whether the server has been asked for a sign of life since the last read.
     asked: bool,
     /// Whether the publication was made by us.
@@ -93,7 +88,7 @@ pub struct Postgres {
 #[derive(Debug)]
 enum Link {
     Up {
-        reader: ReadHalf<Socket>,
+        reader: Reader,
         feedback: Feedback,
     },
     /// Being established, in a task of its own so that nothing is lost when a future of [`Postgres::fill`] is dropped.
@@ -144,12 +139,14 @@ impl Postgres {
         confirmed.confirm(session.start);
         let asker = shapes::Asker::new(plan.options.clone());
         let watch = Watch::start(&plan);
+        let chunk = (limits.batch_bytes / 2).clamp(READ_MIN, READ_MAX);
+        let (reader, writer) = line(session.streaming.socket, chunk)?;
         Ok(Self {
             name: settings.name.clone(),
             stream,
             link: Link::Up {
-                feedback: Feedback::start(Arc::clone(&confirmed), session.streaming.writer),
-                reader: session.streaming.reader,
+                feedback: Feedback::start(Arc::clone(&confirmed), writer),
+                reader,
             },
             plan,
             backoff: Backoff::default(),
@@ -164,8 +161,7 @@ impl Postgres {
             end_lsn: session.end,
             until_end: limits.until_end,
             last_read: clock::now(),
-            coalesce: Coalesce::default(),
-            pause: None,
+            chunk,
             asked: false,
             made_publication: session.made_publication,
             unreadable_at: None,
@@ -220,11 +216,6 @@ impl Postgres {
 
     /// Awaits one read, or a step of coming back.
     async fn read(&mut self, batch: &mut Batch) -> Result<(), SourceError> {
-        let waited = self.pause.is_some();
-        if let Some(until) = self.pause {
-            tokio::time::sleep_until(until.into()).await;
-            self.pause = None;
-        }
         let reader = match &mut self.link {
             Link::Up { reader, .. } => reader,
             Link::Coming(task) => {
@@ -238,8 +229,6 @@ impl Postgres {
                 )));
             }
         };
-        let room = self.stream.room(batch);
-        batch.bytes.reserve(room.min(READ_MAX));
         // A server that has nothing to say is asked once for a sign of life: soon, where its end is waited for.
         let patience = match (self.until_end, self.asked) {
             (_, true) => SILENCE_MAX,
@@ -247,13 +236,11 @@ impl Postgres {
             (false, false) => SILENCE_MAX / 2,
         };
         let deadline = tokio::time::Instant::from_std(self.last_read + patience);
-        let most = room.min(READ_MAX);
-        let read = tokio::time::timeout_at(deadline, gulp(reader, &mut batch.bytes, most)).await;
+        let read = tokio::time::timeout_at(deadline, reader.read(&mut batch.bytes)).await;
         match read {
             Ok(Ok(0)) => self.lost(SourceError::retry("the server closed the connection")),
             Ok(Ok(length)) => {
                 let now = clock::now();
-                self.pause = self.coalesce.read(now, length, waited);
                 self.last_read = now;
                 self.asked = false;
                 batch.read_at.get_or_insert(now);
@@ -330,6 +317,7 @@ impl Postgres {
         self.backoff = backoff;
         let session = session?;
         tracing::info!(source = %self.name, server = %session.identity, from = %session.start, "connected again");
+        let (reader, writer) = line(session.streaming.socket, self.chunk)?;
         self.stream.begin(batch, &session.streaming.first);
         let decoder = &mut self.stream.decoder;
         self.progress_at_connect = decoder.progress();
@@ -339,8 +327,8 @@ impl Postgres {
         self.last_read = clock::now();
         self.asked = false;
         self.link = Link::Up {
-            feedback: Feedback::start(Arc::clone(&self.confirmed), session.streaming.writer),
-            reader: session.streaming.reader,
+            feedback: Feedback::start(Arc::clone(&self.confirmed), writer),
+            reader,
         };
         Ok(())
     }
@@ -399,33 +387,14 @@ impl Drop for Postgres {
     }
 }
 
-/// Appends everything that is there already, up to `most` bytes, waiting only for the first of it. With TLS a read brings one record, and
-/// a walsender writes a record per change. Cancel-safe; 0: the peer closed.
-async fn gulp(
-    reader: &mut ReadHalf<Socket>,
-    bytes: &mut Vec<u8>,
-    most: usize,
-) -> io::Result<usize> {
-    let mut limited = reader.take(most as u64);
-    let first = limited.read_buf(bytes).await?;
-    if first == 0 {
-        return Ok(0);
-    }
-    while limited.limit() > 0 {
-        let more = poll_fn(|context| {
-            let mut read = pin!(limited.read_buf(bytes));
-            Poll::Ready(match read.as_mut().poll(context) {
-                Poll::Ready(read) => Some(read),
-                Poll::Pending => None,
-            })
-        });
-        match more.await {
-            // What is wrong now is so at the next read.
-            None | Some(Ok(0) | Err(_)) => break,
-            Some(Ok(_)) => {}
-        }
-    }
-    Ok(most - limited.limit() as usize)
+fn line(
+    socket: super::socket::Socket,
+    chunk: usize,
+) -> Result<(Reader, line::Writer), SourceError> {
+    line::take(socket, chunk).map_err(|error| {
+        SourceError::halt("the thread that reads the server's stream cannot be started")
+            .because(error)
+    })
 }
 
 /// Opens sessions until one succeeds or fails for good.

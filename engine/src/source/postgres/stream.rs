@@ -24,9 +24,6 @@ use crate::source::SourceError;
 /// What a frame has beside a row's values: headers, and in JSON names and types.
 const FRAME_OVERHEAD: usize = 64 << 10;
 
-/// A read is not smaller than this.
-const READ_MIN: usize = 8 << 10;
-
 /// What the stream needs next.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -189,17 +186,6 @@ impl Stream {
             Question::Relation(wanted) => self.decoder.complete(wanted, shape),
             Question::Named { schema, name } => self.json.answered(schema, name, shape),
         }
-    }
-
-    /// Bytes to make room for before the next read.
-    pub(super) fn room(&self, batch: &Batch) -> usize {
-        let rest = batch.bytes.get(self.start..).unwrap_or_default();
-        let missing = packet::missing(rest).unwrap_or(1);
-        // Half of what is free: the other half is for the events.
-        let free = self
-            .batch_bytes
-            .saturating_sub(self.load(batch) + rest.len());
-        missing.max(free / 2).max(READ_MIN)
     }
 
     /// Closes the batch.
