@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 const QUICK: Duration = Duration::from_millis(1);
 /// So many of them begin the waiting.
 const BUSY: u32 = 3;
-/// How long a wait is.
-pub(super) const PAUSE: Duration = Duration::from_micros(500);
+/// How long the first wait is. They double for as long as they bring little, up to the longest: what a batch costs beside its rows (five
+/// threads and processes woken for it) is then shared by more of them, and the walsender keeps its core.
+const FIRST: Duration = Duration::from_micros(500);
+const LONGEST: Duration = Duration::from_millis(4);
 
 /// Decides after each read whether the next one waits.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(super) struct Coalesce {
     plenty: usize,
     last: Option<Instant>,
     quick: u32,
+    /// The wait before the read to come.
+    pause: Option<Duration>,
 }
 
 impl Coalesce {
@@ -30,13 +34,14 @@ impl Coalesce {
             plenty: most / 4 * 3,
             last: None,
             quick: 0,
+            pause: None,
         }
     }
 
-    /// Takes note of a read that ended at `now`; whether the next one is to wait.
-    pub(super) fn read(&mut self, now: Instant, length: usize, waited: bool) -> bool {
-        // What a wait took does not count as calm.
-        let quick = QUICK + if waited { 2 * PAUSE } else { Duration::ZERO };
+    /// Takes note of a read that ended at `now`; how long the next one is to wait.
+    pub(super) fn read(&mut self, now: Instant, length: usize) -> Option<Duration> {
+        // What a wait took does not count as calm; sleeping takes up to as long again on a busy machine.
+        let quick = QUICK + self.pause.unwrap_or_default() * 2;
         let in_succession =
             (self.last).is_some_and(|last| now.saturating_duration_since(last) <= quick);
         self.last = Some(now);
@@ -45,7 +50,14 @@ impl Coalesce {
         } else {
             0
         };
-        self.quick >= BUSY && length < self.plenty
+        self.pause = match (self.quick >= BUSY, self.pause) {
+            (false, _) => None,
+            (true, None) => Some(FIRST),
+            (true, Some(pause)) if length < self.plenty / 2 => Some((pause * 2).min(LONGEST)),
+            (true, Some(pause)) if length >= self.plenty => Some((pause / 2).max(FIRST)),
+            (true, pause) => pause,
+        };
+        self.pause.filter(|_| length < self.plenty)
     }
 }
 
@@ -59,18 +71,19 @@ mod tests {
         let at = |us: u64| start + Duration::from_micros(us);
         let mut calm = Coalesce::new(1000);
         for n in 0..100 {
-            assert!(!calm.read(at(n * 5000), 100, false));
+            assert_eq!(calm.read(at(n * 5000), 100), None);
         }
         let mut busy = Coalesce::new(1000);
         for n in 0..3 {
-            assert!(!busy.read(at(n), 100, false));
+            assert_eq!(busy.read(at(n), 100), None);
         }
-        assert!(busy.read(at(3), 100, false));
-        // After a wait the next small read waits again,
-        assert!(busy.read(at(1500), 700, true));
-        // one that brings plenty does not,
-        assert!(!busy.read(at(2100), 750, true));
+        assert_eq!(busy.read(at(3), 100), Some(FIRST));
+        // After a wait that brought little the next one is longer,
+        assert_eq!(busy.read(at(600), 100), Some(FIRST * 2));
+        assert_eq!(busy.read(at(1700), 400), Some(FIRST * 2));
+        // a read that brings plenty is followed by another at once,
+        assert_eq!(busy.read(at(2800), 750), None);
         // and one that had nothing to read for a while ends it.
-        assert!(!busy.read(at(9000), 100, true));
+        assert_eq!(busy.read(at(9000), 100), None);
     }
 }

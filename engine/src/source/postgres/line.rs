@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustls::ClientConnection;
 use tokio::sync::mpsc;
 
-use super::coalesce::{Coalesce, PAUSE};
+use super::coalesce::Coalesce;
 use crate::clock;
 use crate::source::socket::Socket;
 
@@ -108,7 +108,6 @@ fn read(
     empty: &sync::Receiver<Vec<u8>>,
 ) {
     let mut coalesce = Coalesce::new(chunk);
-    let mut waited = false;
     let mut ciphertext = vec![0; if wire.tls.is_some() { chunk } else { 0 }];
     loop {
         let mut buffer = empty.try_recv().unwrap_or_default();
@@ -125,9 +124,8 @@ fn read(
         if full.blocking_send(Ok(buffer)).is_err() {
             return;
         }
-        waited = coalesce.read(clock::now(), length, waited);
-        if waited {
-            thread::sleep(PAUSE);
+        if let Some(pause) = coalesce.read(clock::now(), length) {
+            thread::sleep(pause);
         }
     }
 }
