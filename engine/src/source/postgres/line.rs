@@ -1,29 +1,30 @@
 //! The line to a walsender: a thread that reads, and a side to write on.
 //!
 //! ```text
-//! socket ─► thread: blocking read, a pause while busy ─► chunks (two at most) ─► Batch
+//! socket ─► thread: polls while calm, sips while busy ─► chunks (two at most) ─► Batch
 //!                    ▲ spare buffers ◄───────────────────────┘
 //! ```
 //! A thread, because a socket that the runtime polls is woken by every arrival, whether anybody wants to read or not: with a walsender
-//! that writes change by change that alone takes away half of its speed ([`super::coalesce`]). A blocking reader that sleeps is not woken.
+//! that writes change by change that alone takes away half of its speed ([`super::coalesce`]). A thread that sleeps is not woken.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as sync};
 use std::thread;
-use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::ClientConnection;
 use tokio::sync::mpsc;
 
-use super::coalesce::Coalesce;
+use super::coalesce::{COLLECT, Coalesce, PAUSE};
 use crate::clock;
 use crate::source::socket::Socket;
 
 /// Chunks that have been read and not yet been taken.
 const CHUNKS: usize = 2;
-/// A peer that takes nothing of 39 bytes for so long takes nothing any more.
-const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// A peer that takes nothing of 39 bytes for so many milliseconds takes nothing any more.
+const WRITE_PATIENCE: u16 = 10_000;
 
 /// What is written and read on, by two sides.
 #[derive(Debug, Clone)]
@@ -47,8 +48,6 @@ pub(super) struct Writer(Wire);
 /// Takes a connection away from the runtime: `chunk` bytes are read at a time.
 pub(super) fn take(socket: Socket, chunk: usize) -> io::Result<(Reader, Writer)> {
     let (socket, tls) = socket.into_parts()?;
-    socket.set_nonblocking(false)?;
-    socket.set_write_timeout(Some(WRITE_PATIENCE))?;
     let wire = Wire {
         socket: Arc::new(socket),
         tls: tls.map(|tls| Arc::new(Mutex::new(tls))),
@@ -107,45 +106,93 @@ fn read(
     full: &mpsc::Sender<io::Result<Vec<u8>>>,
     empty: &sync::Receiver<Vec<u8>>,
 ) {
-    let mut coalesce = Coalesce::new(chunk);
+    let mut coalesce = Coalesce::default();
     let mut ciphertext = vec![0; if wire.tls.is_some() { chunk } else { 0 }];
     loop {
         let mut buffer = empty.try_recv().unwrap_or_default();
-        let length = match wire.read(&mut buffer, chunk, &mut ciphertext) {
-            Ok(0) => return,
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+        buffer.reserve(chunk);
+        let read = wire
+            .wait(&mut buffer, &mut ciphertext)
+            .and_then(|()| collect(wire, &mut coalesce, &mut buffer, chunk, &mut ciphertext));
+        let is_over = buffer.is_empty();
+        // What came before an error is handed on before it.
+        if !is_over && full.blocking_send(Ok(buffer)).is_err() {
+            return;
+        }
+        match read {
+            Ok(()) if is_over => return,
+            Ok(()) => {}
             Err(error) => {
                 // Nobody may be listening any more.
                 let _ = full.blocking_send(Err(error));
                 return;
             }
-        };
-        if full.blocking_send(Ok(buffer)).is_err() {
-            return;
-        }
-        if let Some(pause) = coalesce.read(clock::now(), length) {
-            thread::sleep(pause);
         }
     }
 }
 
+/// While the stream is busy: reads on every so often, until there is a chunk, or nothing more comes.
+fn collect(
+    wire: &Wire,
+    coalesce: &mut Coalesce,
+    buffer: &mut Vec<u8>,
+    chunk: usize,
+    ciphertext: &mut [u8],
+) -> io::Result<()> {
+    let began = clock::now();
+    if buffer.is_empty() || !coalesce.read(began) {
+        return Ok(());
+    }
+    let mut now = began;
+    while buffer.len() < chunk / 4 * 3 && now.saturating_duration_since(began) < COLLECT {
+        thread::sleep(PAUSE);
+        let more = wire.read(buffer, ciphertext);
+        now = clock::now();
+        coalesce.collected(now);
+        match more {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 impl Wire {
-    /// Reads up to `most` bytes of what the peer said into `buffer`, waiting for the first; 0: it closed.
-    fn read(&self, buffer: &mut Vec<u8>, most: usize, ciphertext: &mut [u8]) -> io::Result<usize> {
+    /// Waits until something comes and appends it to `buffer`; nothing where the peer closed.
+    fn wait(&self, buffer: &mut Vec<u8>, ciphertext: &mut [u8]) -> io::Result<()> {
+        loop {
+            match self.read(buffer, ciphertext) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+                    match poll(&mut fds, PollTimeout::NONE) {
+                        Ok(_) | Err(nix::Error::EINTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Appends what is there to `buffer`, as far as it has room; 0: the peer closed. `WouldBlock` when there is nothing.
+    fn read(&self, buffer: &mut Vec<u8>, ciphertext: &mut [u8]) -> io::Result<usize> {
+        let before = buffer.len();
         let Some(tls) = &self.tls else {
-            buffer.resize(most, 0);
-            let length = (&*self.socket).read(buffer)?;
-            buffer.truncate(length);
-            return Ok(length);
+            let end = buffer.capacity();
+            buffer.resize(end, 0);
+            let read = retry(|| (&*self.socket).read(&mut buffer[before..]));
+            buffer.truncate(before + *read.as_ref().unwrap_or(&0));
+            return read;
         };
         loop {
             // What the handshake or an earlier read left over comes first.
             if drain(&mut lock(tls), buffer)? > 0 {
-                return Ok(buffer.len());
+                return Ok(buffer.len() - before);
             }
-            // Not under the lock: whoever writes does not wait for the peer.
-            let length = (&*self.socket).read(ciphertext)?;
+            let length = retry(|| (&*self.socket).read(ciphertext))?;
             if length == 0 {
                 return Ok(0);
             }
@@ -155,30 +202,65 @@ impl Wire {
                 tls.read_tls(&mut records)?;
                 let state = tls.process_new_packets().map_err(io::Error::other)?;
                 drain(&mut tls, buffer)?;
-                if state.peer_has_closed() && buffer.is_empty() {
+                if state.peer_has_closed() && buffer.len() == before {
                     return Ok(0);
                 }
             }
             // A key update wants an answer.
-            while tls.wants_write() {
-                tls.write_tls(&mut &*self.socket)?;
-            }
-            if !buffer.is_empty() {
-                return Ok(buffer.len());
+            self.flush(&mut tls)?;
+            if buffer.len() > before {
+                return Ok(buffer.len() - before);
             }
         }
     }
 
     fn write(&self, message: &[u8]) -> io::Result<()> {
         let Some(tls) = &self.tls else {
-            return (&*self.socket).write_all(message);
+            let mut rest = message;
+            while !rest.is_empty() {
+                let written = self.patiently(|mut socket| socket.write(rest))?;
+                rest = rest.get(written..).unwrap_or_default();
+            }
+            return Ok(());
         };
         let mut tls = lock(tls);
         tls.writer().write_all(message)?;
+        self.flush(&mut tls)
+    }
+
+    fn flush(&self, tls: &mut ClientConnection) -> io::Result<()> {
         while tls.wants_write() {
-            tls.write_tls(&mut &*self.socket)?;
+            self.patiently(|mut socket| tls.write_tls(&mut socket))?;
         }
         Ok(())
+    }
+
+    /// Writes once the socket takes something.
+    fn patiently(
+        &self,
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            match retry(|| write(&self.socket)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+                    if poll(&mut fds, PollTimeout::from(WRITE_PATIENCE))? == 0 {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Again for as long as signals interrupt it.
+fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
