@@ -85,7 +85,7 @@ fn plugin(text: &str) -> Result<Plugin, String> {
 /// Serves until stopped.
 ///
 /// # Errors
-/// [`ServeError`].
+/// `ServeError`.
 pub async fn run(args: Args) -> Outcome {
     let recording = match args.recording.exists() || args.recording.components().count() > 1 {
         true => Recording::open(&args.recording)?,
