@@ -1,6 +1,6 @@
 //! Columns and their types.
 //!
-//! What a type's values look like is decided once per table version ([`super::catalog::TypeCatalog`]); after that a value costs one
+//! What a type's values look like is decided once per table version ([`super::TypeCatalog`]); after that a value costs one
 //! look at [`ColumnType`].
 
 /// A column of a table, as one version of the table has it.
