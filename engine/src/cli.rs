@@ -12,7 +12,7 @@ pub const VERSION: &str = concat!(
     ")"
 );
 
-/// Change data capture from MySQL and MariaDB into Apache Kafka.
+/// Change data capture from MySQL, MariaDB and PostgreSQL into Apache Kafka.
 #[derive(Debug, Parser)]
 #[command(name = "walbrook", version = VERSION, propagate_version = true, max_term_width = 100)]
 pub struct Cli {

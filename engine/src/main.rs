@@ -1,4 +1,4 @@
-//! `walbrook`: change data capture from MySQL and MariaDB into Apache Kafka.
+//! `walbrook`: change data capture from MySQL, MariaDB and PostgreSQL into Apache Kafka.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -1,3 +1,5 @@
+//! Messages as the manual has them, whole, cut and damaged.
+
 use proptest::prelude::*;
 
 use super::super::Lsn;

@@ -1,3 +1,5 @@
+//! Messages as the plugin writes them, against serde_json where that reads them.
+
 use proptest::prelude::*;
 
 use super::super::pgoutput::{Tuple, TupleValue};
