@@ -1,4 +1,4 @@
-//! Messages as the plugin writes them, against serde_json where that reads them.
+//! Messages as the plugin writes them: read, rewritten, cut and damaged.
 
 use proptest::prelude::*;
 
