@@ -126,6 +126,9 @@ impl Film {
             .read(&bytes)
             .map_err(|(at, what)| wrong(format!("message at byte {at}: {what}")))?;
         film.bytes = bytes;
+        // What a server has sent it has flushed, whatever it said when it was asked.
+        let sent = film.stretches.iter().map(|stretch| stretch.end).max();
+        film.end = film.end.max(sent.unwrap_or(film.end));
         Ok(film)
     }
 
