@@ -5,6 +5,7 @@
 //! with foreign clients.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod broker;
 pub mod cli;
 pub mod clock;

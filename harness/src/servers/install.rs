@@ -5,6 +5,7 @@
 //!   mysql/       apt.conf apt/…  root/    packages of Debian's unstable suite, unpacked; complete once `root/.complete` is there
 //!   mariadb/     the same of the system's own suite, where the system has no mariadbd itself
 //!   postgres/    the same of Debian 12, which has PostgreSQL 15, with wal2json
+//!   kafka/       jars that Maven fetched, see `kafka.rs`
 //!   mysql-data/  an initialised data directory, copied for every instance
 //! ```
 //!
@@ -162,7 +163,7 @@ pub(super) fn libraries(root: &Path) -> PathBuf {
 }
 
 /// `$XDG_CACHE_HOME/walbrook/servers` or `~/.cache/walbrook/servers`, created.
-fn cache_directory() -> Result<PathBuf, ServerError> {
+pub(super) fn cache_directory() -> Result<PathBuf, ServerError> {
     let base = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());

@@ -1,40 +1,25 @@
 //! One running server: data directory, options, start, wait, end.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::install::{Installation, install};
+use super::process::{End, Process, free_ports};
 use super::{Flavour, ServerError, mysql, postgres, registry};
 
 /// How long a server may take to answer; a first start on a loaded machine takes 10 s.
 const START_MAX: Duration = Duration::from_secs(120);
 
-/// Waits until its standard input is closed, which happens however its parent ends, then ends the server at once.
-const WATCHER: &str = r#"trap '' INT TERM HUP
-signal=$1; log=$2; pid=$3; shift 3
-"$@" </dev/null >>"$log" 2>&1 &
-echo $! >"$pid.new" && mv "$pid.new" "$pid"
-read -r _
-kill -s "$signal" $! 2>/dev/null
-wait"#;
-
-/// The same without a parent to wait for: stays until `servers down`.
-const STANDING: &str = r#"log=$2; pid=$3; shift 3
-"$@" </dev/null >>"$log" 2>&1 &
-echo $! >"$pid.new" && mv "$pid.new" "$pid""#;
-
 /// A private server that ends, with its data, when this is dropped or the process dies.
 #[derive(Debug)]
 pub struct Server {
     flavour: Flavour,
-    directory: PathBuf,
+    process: Process,
     port: u16,
     options: Vec<String>,
-    watcher: Option<Child>,
     /// Whether dropping ends it.
     owned: bool,
 }
@@ -90,20 +75,19 @@ impl Server {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut server = Server {
             flavour,
-            directory,
+            process: Process::new(directory),
             port: 0,
             options,
-            watcher: None,
             owned,
         };
         let installation = tokio::task::block_in_place(|| match flavour {
             Flavour::Mysql | Flavour::Mariadb => {
-                mysql::prepare(flavour, &installation, &server.directory.join("data"))?;
+                mysql::prepare(flavour, &installation, &server.directory().join("data"))?;
                 Ok(installation)
             }
             Flavour::Postgres => {
-                let installation = postgres::reachable(installation, &server.directory)?;
-                postgres::prepare(&installation, &server.directory)?;
+                let installation = postgres::reachable(installation, server.directory())?;
+                postgres::prepare(&installation, server.directory())?;
                 Ok(installation)
             }
         })?;
@@ -116,10 +100,10 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub async fn restart(&mut self) -> Result<(), ServerError> {
-        self.kill();
+        self.process.kill();
         let mut installation = tokio::task::block_in_place(|| install(self.flavour))?;
         if self.flavour == Flavour::Postgres {
-            installation = postgres::reachable(installation, &self.directory)?;
+            installation = postgres::reachable(installation, self.directory())?;
         }
         self.launch(&installation, false).await
     }
@@ -177,12 +161,12 @@ impl Server {
 
     /// The authority (PEM) that signed the certificate of a PostgreSQL server, for `localhost` and `127.0.0.1`.
     pub fn ca(&self) -> PathBuf {
-        self.directory.join(postgres::CA)
+        self.directory().join(postgres::CA)
     }
 
     /// The directory with data, log and socket.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.process.directory()
     }
 
     async fn launch(
@@ -194,7 +178,7 @@ impl Server {
         // The port may be taken between finding it and listening on it.
         for _ in 0..3 {
             let port = if self.port == 0 {
-                free_port()?
+                free_ports(Ipv4Addr::LOCALHOST.into(), 1)?[0]
             } else {
                 self.port
             };
@@ -202,20 +186,17 @@ impl Server {
             match self.answers(port).await {
                 Ok(()) => {
                     self.port = port;
-                    let url = self.directory.join("url");
+                    let url = self.directory().join("url");
                     return fs::write(&url, self.url()).map_err(ServerError::io(&url));
                 }
                 Err(why) => reason = why,
             }
-            self.kill();
+            self.process.kill();
         }
-        let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let log = lines[lines.len().saturating_sub(12)..].join("\n");
         Err(ServerError::Start {
             flavour: self.flavour.title(),
             reason,
-            log,
+            log: self.process.last_words(),
         })
     }
 
@@ -225,61 +206,23 @@ impl Server {
         port: u16,
         standing: bool,
     ) -> Result<(), ServerError> {
-        use std::os::unix::process::CommandExt as _;
-        let (signal, options) = match self.flavour {
-            Flavour::Postgres => (
-                "QUIT",
-                postgres::options(installation, &self.directory, port)?,
-            ),
+        let directory = self.directory();
+        let (end, options) = match self.flavour {
+            Flavour::Postgres => (End::Quit, postgres::options(installation, directory, port)?),
             Flavour::Mysql | Flavour::Mariadb => {
-                let init = self.directory.join("init.sql");
+                let init = directory.join("init.sql");
                 fs::write(&init, mysql::users(self.flavour)).map_err(ServerError::io(&init))?;
-                ("KILL", mysql::options(self.flavour, &self.directory, port))
+                (End::Kill, mysql::options(self.flavour, directory, port))
             }
         };
-        let raw_pid = self.directory.join("pid.raw");
-        let _ = fs::remove_file(&raw_pid);
-        let mut command = Command::new("sh");
-        command
-            .arg("-c")
-            .arg(if standing { STANDING } else { WATCHER })
-            .arg("walbrook-server");
-        command
-            .arg(signal)
-            .arg(self.directory.join("log"))
-            .arg(&raw_pid)
-            .args(&installation.command)
-            .args(&installation.options)
-            .args(options)
-            .args(&self.options);
-        command.stdin(if standing {
-            Stdio::null()
-        } else {
-            Stdio::piped()
-        });
-        // Its own process group: an interrupt at the terminal is for us, and we end it.
-        command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
-        let mut child = command
-            .spawn()
-            .map_err(|error| ServerError::Install(format!("cannot run sh: {error}")))?;
-        if standing {
-            let _ = child.wait();
-        } else {
-            self.watcher = Some(child);
-        }
-        let deadline = crate::clock::now() + Duration::from_secs(10);
-        while !raw_pid.exists() && crate::clock::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let text = fs::read_to_string(&raw_pid).map_err(ServerError::io(&raw_pid))?;
-        let pid = text
-            .trim()
-            .parse()
-            .map_err(|_| ServerError::Install(format!("no process id in {}", raw_pid.display())))?;
-        registry::note(&self.directory.join("pid"), pid)
+        let parts = [
+            &installation.command,
+            &installation.options,
+            &options,
+            &self.options,
+        ];
+        let command: Vec<String> = parts.into_iter().flatten().cloned().collect();
+        self.process.spawn(&command, end, standing)
     }
 
     /// Waits until the administrator can run a statement on `port` and the users are there.
@@ -293,7 +236,7 @@ impl Server {
             let Err(error) = answer else {
                 return Ok(());
             };
-            if registry::running(&self.directory).is_none() {
+            if self.process.running().is_none() {
                 return Err("it ended at once".to_owned());
             }
             if crate::clock::now() > deadline {
@@ -305,29 +248,13 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-
-    fn kill(&mut self) {
-        registry::end(&self.directory);
-        if let Some(mut watcher) = self.watcher.take() {
-            drop(watcher.stdin.take());
-            let _ = watcher.wait();
-        }
-    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if self.owned {
-            self.kill();
-            registry::remove(&self.directory);
+            self.process.kill();
+            registry::remove(self.directory());
         }
     }
-}
-
-fn free_port() -> Result<u16, ServerError> {
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    listener
-        .map(|address| address.port())
-        .map_err(ServerError::io(Path::new("127.0.0.1")))
 }

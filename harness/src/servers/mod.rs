@@ -6,15 +6,20 @@
 
 mod install;
 mod instance;
+pub mod kafka;
 mod mysql;
 mod postgres;
+mod process;
 mod registry;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ValueEnum as _;
+
 pub use install::{Installation, install};
 pub use instance::Server;
+pub use kafka::Kafka;
 
 use crate::cli::Outcome;
 
@@ -93,9 +98,84 @@ pub struct Args {
     /// What to do.
     #[arg(value_enum)]
     action: Action,
-    /// Which servers; all when none is named.
-    #[arg(value_enum)]
-    servers: Vec<Flavour>,
+    /// Which servers; all but kafka-3 when none is named.
+    #[arg(value_parser = named())]
+    servers: Vec<Named>,
+}
+
+/// A server of the command line.
+#[derive(Clone, Copy, Debug)]
+enum Named {
+    Database(Flavour),
+    /// Apache Kafka, one broker or three.
+    Kafka(&'static str, usize),
+}
+
+const KAFKA: Named = Named::Kafka("kafka", 1);
+const KAFKA_3: Named = Named::Kafka("kafka-3", 3);
+
+impl Named {
+    /// What is meant where nothing is named.
+    fn all() -> Vec<Named> {
+        let databases = Flavour::ALL.into_iter().map(Named::Database);
+        databases.chain([KAFKA]).collect()
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Named::Database(flavour) => flavour.name(),
+            Named::Kafka(name, _) => name,
+        }
+    }
+
+    fn install(self) -> Result<(), ServerError> {
+        match self {
+            Named::Database(flavour) => install(flavour).map(drop),
+            Named::Kafka(..) => kafka::Programs::install().map(drop),
+        }
+    }
+
+    fn standing(self) -> Option<String> {
+        match self {
+            Named::Database(flavour) => registry::standing(flavour),
+            Named::Kafka(name, count) => kafka::standing(name, count),
+        }
+    }
+
+    async fn start(self) -> Result<String, ServerError> {
+        match self {
+            Named::Database(flavour) => Server::start_standing(flavour).await,
+            Named::Kafka(name, count) => Kafka::stand(name, count).await,
+        }
+    }
+
+    fn down(self) -> Result<(), ServerError> {
+        match self {
+            Named::Database(flavour) => registry::down(flavour),
+            Named::Kafka(name, count) => kafka::down(name, count),
+        }
+    }
+}
+
+/// Reads a server's name; help lists them.
+fn named() -> impl clap::builder::TypedValueParser<Value = Named> {
+    use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
+    let databases = Flavour::value_variants().iter();
+    let values: Vec<PossibleValue> = databases
+        .filter_map(clap::ValueEnum::to_possible_value)
+        .chain([
+            PossibleValue::new(KAFKA.name()).help("Apache Kafka 3.9, one broker"),
+            PossibleValue::new(KAFKA_3.name())
+                .help("Three of them, replication 3, min.insync.replicas 2"),
+        ])
+        .collect();
+    PossibleValuesParser::new(values).try_map(|name| {
+        let kafka = [KAFKA, KAFKA_3]
+            .into_iter()
+            .find(|kafka| kafka.name() == name);
+        let database = || Flavour::from_str(&name, false).map(Named::Database);
+        kafka.map_or_else(database, Ok)
+    })
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -116,27 +196,27 @@ enum Action {
 /// [`ServerError`].
 pub async fn run(args: Args) -> Outcome {
     let servers = if args.servers.is_empty() {
-        Flavour::ALL.to_vec()
+        Named::all()
     } else {
         args.servers
     };
     registry::remove_leftovers();
     let mut status = ExitCode::SUCCESS;
-    for flavour in servers {
+    for server in servers {
         match args.action {
-            Action::Install => drop(tokio::task::block_in_place(|| install(flavour))?),
+            Action::Install => tokio::task::block_in_place(|| server.install())?,
             Action::Up => {
-                let url = match registry::standing(flavour) {
+                let url = match server.standing() {
                     Some(url) => url,
-                    None => Server::start_standing(flavour).await?,
+                    None => server.start().await?,
                 };
-                println!("{} {url}", flavour.name());
+                println!("{} {url}", server.name());
             }
-            Action::Down => registry::down(flavour)?,
-            Action::Status => match registry::standing(flavour) {
-                Some(url) => println!("{} {url}", flavour.name()),
+            Action::Down => server.down()?,
+            Action::Status => match server.standing() {
+                Some(url) => println!("{} {url}", server.name()),
                 None => {
-                    println!("{} down", flavour.name());
+                    println!("{} down", server.name());
                     status = ExitCode::FAILURE;
                 }
             },

@@ -1,0 +1,430 @@
+//! A Kafka cluster looked at and set right by bare requests: who is there, how far partitions are, how large, who leads them.
+//!
+//! What rskafka and librdkafka do not offer, and what would cost too much through them: one ListOffsets request per broker tells
+//! how far a whole topic is. Codecs from the `kafka-protocol` crate; <https://kafka.apache.org/protocol>.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{
+    AlterPartitionReassignmentsRequest, ApiKey, BrokerId, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeLogDirsRequest, ElectLeadersRequest, ListOffsetsRequest, MetadataRequest,
+    MetadataResponse, RequestHeader, ResponseHeader, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Longest wait for one answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Largest answer taken.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// What brokers are given for what they do on request.
+const WORK_MS_MAX: i32 = 10_000;
+
+const METADATA: i16 = 9;
+const LIST_OFFSETS: i16 = 5;
+const CREATE_TOPICS: i16 = 5;
+const DELETE_TOPICS: i16 = 4;
+const DESCRIBE_LOG_DIRS: i16 = 1;
+const REASSIGN: i16 = 0;
+const ELECT_LEADERS: i16 = 1;
+
+/// Why a cluster does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// No connection, or one that broke.
+    #[error("{address}: {source}")]
+    Io {
+        /// Which broker.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Bytes that are no answer.
+    #[error("{address} answers what cannot be read: {why}")]
+    Answer {
+        /// Which broker.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// A request that is refused.
+    #[error("{what}: {why}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// What the broker says.
+        why: String,
+    },
+}
+
+/// A partition as metadata tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its topic.
+    pub topic: String,
+    /// Its number, from 0.
+    pub number: i32,
+    /// Node that leads it; −1 while nobody does.
+    pub leader: i32,
+    /// Nodes that have it, the preferred leader first.
+    pub replicas: Vec<i32>,
+    /// Those that have everything of it.
+    pub in_sync: usize,
+}
+
+/// Connections to a cluster.
+#[derive(Debug)]
+pub struct Admin {
+    bootstrap: Vec<String>,
+    nodes: BTreeMap<i32, String>,
+    connections: HashMap<String, TcpStream>,
+}
+
+impl Admin {
+    /// For the cluster that `bootstrap` (addresses, comma-separated) names; connects when it is asked something.
+    pub fn new(bootstrap: &str) -> Admin {
+        Admin {
+            bootstrap: bootstrap.split(',').map(str::to_owned).collect(),
+            nodes: BTreeMap::new(),
+            connections: HashMap::new(),
+        }
+    }
+
+    /// How many brokers are there.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn brokers(&mut self) -> Result<usize, AdminError> {
+        self.metadata(&[]).await?;
+        Ok(self.nodes.len())
+    }
+
+    /// The partitions of `topics`, as far as those exist.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub async fn partitions(&mut self, topics: &[String]) -> Result<Vec<Partition>, AdminError> {
+        let answer = self.metadata(topics).await?;
+        let mut partitions = Vec::new();
+        for topic in answer.topics {
+            let name = topic.name.map(|name| name.to_string()).unwrap_or_default();
+            partitions.extend(topic.partitions.into_iter().map(|partition| Partition {
+                topic: name.clone(),
+                number: partition.partition_index,
+                leader: partition.leader_id.0,
+                replicas: partition.replica_nodes.iter().map(|node| node.0).collect(),
+                in_sync: partition.isr_nodes.len(),
+            }));
+        }
+        Ok(partitions)
+    }
+
+    /// The end of each of `partitions` as consumers see it, the high watermark, one request per leader; `None` where the leader has
+    /// changed or does not answer.
+    pub async fn ends(&mut self, partitions: &[Partition]) -> Vec<Option<i64>> {
+        let mut ends = vec![None; partitions.len()];
+        let mut leaders: Vec<i32> = partitions.iter().map(|part| part.leader).collect();
+        leaders.sort_unstable();
+        leaders.dedup();
+        for leader in leaders {
+            let Some(address) = self.nodes.get(&leader).cloned() else {
+                continue;
+            };
+            let mut topics: BTreeMap<&str, Vec<ListOffsetsPartition>> = BTreeMap::new();
+            for part in partitions.iter().filter(|part| part.leader == leader) {
+                let latest = ListOffsetsPartition::default()
+                    .with_partition_index(part.number)
+                    .with_current_leader_epoch(-1)
+                    .with_timestamp(-1);
+                topics.entry(&part.topic).or_default().push(latest);
+            }
+            let topics = topics.into_iter().map(|(topic, parts)| {
+                ListOffsetsTopic::default()
+                    .with_name(name(topic))
+                    .with_partitions(parts)
+            });
+            let request = ListOffsetsRequest::default()
+                .with_replica_id(BrokerId(-1))
+                .with_topics(topics.collect());
+            let Ok(answer) = self.call(&address, &request, LIST_OFFSETS).await else {
+                continue;
+            };
+            for topic in answer.topics {
+                for part in topic.partitions.iter().filter(|part| part.error_code == 0) {
+                    let place = partitions.iter().position(|known| {
+                        known.topic == topic.name.as_str() && known.number == part.partition_index
+                    });
+                    if let Some(place) = place {
+                        ends[place] = Some(part.offset);
+                    }
+                }
+            }
+        }
+        ends
+    }
+
+    /// Bytes of record batches in `topics`, each partition once: that of the replica with the most.
+    ///
+    /// # Errors
+    /// When a broker does not answer.
+    pub async fn bytes(&mut self, topics: &[String]) -> Result<u64, AdminError> {
+        self.metadata(topics).await?;
+        let mut sizes: HashMap<(String, i32), i64> = HashMap::new();
+        for address in self.nodes.values().cloned().collect::<Vec<_>>() {
+            let request = DescribeLogDirsRequest::default().with_topics(None);
+            let answer = self.call(&address, &request, DESCRIBE_LOG_DIRS).await?;
+            for topic in answer.results.into_iter().flat_map(|dir| dir.topics) {
+                for part in topic.partitions {
+                    let key = (topic.name.to_string(), part.partition_index);
+                    let size = sizes.entry(key).or_default();
+                    *size = (*size).max(part.partition_size);
+                }
+            }
+        }
+        let of_ours = sizes
+            .iter()
+            .filter(|((topic, _), _)| topics.contains(topic));
+        Ok(of_ours.map(|(_, size)| size.unsigned_abs()).sum())
+    }
+
+    /// Creates a topic.
+    ///
+    /// # Errors
+    /// When it exists, or the cluster cannot.
+    pub async fn create_topic(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        replication: i16,
+    ) -> Result<(), AdminError> {
+        let address = self.any().await?;
+        let wanted = CreatableTopic::default()
+            .with_name(name(topic))
+            .with_num_partitions(partitions)
+            .with_replication_factor(replication);
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![wanted])
+            .with_timeout_ms(WORK_MS_MAX);
+        let answer = self.call(&address, &request, CREATE_TOPICS).await?;
+        let codes = answer.topics.iter().map(|topic| topic.error_code);
+        accepted(&format!("topic {topic}"), codes)
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// When there is none, or the cluster cannot.
+    pub async fn delete_topic(&mut self, topic: &str) -> Result<(), AdminError> {
+        let address = self.any().await?;
+        let request = DeleteTopicsRequest::default()
+            .with_topic_names(vec![name(topic)])
+            .with_timeout_ms(WORK_MS_MAX);
+        let answer = self.call(&address, &request, DELETE_TOPICS).await?;
+        let codes = answer.responses.iter().map(|topic| topic.error_code);
+        accepted(&format!("deleting topic {topic}"), codes)
+    }
+
+    /// Makes the next replica of each of the partitions of `topics` its leader; one without another replica keeps its own.
+    ///
+    /// # Errors
+    /// What the cluster refuses.
+    pub async fn move_leaders(&mut self, topics: &[String]) -> Result<(), AdminError> {
+        let partitions = self.partitions(topics).await?;
+        let mut turned: BTreeMap<&str, Vec<ReassignablePartition>> = BTreeMap::new();
+        let mut elected: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+        for part in partitions.iter().filter(|part| part.replicas.len() > 1) {
+            let at = part.replicas.iter().position(|node| *node == part.leader);
+            let mut replicas = part.replicas.clone();
+            replicas.rotate_left(at.map_or(0, |at| at + 1) % part.replicas.len());
+            let replicas = replicas.into_iter().map(BrokerId).collect();
+            let wanted = ReassignablePartition::default()
+                .with_partition_index(part.number)
+                .with_replicas(Some(replicas));
+            turned.entry(&part.topic).or_default().push(wanted);
+            elected.entry(&part.topic).or_default().push(part.number);
+        }
+        let address = self.any().await?;
+        // The same replicas in another order: nothing is copied, but another one is preferred.
+        let turned = turned.into_iter().map(|(topic, partitions)| {
+            ReassignableTopic::default()
+                .with_name(name(topic))
+                .with_partitions(partitions)
+        });
+        let request = AlterPartitionReassignmentsRequest::default()
+            .with_topics(turned.collect())
+            .with_timeout_ms(WORK_MS_MAX);
+        let answer = self.call(&address, &request, REASSIGN).await?;
+        let parts = answer.responses.iter().flat_map(|topic| &topic.partitions);
+        let codes = parts.map(|part| part.error_code).chain([answer.error_code]);
+        accepted("another preferred leader", codes)?;
+        let elected = elected.into_iter().map(|(topic, partitions)| {
+            TopicPartitions::default()
+                .with_topic(name(topic))
+                .with_partitions(partitions)
+        });
+        let request = ElectLeadersRequest::default()
+            .with_topic_partitions(Some(elected.collect()))
+            .with_timeout_ms(WORK_MS_MAX);
+        let answer = self.call(&address, &request, ELECT_LEADERS).await?;
+        let results = answer.replica_election_results.iter();
+        let codes = results
+            .flat_map(|topic| &topic.partition_result)
+            .map(|part| part.error_code)
+            .filter(|code| *code != ResponseError::ElectionNotNeeded.code());
+        accepted("electing leaders", codes.chain([answer.error_code]))
+    }
+
+    async fn metadata(&mut self, topics: &[String]) -> Result<MetadataResponse, AdminError> {
+        let address = self.any().await?;
+        let topics = topics
+            .iter()
+            .map(|topic| MetadataRequestTopic::default().with_name(Some(name(topic))));
+        let request = MetadataRequest::default()
+            .with_topics(Some(topics.collect()))
+            .with_allow_auto_topic_creation(false);
+        let answer = self.call(&address, &request, METADATA).await?;
+        let nodes = answer.brokers.iter();
+        self.nodes = nodes
+            .map(|node| (node.node_id.0, format!("{}:{}", node.host, node.port)))
+            .collect();
+        Ok(answer)
+    }
+
+    /// A broker that can be connected to.
+    async fn any(&mut self) -> Result<String, AdminError> {
+        let mut last = None;
+        let known = self.nodes.values().chain(&self.bootstrap).cloned();
+        for address in known.collect::<Vec<_>>() {
+            match self.connection(&address).await {
+                Ok(_) => return Ok(address),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| AdminError::Refused {
+            what: "connecting".into(),
+            why: "no broker is named".into(),
+        }))
+    }
+
+    async fn connection(&mut self, address: &str) -> Result<&mut TcpStream, AdminError> {
+        if !self.connections.contains_key(address) {
+            let connected = TcpStream::connect(address).await;
+            let stream = connected.and_then(|stream| {
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            });
+            let stream = stream.map_err(|source| AdminError::Io {
+                address: address.to_owned(),
+                source,
+            })?;
+            self.connections.insert(address.to_owned(), stream);
+        }
+        // Inserted above where it was missing.
+        self.connections
+            .get_mut(address)
+            .ok_or_else(|| AdminError::Refused {
+                what: "connecting".into(),
+                why: address.to_owned(),
+            })
+    }
+
+    /// Asks `address`; a connection that fails is given up.
+    async fn call<R: Request>(
+        &mut self,
+        address: &str,
+        request: &R,
+        version: i16,
+    ) -> Result<R::Response, AdminError> {
+        let stream = self.connection(address).await?;
+        let answered = tokio::time::timeout(ANSWER_MAX, exchange(stream, request, version)).await;
+        let answered = answered.unwrap_or_else(|_| {
+            let why = format!("no answer within {ANSWER_MAX:?}");
+            Err(Failure::Io(std::io::Error::other(why)))
+        });
+        answered.map_err(|failure| {
+            self.connections.remove(address);
+            let address = address.to_owned();
+            match failure {
+                Failure::Io(source) => AdminError::Io { address, source },
+                Failure::Answer(why) => AdminError::Answer { address, why },
+            }
+        })
+    }
+}
+
+enum Failure {
+    Io(std::io::Error),
+    Answer(String),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::Io(error)
+    }
+}
+
+/// One request and its answer; requests do not overlap, so the correlation id says nothing new.
+async fn exchange<R: Request>(
+    stream: &mut TcpStream,
+    request: &R,
+    version: i16,
+) -> Result<R::Response, Failure> {
+    const CORRELATION: i32 = 1;
+    let unread = |error: &dyn std::fmt::Display| Failure::Answer(error.to_string());
+    let key = ApiKey::try_from(R::KEY).map_err(|()| unread(&"an unknown API"))?;
+    let header = RequestHeader::default()
+        .with_request_api_key(R::KEY)
+        .with_request_api_version(version)
+        .with_client_id(Some(StrBytes::from_static_str("harness-admin")))
+        .with_correlation_id(CORRELATION);
+    let mut out = BytesMut::new();
+    out.put_i32(0);
+    header
+        .encode(&mut out, key.request_header_version(version))
+        .map_err(|error| unread(&error))?;
+    request
+        .encode(&mut out, version)
+        .map_err(|error| unread(&error))?;
+    let length = out.len() as i32 - 4;
+    out[..4].copy_from_slice(&length.to_be_bytes());
+    stream.write_all(&out).await?;
+    let length = usize::try_from(stream.read_i32().await?).unwrap_or(usize::MAX);
+    if length > ANSWER_BYTES_MAX {
+        return Err(Failure::Answer(format!("{length} bytes")));
+    }
+    let mut answer = vec![0; length];
+    stream.read_exact(&mut answer).await?;
+    let mut answer = Bytes::from(answer);
+    let header = ResponseHeader::decode(&mut answer, key.response_header_version(version))
+        .map_err(|error| unread(&error))?;
+    if header.correlation_id != CORRELATION {
+        return Err(unread(&format!("request {}", header.correlation_id)));
+    }
+    R::Response::decode(&mut answer, version).map_err(|error| unread(&error))
+}
+
+fn name(topic: &str) -> TopicName {
+    TopicName(StrBytes::from_string(topic.to_owned()))
+}
+
+fn accepted(what: &str, codes: impl IntoIterator<Item = i16>) -> Result<(), AdminError> {
+    match codes.into_iter().find(|code| *code != 0) {
+        None => Ok(()),
+        Some(code) => Err(AdminError::Refused {
+            what: what.to_owned(),
+            why: ResponseError::try_from_code(code)
+                .map_or(format!("error {code}"), |error| format!("{error:?}")),
+        }),
+    }
+}
