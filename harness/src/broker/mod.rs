@@ -255,6 +255,12 @@ impl Broker {
             .ok()
     }
 
+    /// The node that leads a partition; `None` where it does not exist.
+    #[must_use]
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
+        self.shared.topics.with(topic, partition, |p| p.leader).ok()
+    }
+
     /// Makes `node` the leader of a partition, with the next epoch; producers learn it by error 6.
     ///
     /// # Errors

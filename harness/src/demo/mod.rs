@@ -309,6 +309,7 @@ mod tests {
                 .collect(),
             arrivals: (0..=500).step_by(4).map(|ms| (at(ms), ms * 2500)).collect(),
             start,
+            broker: "embedded broker".into(),
             engine_report: serde_json::Value::Null,
         };
         let report = Report {
@@ -317,6 +318,7 @@ mod tests {
             commit: "0123456789ab",
             scenario: "x".into(),
             source: "y".into(),
+            broker: "embedded broker".into(),
             figures: figures.clone(),
             verified: !killed,
             failures: if killed {

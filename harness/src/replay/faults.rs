@@ -43,6 +43,11 @@ impl Schedule {
         }
     }
 
+    /// The ends of what has begun and lasts.
+    pub(super) fn ends(&mut self) -> Vec<Event> {
+        self.ends.drain(..).map(|(_, event)| event).collect()
+    }
+
     /// What happens now that `changes` have arrived. At most one beginning at a time: kills that fall together would be one.
     pub(super) fn due(&mut self, changes: u64) -> Vec<Event> {
         let now = crate::clock::now();

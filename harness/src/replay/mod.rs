@@ -2,18 +2,20 @@
 //! everything expected holds.
 //!
 //! ```text
-//! recording ─ replay server ─┐                 ┌─ embedded broker ─ verify ─ truth
+//! recording ─ replay server ─┐                 ┌─ embedded broker or Kafka ─ verify ─ truth
 //! live server ───────────────┴─► walbrook run ─┘
-//!             cut, stall          kill -9            cut, stall, restart
+//!             cut, stall          kill -9            cut, stall, restart, leader moves
 //! ```
 
 mod bare;
 pub mod engine;
 mod faults;
+mod kafka;
 mod live;
 pub mod report;
 mod run;
 pub mod scenario;
+mod sink;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -118,6 +120,7 @@ pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) ->
         commit: env!("WALBROOK_COMMIT"),
         scenario: scenario.name.clone(),
         source: sources.join(" + "),
+        broker: middle.broker.clone(),
         figures: middle.figures.clone(),
         verified: failures.is_empty(),
         failures,
@@ -207,6 +210,9 @@ fn print(report: &Report) {
             "FAILED"
         },
     );
+    if report.broker != sink::EMBEDDED {
+        println!("  into {}", report.broker);
+    }
     if let Some(bare) = figures.bare_changes_per_second {
         println!(
             "  a bare reader: {:.2} M/s, of which this is {:.0} %",

@@ -20,6 +20,8 @@ pub struct Report {
     pub scenario: String,
     /// Recording or server; of several all, with a plus sign between them.
     pub source: String,
+    /// What the records went to; of real brokers their version, how many, and whether they were warmed.
+    pub broker: String,
     /// The median run's figures.
     #[serde(flatten)]
     pub figures: Figures,

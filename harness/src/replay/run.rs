@@ -7,8 +7,8 @@ use super::engine::{Engine, Running, Sample, Usage};
 use super::faults::{Event, Schedule};
 use super::report::{Figures, Happened};
 use super::scenario::{Deed, Link, Scenario};
+use super::sink::{Contents, Sink};
 use super::source::Upstream;
-use crate::broker::{Broker, Listener, Settings};
 use crate::verify;
 
 /// An engine that writes nothing for so long has hung.
@@ -35,6 +35,8 @@ pub struct Outcome {
     pub arrivals: Vec<(Instant, u64)>,
     /// When the first stream byte was served.
     pub start: Instant,
+    /// What the records went to.
+    pub broker: String,
     /// The engine's own report.
     pub engine_report: serde_json::Value,
 }
@@ -54,17 +56,10 @@ pub async fn run(
     let directory = tempfile::Builder::new()
         .prefix("walbrook-replay-")
         .tempdir()?;
-    let listeners = (0..scenario.broker.count.max(1))
-        .map(|_| Listener::loopback())
-        .collect();
-    let partitions = scenario.broker.partitions;
-    let broker = Broker::start(Settings {
-        listeners,
-        partitions,
-        ..Settings::default()
-    })
-    .await?;
     let upstreams = Upstream::start(scenario).await?;
+    // After the source: a live server's workload takes a while, and warmed brokers should not cool.
+    let topics = upstreams.iter().map(Upstream::topic).collect();
+    let sink = Sink::start(scenario, topics).await?;
     let changes = upstreams
         .iter()
         .map(|upstream| upstream.truth().changes)
@@ -77,14 +72,11 @@ pub async fn run(
         program: program.to_owned(),
         directory: directory.path().to_owned(),
     };
-    std::fs::write(
-        engine.config(),
-        configuration(scenario, &upstreams, &broker)?,
-    )?;
+    std::fs::write(engine.config(), configuration(scenario, &upstreams, &sink)?)?;
 
     let mut course = Course {
         scenario,
-        broker: &broker,
+        sink,
         upstreams: &upstreams,
         engine: &engine,
         schedule: Schedule::new(scenario, changes),
@@ -112,9 +104,9 @@ pub async fn run(
 fn configuration(
     scenario: &Scenario,
     upstreams: &[Upstream],
-    broker: &Broker,
+    sink: &Sink,
 ) -> Result<String, Failure> {
-    let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
+    let brokers: Vec<String> = sink.bootstrap().split(',').map(str::to_owned).collect();
     let mut text = "state = \"state\"\n".to_owned();
     for upstream in upstreams {
         let truth = upstream.truth();
@@ -127,8 +119,9 @@ fn configuration(
         );
     }
     text += &format!(
-        "[kafka]\nbrokers = {brokers:?}\n[kafka.topics]\npartitions = {}\nreplication = 1\n",
+        "[kafka]\nbrokers = {brokers:?}\n[kafka.topics]\npartitions = {}\nreplication = {}\n",
         scenario.broker.partitions,
+        sink.replication(),
     );
     let mut table: toml::Table = toml::from_str(&text)?;
     merge(&mut table, &scenario.walbrook);
@@ -150,7 +143,7 @@ fn merge(table: &mut toml::Table, over: &toml::Table) {
 /// A run while it goes on.
 struct Course<'a> {
     scenario: &'a Scenario,
-    broker: &'a Broker,
+    sink: Sink,
     upstreams: &'a [Upstream],
     engine: &'a Engine,
     schedule: Schedule,
@@ -187,6 +180,9 @@ impl Course<'_> {
                     self.engine.last_words()
                 ));
             }
+            for Event { deed, length, .. } in self.schedule.ends() {
+                self.sink.happen(deed, false, length).await?;
+            }
             return Ok(());
         }
     }
@@ -219,7 +215,7 @@ impl Course<'_> {
                 return Ok(false);
             }
             for event in self.schedule.due(changes) {
-                if self.happen(event, changes, running)? {
+                if self.happen(event, changes, running).await? {
                     return Ok(true);
                 }
             }
@@ -227,29 +223,21 @@ impl Course<'_> {
     }
 
     /// Lets a fault happen; `true` when the engine was killed.
-    fn happen(
+    async fn happen(
         &mut self,
         event: Event,
         changes: u64,
         running: &mut Running,
-    ) -> std::io::Result<bool> {
+    ) -> Result<bool, Failure> {
         let Event {
             deed,
             length,
             starts,
         } = event;
-        match (deed, starts) {
-            (Deed::KillEngine, _) => running.kill()?,
-            (Deed::Cut, _) => {
-                (0..self.scenario.broker.count).for_each(|node| self.broker.disconnect(node))
-            }
-            (Deed::Stall, true) => self.broker.faults().delay(None, length),
-            (Deed::Stall, false) => self.broker.faults().clear(),
-            (Deed::RestartBroker, true) => self.broker.stop(0),
-            (Deed::RestartBroker, false) => self.broker.resume(0),
-            // Refused when the scenario was read.
-            (Deed::DropOneWay | Deed::Rate, _) => {}
+        if deed == Deed::KillEngine {
+            running.kill()?;
         }
+        self.sink.happen(deed, starts, length).await?;
         if starts {
             let link = matches!(deed, Deed::Cut | Deed::Stall).then_some(Link::Kafka);
             let start = self.first_byte();
@@ -264,7 +252,7 @@ impl Course<'_> {
     }
 
     fn records(&self) -> u64 {
-        self.broker.counts().records
+        self.sink.records()
     }
 
     /// Changes that so many records stand for: a delete is a record and a tombstone.
@@ -284,7 +272,7 @@ impl Course<'_> {
         let mut changes = 0;
         for upstream in self.upstreams {
             let settings = verify::Settings {
-                brokers: self.broker.bootstrap(),
+                brokers: self.sink.bootstrap(),
                 truth: upstream.truth().clone(),
                 topic: Some(upstream.topic()),
                 client: verification_client(self.scenario),
@@ -313,15 +301,19 @@ impl Course<'_> {
 
     /// Counts, verifies, measures.
     async fn judge(mut self) -> Result<Outcome, Failure> {
-        let counts = self.broker.counts();
+        let Contents {
+            records,
+            bytes,
+            last_append,
+        } = self.sink.contents().await?;
         let start = self.first_byte();
-        let end = counts.last_append.unwrap_or(start);
+        let end = last_append.unwrap_or(start);
         let report = std::fs::read_to_string(self.engine.report()).ok();
         let engine_report = report
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or(serde_json::Value::Null);
         let found = self.verify().await;
-        let changes = found.unwrap_or_else(|| self.changes(counts.records));
+        let changes = found.unwrap_or_else(|| self.changes(records));
         let seconds = end.saturating_duration_since(start).as_secs_f64();
         let field = |name: &str| {
             engine_report
@@ -332,12 +324,12 @@ impl Course<'_> {
         let killed = self.was_killed();
         let figures = Figures {
             changes,
-            records: counts.records,
+            records,
             bytes_in: (self.upstreams.iter())
                 .map(Upstream::bytes)
                 .sum::<Option<u64>>()
                 .unwrap_or_else(|| field("bytes_in").as_u64().unwrap_or_default()),
-            bytes_out: counts.bytes,
+            bytes_out: bytes,
             seconds,
             changes_per_second: if seconds > 0.0 {
                 changes as f64 / seconds
@@ -363,7 +355,7 @@ impl Course<'_> {
         self.compare(&figures, &engine_report);
         let complaints = self.upstreams.iter().flat_map(Upstream::complaints);
         self.failures.extend(complaints);
-        self.arrivals.push((end, counts.records));
+        self.arrivals.push((end, records));
         Ok(Outcome {
             figures,
             failures: self.failures,
@@ -371,6 +363,7 @@ impl Course<'_> {
             samples: self.samples,
             arrivals: self.arrivals,
             start,
+            broker: self.sink.title(),
             engine_report,
         })
     }

@@ -99,29 +99,40 @@ impl From<LiveServer> for Flavour {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BrokerKind {
-    /// `embedded`.
-    #[serde(default = "embedded")]
-    pub kind: String,
-    /// How many brokers.
+    /// `embedded`, or `kafka` for real ones: those that `WALBROOK_KAFKA` names (addresses, comma-separated), or started for the run.
+    #[serde(default)]
+    pub kind: Kind,
+    /// How many brokers; real ones are 1 or 3, with as many replicas.
     #[serde(default = "one")]
     pub count: usize,
     /// Partitions of each topic.
     #[serde(default = "three")]
     pub partitions: i32,
+    /// With `kafka`: so many records are written into another topic before the run, so that the JVM has compiled what it needs.
+    #[serde(default)]
+    pub warm_up_records: u64,
+}
+
+/// Kinds of brokers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// In this process, in memory.
+    #[default]
+    Embedded,
+    /// Apache Kafka.
+    Kafka,
 }
 
 impl Default for BrokerKind {
     fn default() -> BrokerKind {
         BrokerKind {
-            kind: embedded(),
+            kind: Kind::default(),
             count: one(),
             partitions: three(),
+            warm_up_records: 0,
         }
     }
-}
-
-fn embedded() -> String {
-    "embedded".to_owned()
 }
 
 fn one() -> usize {
@@ -188,8 +199,10 @@ pub enum Deed {
     Rate,
     /// `kill -9` of the engine, and a new one.
     KillEngine,
-    /// A broker goes away for a while and comes back with what it had.
+    /// A broker goes away for a while (`kill -9` of a real one) and comes back with what it had.
     RestartBroker,
+    /// Every partition gets another leader.
+    MoveLeader,
 }
 
 /// What must hold afterwards, besides the truth.
@@ -250,12 +263,7 @@ impl Scenario {
         if self.link.is_some() {
             return Err("link: link emulation is not available in this version".into());
         }
-        if self.broker.kind != "embedded" {
-            return Err(format!(
-                "broker.kind = \"{}\": not available in this version; use \"embedded\"",
-                self.broker.kind
-            ));
-        }
+        self.broker.check()?;
         if self.source.is_empty() {
             return Err("source: none is named".into());
         }
@@ -272,9 +280,27 @@ impl Scenario {
             if fault.is_served() && self.source.iter().any(|source| source.server.is_some()) {
                 return Err("fault: the link to a live server can be neither cut nor stalled in this version".into());
             }
+            if fault.deed == Deed::Cut && !fault.is_served() && self.broker.kind == Kind::Kafka {
+                return Err("fault: connections to real brokers cannot be cut in this version; stall, restart_broker and move_leader can be had".into());
+            }
+            if fault.deed == Deed::MoveLeader && self.broker.count < 2 {
+                return Err("fault: move_leader needs broker.count of at least 2".into());
+            }
             if fault.at_changes.is_some() == fault.every_changes.is_some() {
                 return Err("fault: either at_changes or every_changes".into());
             }
+        }
+        Ok(())
+    }
+}
+
+impl BrokerKind {
+    fn check(&self) -> Result<(), String> {
+        if self.kind == Kind::Kafka && !matches!(self.count, 1 | 3) {
+            return Err("broker.count: real brokers are 1 or 3".into());
+        }
+        if self.kind == Kind::Embedded && self.warm_up_records > 0 {
+            return Err("broker.warm_up_records: only for kind = \"kafka\"".into());
         }
         Ok(())
     }
@@ -352,6 +378,23 @@ mod tests {
         assert!(fault.contains("not available in this version"), "{fault}");
         let both = parsed("[[source]]\nrecording = \"x\"\nserver = \"mysql\"").unwrap_err();
         assert!(both.starts_with("source: either"), "{both}");
+    }
+
+    #[test]
+    fn real_brokers_are_one_or_three() {
+        let broker = |text: &str| parsed(&format!("[[source]]\nrecording = \"x\"\n{text}"));
+        let kafka =
+            broker("[broker]\nkind = \"kafka\"\ncount = 3\nwarm_up_records = 1000").unwrap();
+        assert_eq!((kafka.broker.kind, kafka.broker.count), (Kind::Kafka, 3));
+        for wrong in [
+            "[broker]\nkind = \"kafka\"\ncount = 2",
+            "[broker]\nkind = \"kafak\"",
+            "[broker]\nwarm_up_records = 1",
+            "[broker]\nkind = \"kafka\"\n[[fault]]\nat_changes = 1\nlink = \"kafka\"\ndo = \"cut\"",
+            "[[fault]]\nat_changes = 1\ndo = \"move_leader\"",
+        ] {
+            assert!(broker(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,0 +1,299 @@
+//! Real brokers behind a replay: started or named by the environment, warmed, and watched from outside.
+//!
+//! How far the engine is, is the sum of its partitions' high watermarks, asked every [`POLL`] by a client that has no part in the
+//! run: a record counts once every replica in sync has it and a consumer could read it. Its time is that at which the answer came, so
+//! it is late by at most [`POLL`] and one request's way, never early.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use tokio::task::JoinHandle;
+
+use super::scenario::{BrokerKind, Deed};
+use super::sink::Contents;
+use crate::admin::{Admin, Partition};
+use crate::servers::{Kafka, kafka};
+
+/// How often the end offsets are asked for.
+const POLL: Duration = Duration::from_millis(5);
+/// How long partitions may be without a leader before a run cannot be judged.
+const LEADERS_MAX: Duration = Duration::from_secs(60);
+/// The topic that warms the brokers.
+const WARM_UP_TOPIC: &str = "walbrook-warm-up";
+/// Bytes of its values: a complete record of the workload's.
+const WARM_UP_BYTES: usize = 617;
+const WARM_UP_MAX: Duration = Duration::from_secs(120);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Brokers and who watches them.
+pub(super) struct RealKafka {
+    servers: Servers,
+    title: String,
+    topics: Vec<String>,
+    seen: Arc<Mutex<Seen>>,
+    watch: JoinHandle<()>,
+    count: usize,
+}
+
+enum Servers {
+    Own(Kafka),
+    /// Those that `WALBROOK_KAFKA` names.
+    Named(String),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    records: u64,
+    last: Option<Instant>,
+}
+
+impl Drop for RealKafka {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+impl RealKafka {
+    /// Starts `broker.count` brokers, or takes those of the environment, and warms them.
+    pub(super) async fn start(
+        broker: &BrokerKind,
+        topics: Vec<String>,
+    ) -> Result<RealKafka, Failure> {
+        let count = broker.count;
+        let named = std::env::var("WALBROOK_KAFKA").ok();
+        let servers = match named.filter(|named| !named.is_empty()) {
+            Some(named) => Servers::Named(named),
+            None => Servers::Own(Kafka::start(count).await?),
+        };
+        let bootstrap = match &servers {
+            Servers::Named(named) => named.clone(),
+            Servers::Own(kafka) => kafka.bootstrap(),
+        };
+        let mut title = match &servers {
+            Servers::Named(_) => "named Kafka".to_owned(),
+            Servers::Own(_) => format!("Apache Kafka {}", kafka::VERSION),
+        };
+        if let Servers::Named(_) = servers {
+            ready(&mut Admin::new(&bootstrap), count, &topics).await?;
+        }
+        if count > 1 {
+            title += &format!(
+                ", {count} brokers, replication {count}, min.insync.replicas {}",
+                count / 2 + 1
+            );
+        }
+        match broker.warm_up_records {
+            0 => title += ", not warmed",
+            records => {
+                warm_up(&bootstrap, broker, records).await?;
+                title += &format!(", warmed by {records} records");
+            }
+        }
+        let seen = Arc::new(Mutex::default());
+        let watch = watch(Admin::new(&bootstrap), topics.clone(), Arc::clone(&seen));
+        Ok(RealKafka {
+            servers,
+            title,
+            topics,
+            seen,
+            watch: tokio::spawn(watch),
+            count,
+        })
+    }
+
+    pub(super) fn bootstrap(&self) -> String {
+        match &self.servers {
+            Servers::Named(named) => named.clone(),
+            Servers::Own(kafka) => kafka.bootstrap(),
+        }
+    }
+
+    pub(super) fn title(&self) -> String {
+        self.title.clone()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn records(&self) -> u64 {
+        lock(&self.seen).records
+    }
+
+    /// Asks once more, and for the sizes.
+    pub(super) async fn contents(&self) -> Result<Contents, Failure> {
+        let mut admin = Admin::new(&self.bootstrap());
+        let deadline = crate::clock::now() + LEADERS_MAX;
+        let records = loop {
+            let partitions = admin.partitions(&self.topics).await?;
+            let ends: Option<Vec<i64>> = admin.ends(&partitions).await.into_iter().collect();
+            if let Some(ends) = ends {
+                break ends.into_iter().map(i64::unsigned_abs).sum();
+            }
+            if crate::clock::now() > deadline {
+                return Err("partitions stay without a leader".into());
+            }
+            tokio::time::sleep(POLL).await;
+        };
+        let now = crate::clock::now();
+        let last_append = {
+            let mut seen = lock(&self.seen);
+            if seen.records != records {
+                *seen = Seen {
+                    records,
+                    last: Some(now),
+                };
+            }
+            seen.last
+        };
+        Ok(Contents {
+            records,
+            bytes: admin.bytes(&self.topics).await?,
+            last_append,
+        })
+    }
+
+    pub(super) async fn happen(&mut self, deed: Deed, starts: bool) -> Result<(), Failure> {
+        if deed == Deed::MoveLeader {
+            Admin::new(&self.bootstrap())
+                .move_leaders(&self.topics)
+                .await?;
+        }
+        let Servers::Own(kafka) = &mut self.servers else {
+            return match deed {
+                Deed::RestartBroker | Deed::Stall => {
+                    Err("brokers that WALBROOK_KAFKA names are neither stopped nor killed".into())
+                }
+                _ => Ok(()),
+            };
+        };
+        match (deed, starts) {
+            (Deed::RestartBroker, true) => kafka.kill(0),
+            (Deed::RestartBroker, false) => kafka.resume(0)?,
+            (Deed::Stall, starts) => kafka.freeze(starts),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Named brokers must be enough, and must not have the run's topics.
+async fn ready(admin: &mut Admin, count: usize, topics: &[String]) -> Result<(), Failure> {
+    let there = admin.brokers().await?;
+    if there < count {
+        return Err(format!("WALBROOK_KAFKA: {there} brokers, the scenario wants {count}").into());
+    }
+    for topic in topics {
+        if !admin
+            .partitions(std::slice::from_ref(topic))
+            .await?
+            .is_empty()
+        {
+            return Err(format!(
+                "WALBROOK_KAFKA: topic {topic} is there already; delete it before the run"
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// Follows the topics from when they are created.
+async fn watch(mut admin: Admin, topics: Vec<String>, seen: Arc<Mutex<Seen>>) {
+    let mut ticks = tokio::time::interval(POLL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut partitions: Vec<Partition> = Vec::new();
+    let mut known: Vec<i64> = Vec::new();
+    let mut stale = true;
+    loop {
+        ticks.tick().await;
+        if stale
+            || !topics
+                .iter()
+                .all(|topic| partitions.iter().any(|part| part.topic == *topic))
+        {
+            let Ok(mut found) = admin.partitions(&topics).await else {
+                continue;
+            };
+            found.sort_by(|one, other| (&one.topic, one.number).cmp(&(&other.topic, other.number)));
+            // A partition's end outlives its leader.
+            let before = partitions.iter().zip(&known);
+            let ends: Vec<((String, i32), i64)> = before
+                .map(|(part, end)| ((part.topic.clone(), part.number), *end))
+                .collect();
+            known = found
+                .iter()
+                .map(|part| {
+                    let key = (part.topic.clone(), part.number);
+                    ends.iter()
+                        .find_map(|(known, end)| (*known == key).then_some(*end))
+                        .unwrap_or_default()
+                })
+                .collect();
+            partitions = found;
+        }
+        let ends = admin.ends(&partitions).await;
+        stale = ends.iter().any(Option::is_none);
+        for (known, end) in known.iter_mut().zip(ends) {
+            *known = end.unwrap_or(*known);
+        }
+        let records = known.iter().map(|end| end.unsigned_abs()).sum();
+        let mut seen = lock(&seen);
+        if records != seen.records {
+            *seen = Seen {
+                records,
+                last: Some(crate::clock::now()),
+            };
+        }
+    }
+}
+
+/// Writes a topic and deletes it again: a JVM compiles what it has run often, and a broker that has just started is not what anybody
+/// measures.
+async fn warm_up(bootstrap: &str, broker: &BrokerKind, records: u64) -> Result<(), Failure> {
+    let mut admin = Admin::new(bootstrap);
+    let replication = i16::try_from(broker.count)?;
+    admin
+        .create_topic(WARM_UP_TOPIC, broker.partitions, replication)
+        .await?;
+    let (bootstrap, partitions) = (bootstrap.to_owned(), broker.partitions);
+    tokio::task::spawn_blocking(move || produce(&bootstrap, partitions, records)).await??;
+    admin.delete_topic(WARM_UP_TOPIC).await?;
+    Ok(())
+}
+
+fn produce(bootstrap: &str, partitions: i32, records: u64) -> Result<(), Failure> {
+    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("compression.codec", "lz4")
+        .set("linger.ms", "5")
+        .set("batch.size", "1000000")
+        .set("batch.num.messages", "5000")
+        .create()?;
+    let mut value = vec![b'.'; WARM_UP_BYTES];
+    for number in 0..records {
+        let digits = number.to_string().into_bytes();
+        value[..digits.len()].copy_from_slice(&digits);
+        let partition = (number % partitions.unsigned_abs() as u64) as i32;
+        let mut record = BaseRecord::to(WARM_UP_TOPIC)
+            .partition(partition)
+            .key(&digits)
+            .payload(&value);
+        while let Err((error, back)) = producer.send(record) {
+            if error.rdkafka_error_code() != Some(rdkafka::error::RDKafkaErrorCode::QueueFull) {
+                return Err(error.into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            record = back;
+        }
+    }
+    Ok(producer.flush(WARM_UP_MAX)?)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
