@@ -1,6 +1,7 @@
-//! The embedded broker under foreign clients: rskafka, librdkafka in process, and kcat where it is installed.
+//! The embedded broker under foreign clients: rskafka, librdkafka in process, kcat and the Java clients where they can be had.
 
 mod faults;
+mod java;
 mod kcat;
 mod ours;
 mod rdkafka_client;
