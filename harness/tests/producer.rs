@@ -1,0 +1,184 @@
+//! The engine's producer against a broker that checks sequences and fails at every turn while several batches are on the wire:
+//! connections dropped before and after a request takes effect, refusals that pass, leaders that move.
+//!
+//! Needs the built engine (`WALBROOK`, or beside this test's own directory); with `CI=true` a missing one is a failure. The faults
+//! follow from a seed, which is printed; `WALBROOK_SEED` sets it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fixtures::Recording;
+use harness::broker::{Broker, Drop, Listener, Settings};
+use harness::replay::engine::Engine;
+use harness::serve::{ServeOptions, Server};
+use harness::truth::Truth;
+use harness::verify;
+use harness::workload::SplitMix64;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ApiKey;
+
+const RECORDING: &str = "mysql-9.7-20k";
+const TOPIC: &str = "live.walbrook.events";
+const NODES: usize = 3;
+/// How long the answer to a request takes: long enough that all that may be on the wire is there.
+const LINE: Duration = Duration::from_millis(4);
+/// Faults that are met by the number of requests.
+const FAULTS: usize = 40;
+
+fn engine() -> Option<PathBuf> {
+    let beside = || {
+        let test = std::env::current_exe().ok()?;
+        Some(test.parent()?.parent()?.join("walbrook"))
+    };
+    let path = std::env::var_os("WALBROOK")
+        .map(PathBuf::from)
+        .or_else(beside)
+        .unwrap_or_default();
+    let found = path.canonicalize();
+    if let Err(error) = &found {
+        let reason = format!(
+            "{}: {error}; cargo build -p engine, or set WALBROOK",
+            path.display()
+        );
+        assert!(std::env::var_os("CI").is_none(), "required in CI: {reason}");
+        eprintln!("\n*** SKIPPED: no test of the producer: {reason}\n");
+    }
+    found.ok()
+}
+
+fn seeds() -> Vec<u64> {
+    let set = std::env::var("WALBROOK_SEED").ok();
+    set.map_or(vec![1, 2, 3], |text| {
+        vec![text.parse().expect("WALBROOK_SEED is a number")]
+    })
+}
+
+/// Faults at seeded numbers of produce requests; how many connections they drop.
+fn arm(broker: &Broker, random: &mut SplitMix64) -> u64 {
+    let faults = broker.faults();
+    faults.delay(Some(ApiKey::Produce), LINE);
+    let (mut at, mut drops) = (10, 0);
+    for _ in 0..FAULTS {
+        match random.between(0, 5) {
+            0 | 1 => {
+                faults.drop_connection(ApiKey::Produce, Drop::Before, at, 1);
+                drops += 1;
+            }
+            2 | 3 => {
+                faults.drop_connection(ApiKey::Produce, Drop::After, at, 1);
+                drops += 1;
+            }
+            4 => {
+                let times = random.between(1, 4);
+                let error = ResponseError::NotEnoughReplicas;
+                faults.fail_after(at, ApiKey::Produce, error, times);
+            }
+            _ => {
+                let error = ResponseError::NotLeaderOrFollower;
+                faults.fail_after(at, ApiKey::Produce, error, 1);
+            }
+        }
+        at += random.between(5, 15);
+    }
+    drops
+}
+
+/// Runs the engine to its end while leaders move and all connections of a node break, again and again.
+async fn run(engine: &Engine, broker: &Broker, random: &mut SplitMix64) {
+    let mut running = engine.start().expect("the engine starts");
+    let deadline = std::time::Instant::now() + Duration::from_secs(120);
+    loop {
+        let pause = Duration::from_millis(random.between(10, 40));
+        let look = std::time::Instant::now() + pause;
+        if let Some(status) = running.ended(look.min(deadline)).await.expect("a child") {
+            let words = engine.last_words();
+            assert!(status.success(), "the engine ended with {status}:\n{words}");
+            return;
+        }
+        let late = std::time::Instant::now() >= deadline;
+        assert!(!late, "the engine hangs:\n{}", engine.last_words());
+        let node = random.between(0, NODES as u64 - 1);
+        if random.between(0, 1) == 0 {
+            broker.disconnect(node as usize);
+        } else {
+            let partition = random.between(0, 2) as i32;
+            // Before the engine has created the topic there is nothing to move.
+            let _ = broker.move_leader(TOPIC, partition, node as i32);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keeps_the_order_when_connections_break_under_several_batches() {
+    let Some(program) = engine() else { return };
+    for seed in seeds() {
+        eprintln!("seed {seed}: WALBROOK_SEED={seed} repeats it");
+        let mut random = SplitMix64(seed);
+        let recording = Recording::named(RECORDING).expect("a recording");
+        let options = ServeOptions {
+            user: Some(("cdc".to_owned(), "cdc".to_owned())),
+            ..ServeOptions::default()
+        };
+        let server = Server::start(&recording, "127.0.0.1:0", options)
+            .await
+            .expect("a replay server");
+        let broker = Broker::start(Settings {
+            listeners: vec![Listener::loopback(); NODES],
+            validate_records: true,
+            ..Settings::default()
+        })
+        .await
+        .expect("a broker");
+        let directory = tempfile::tempdir().expect("a directory");
+        let engine = Engine {
+            program: program.clone(),
+            directory: directory.path().to_owned(),
+        };
+        let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
+        // Without compression and with the smallest batches there are about a thousand of them.
+        let configuration = format!(
+            "[source.live]\nurl = \"mysql://cdc:cdc@{}\"\ntables = [\"walbrook.*\"]\nstart = \"earliest\"\n\
+             [kafka]\nbrokers = {brokers:?}\ncompression = \"none\"\nbatch_max = \"16KiB\"\n\
+             [kafka.topics]\npartitions = 3\nreplication = 1\n",
+            server.address()
+        );
+        std::fs::write(engine.config(), configuration).expect("a writable directory");
+        let drops = arm(&broker, &mut random);
+        run(&engine, &broker, &mut random).await;
+
+        let report = std::fs::read_to_string(engine.report()).expect("a report");
+        let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+        let figure = |name: &str| report[name].as_u64().unwrap_or_default();
+        let counts = broker.counts();
+        eprintln!(
+            "seed {seed}: {} requests, {} batches sent again, {drops} connections dropped by number, {} batches recognised as repeated",
+            figure("requests"),
+            figure("retries"),
+            counts.duplicates
+        );
+        // Otherwise this test would test nothing.
+        assert!(
+            figure("retries") > 2 * drops,
+            "seed {seed}: several batches were on the wire when connections broke: {report:#}"
+        );
+        assert!(
+            counts.duplicates > 0,
+            "seed {seed}: answers were lost after batches were written"
+        );
+        broker.faults().clear();
+        let settings = verify::Settings {
+            brokers: broker.bootstrap(),
+            truth: Truth::read(&recording.truth_path()).expect("a truth"),
+            topic: Some(TOPIC.to_owned()),
+            client: verify::Client::Rskafka,
+            allow_repeated: false,
+        };
+        let findings = verify::verify(&settings).await.expect("a readable topic");
+        assert!(
+            findings.failures.is_empty(),
+            "seed {seed}: {:#?}",
+            findings.failures
+        );
+        assert_eq!(findings.repeated, 0, "seed {seed}");
+    }
+}
