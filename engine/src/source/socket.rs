@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::clock;
+
 /// A socket, with or without TLS.
 #[derive(Debug)]
 pub(super) enum Socket {
@@ -23,15 +25,18 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Connects; small writes leave at once, and a peer that is gone is noticed in the end.
-    pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        let keepalive = socket2::TcpKeepalive::new()
-            .with_time(Duration::from_secs(60))
-            .with_interval(Duration::from_secs(10));
-        socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        Ok(stream)
+    /// Connects; small writes leave at once, and a peer that is gone is noticed in the end. With how long TCP's handshake took:
+    /// one round trip.
+    pub(super) async fn connect(host: &str, port: u16) -> io::Result<(TcpStream, Duration)> {
+        let mut failed = io::Error::other("the name has no address");
+        for address in tokio::net::lookup_host((host, port)).await? {
+            let began = clock::now();
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok((prepared(stream)?, clock::now() - began)),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 
     /// Puts TLS over the socket. The error is a text for people.
@@ -73,6 +78,15 @@ impl Socket {
             Self::Plain(_) | Self::None => None,
         }
     }
+}
+
+fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10));
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
 }
 
 fn closed() -> io::Error {

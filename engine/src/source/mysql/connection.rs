@@ -98,7 +98,7 @@ impl Connection {
             port: options.port,
             source,
         };
-        let stream = Socket::connect(&options.host, options.port)
+        let (stream, _) = Socket::connect(&options.host, options.port)
             .await
             .map_err(unreachable)?;
         let mut connection = Self {

@@ -71,6 +71,8 @@ pub enum Purpose {
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
+    /// How long TCP's handshake took.
+    round_trip: Duration,
     timeout: Duration,
     /// Bytes read and not yet used.
     incoming: Vec<u8>,
@@ -83,6 +85,8 @@ pub(super) struct Streaming {
     pub(super) first: Vec<u8>,
     /// The line, for [`super::line::take`].
     pub(super) socket: Socket,
+    /// How long TCP's handshake took.
+    pub(super) round_trip: Duration,
 }
 
 impl Connection {
@@ -105,15 +109,17 @@ impl Connection {
         options: &ConnectOptions,
         purpose: Purpose,
     ) -> Result<Self, ConnectionError> {
-        let stream = Socket::connect(&options.host, options.port)
-            .await
-            .map_err(|source| ConnectionError::Unreachable {
-                host: options.host.clone(),
-                port: options.port,
-                source,
-            })?;
+        let (stream, round_trip) =
+            Socket::connect(&options.host, options.port)
+                .await
+                .map_err(|source| ConnectionError::Unreachable {
+                    host: options.host.clone(),
+                    port: options.port,
+                    source,
+                })?;
         let mut connection = Self {
             socket: Socket::Plain(stream),
+            round_trip,
             timeout: options.timeout,
             incoming: Vec::new(),
         };
@@ -268,6 +274,7 @@ impl Connection {
         Ok(Ok(Streaming {
             first: self.incoming,
             socket: self.socket,
+            round_trip: self.round_trip,
         }))
     }
 

@@ -1,28 +1,31 @@
 //! The line to a walsender: a thread that reads, and a side to write on.
 //!
 //! ```text
-//! socket ─► thread: polls while calm, sips while busy ─► chunks (two at most) ─► Batch
+//! socket ─► thread: polls while calm, pauses while busy ─► chunks (two at most) ─► Batch
 //!                    ▲ spare buffers ◄───────────────────────┘
 //! ```
-//! A thread, because a socket that the runtime polls is woken by every arrival, whether anybody wants to read or not: with a walsender
-//! that writes change by change that alone takes away half of its speed ([`super::coalesce`]). A thread that sleeps is not woken.
+//! A thread, because a socket that the runtime polls is woken by every arrival, whether anybody wants to read or not. A thread that
+//! sleeps is not woken, and how long it sleeps decides how fast a walsender sends ([`super::coalesce`]).
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as sync};
 use std::thread;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::ClientConnection;
 use tokio::sync::mpsc;
 
-use super::coalesce::{COLLECT, Coalesce, PAUSE};
+use super::coalesce::{self, COLLECT, Coalesce};
 use crate::clock;
 use crate::source::socket::Socket;
 
 /// Chunks that have been read and not yet been taken.
 const CHUNKS: usize = 2;
+/// Most bytes that one read asks for: they are cleared before each.
+const READ: usize = 128 << 10;
 /// A peer that takes nothing of 39 bytes for so many milliseconds takes nothing any more.
 const WRITE_PATIENCE: u16 = 10_000;
 
@@ -45,9 +48,17 @@ pub(super) struct Reader {
 #[derive(Debug, Clone)]
 pub(super) struct Writer(Wire);
 
-/// Takes a connection away from the runtime: `chunk` bytes are read at a time.
-pub(super) fn take(socket: Socket, chunk: usize) -> io::Result<(Reader, Writer)> {
+/// Takes a connection to a server that answers within `round_trip` away from the runtime: `chunk` bytes are read at a time.
+pub(super) fn take(
+    socket: Socket,
+    chunk: usize,
+    round_trip: Duration,
+) -> io::Result<(Reader, Writer)> {
     let (socket, tls) = socket.into_parts()?;
+    let near = coalesce::is_near(round_trip);
+    if near {
+        socket2::SockRef::from(&socket).set_recv_buffer_size(coalesce::WINDOW)?;
+    }
     let wire = Wire {
         socket: Arc::new(socket),
         tls: tls.map(|tls| Arc::new(Mutex::new(tls))),
@@ -57,7 +68,7 @@ pub(super) fn take(socket: Socket, chunk: usize) -> io::Result<(Reader, Writer)>
     let reading = wire.clone();
     thread::Builder::new()
         .name("walsender".into())
-        .spawn(move || read(&reading, chunk, &full, &empty))?;
+        .spawn(move || read(&reading, chunk, Coalesce::new(near), &full, &empty))?;
     let reader = Reader {
         chunks,
         spare,
@@ -103,10 +114,10 @@ impl Writer {
 fn read(
     wire: &Wire,
     chunk: usize,
+    mut coalesce: Coalesce,
     full: &mpsc::Sender<io::Result<Vec<u8>>>,
     empty: &sync::Receiver<Vec<u8>>,
 ) {
-    let mut coalesce = Coalesce::default();
     let mut ciphertext = vec![0; if wire.tls.is_some() { chunk } else { 0 }];
     loop {
         let mut buffer = empty.try_recv().unwrap_or_default();
@@ -131,7 +142,7 @@ fn read(
     }
 }
 
-/// While the stream is busy: reads on every so often, until there is a chunk, or nothing more comes.
+/// While the stream is busy: reads on after each pause, until there is a chunk, or nothing more comes.
 fn collect(
     wire: &Wire,
     coalesce: &mut Coalesce,
@@ -145,10 +156,10 @@ fn collect(
     }
     let mut now = began;
     while buffer.len() < chunk / 4 * 3 && now.saturating_duration_since(began) < COLLECT {
-        thread::sleep(PAUSE);
+        thread::sleep(coalesce.pause());
         let more = wire.read(buffer, ciphertext);
         now = clock::now();
-        coalesce.collected(now);
+        coalesce.collected(*more.as_ref().unwrap_or(&0), now);
         match more {
             Ok(0) => break,
             Ok(_) => {}
@@ -181,8 +192,7 @@ impl Wire {
     fn read(&self, buffer: &mut Vec<u8>, ciphertext: &mut [u8]) -> io::Result<usize> {
         let before = buffer.len();
         let Some(tls) = &self.tls else {
-            let end = buffer.capacity();
-            buffer.resize(end, 0);
+            buffer.resize(buffer.capacity().min(before + READ), 0);
             let read = retry(|| (&*self.socket).read(&mut buffer[before..]));
             buffer.truncate(before + *read.as_ref().unwrap_or(&0));
             return read;

@@ -140,7 +140,8 @@ impl Postgres {
         let asker = shapes::Asker::new(plan.options.clone());
         let watch = Watch::start(&plan);
         let chunk = (limits.batch_bytes / 2).clamp(READ_MIN, READ_MAX);
-        let (reader, writer) = line(session.streaming.socket, chunk)?;
+        let (socket, round_trip) = (session.streaming.socket, session.streaming.round_trip);
+        let (reader, writer) = line(socket, chunk, round_trip)?;
         Ok(Self {
             name: settings.name.clone(),
             stream,
@@ -317,7 +318,8 @@ impl Postgres {
         self.backoff = backoff;
         let session = session?;
         tracing::info!(source = %self.name, server = %session.identity, from = %session.start, "connected again");
-        let (reader, writer) = line(session.streaming.socket, self.chunk)?;
+        let (socket, round_trip) = (session.streaming.socket, session.streaming.round_trip);
+        let (reader, writer) = line(socket, self.chunk, round_trip)?;
         self.stream.begin(batch, &session.streaming.first);
         let decoder = &mut self.stream.decoder;
         self.progress_at_connect = decoder.progress();
@@ -390,8 +392,9 @@ impl Drop for Postgres {
 fn line(
     socket: super::socket::Socket,
     chunk: usize,
+    round_trip: Duration,
 ) -> Result<(Reader, line::Writer), SourceError> {
-    line::take(socket, chunk).map_err(|error| {
+    line::take(socket, chunk, round_trip).map_err(|error| {
         SourceError::halt("the thread that reads the server's stream cannot be started")
             .because(error)
     })
