@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use protocol::Span;
+use protocol::kafka::record_batch::{Header, RecordHeaders, encode_header};
 
 use super::error::EncodeErrorKind;
 use super::number::{write_int, write_uint};
@@ -26,9 +27,13 @@ pub(super) struct Envelope {
     op_at: usize,
     /// `","ts_ms":…}`
     times: Vec<u8>,
-    /// The transaction's place and a slash, and a row's number behind it.
+    /// The transaction's place and a slash, and a row's number behind it: the value of the header `pos`.
     position: Vec<u8>,
     position_len: usize,
+    /// The header `gtid`, encoded; empty without GTIDs.
+    gtid_header: Vec<u8>,
+    /// The headers of every record of the present row, encoded.
+    headers: Vec<u8>,
     file: String,
     offset: u64,
     /// Empty without GTIDs.
@@ -101,17 +106,27 @@ impl Envelope {
         self.position_len = self.position.len();
         self.gtid.clear();
         self.gtid.push_str(gtid.unwrap_or_default());
+        self.gtid_header.clear();
+        if !self.gtid.is_empty() {
+            encode_header(
+                &mut self.gtid_header,
+                Header::new("gtid", self.gtid.as_bytes()),
+            );
+        }
         self.file.clear();
         self.file.push_str(file);
         self.offset = offset;
     }
 
-    /// Names the transaction's `row`th row in [`Self::position`].
+    /// Turns to the transaction's `row`th row: `pos` is `file:offset/row`, PostgreSQL's `commit LSN/row`.
     #[inline]
     pub(super) fn turn_to(&mut self, row: u64) {
         self.position.truncate(self.position_len);
         write_uint(&mut self.position, row);
         self.row = row;
+        self.headers.clear();
+        encode_header(&mut self.headers, Header::new("pos", &self.position));
+        self.headers.extend_from_slice(&self.gtid_header);
     }
 
     /// File and offset of the transaction (see [`crate::batch::Transaction`]), its GTID, and the present row's number in it.
@@ -120,16 +135,14 @@ impl Envelope {
         (&self.file, self.offset, gtid, self.row)
     }
 
-    /// The `pos` header of the present row: `file:offset/row`, PostgreSQL: `commit LSN/row`.
+    /// The headers of a record of the present row, `others` behind those that every record has.
     #[inline]
-    pub(super) fn position(&self) -> &[u8] {
-        &self.position
-    }
-
-    /// The `gtid` header.
-    #[inline]
-    pub(super) fn gtid(&self) -> Option<&[u8]> {
-        (!self.gtid.is_empty()).then_some(self.gtid.as_bytes())
+    pub(super) fn headers<'a>(&'a self, others: &'a [Header<'a>]) -> RecordHeaders<'a> {
+        RecordHeaders {
+            encoded: &self.headers,
+            encoded_count: 1 + usize::from(!self.gtid_header.is_empty()),
+            others,
+        }
     }
 
     /// Appends the end.

@@ -240,26 +240,28 @@ impl<D: Dialect> RecordWriter<D> {
             true => (&*old_key, &*new_key),
             false => (&*new_key, &*old_key),
         };
-        let mut headers = Headers::new(envelope);
+        let mut others = Others::default();
         if step.names_other_key {
             let name = match step.old_key {
                 true => "__debezium.newkey",
                 false => "__debezium.oldkey",
             };
-            headers.push(Header::new(name, other_key));
+            others.push(Header::new(name, other_key));
         }
         let key = (!key.is_empty()).then_some(&**key);
         let Some(operation) = step.operation else {
-            return Ok(builder.append(*timestamp_ms, key, None, headers.as_slice())?);
+            let headers = envelope.headers(others.as_slice());
+            return Ok(builder.append_null(*timestamp_ms, key, headers)?);
         };
         let unchanged = match operation {
             b'd' => &envelope.unchanged_before,
             _ => &envelope.unchanged_after,
         };
         if !unchanged.is_empty() {
-            headers.push(Header::new("unchanged", unchanged));
+            others.push(Header::new("unchanged", unchanged));
         }
-        builder.append_with(*timestamp_ms, key, headers.as_slice(), |out| {
+        let headers = envelope.headers(others.as_slice());
+        builder.append_prepared(*timestamp_ms, key, headers, |out| {
             let Row {
                 template,
                 before,
@@ -299,26 +301,23 @@ fn key_and_partition<D: Dialect>(
     Ok(partition_of(key, template.route.partitions))
 }
 
-/// The headers of a record, without a vector.
-struct Headers<'a> {
-    headers: [Header<'a>; 4],
+/// The headers that not every record has, without a vector.
+struct Others<'a> {
+    headers: [Header<'a>; 2],
     count: usize,
 }
 
-impl<'a> Headers<'a> {
+impl Default for Others<'_> {
     #[inline]
-    fn new(envelope: &'a Envelope) -> Self {
-        let empty = Header::new("", b"");
-        let mut headers = Self {
-            headers: [Header::new("pos", envelope.position()), empty, empty, empty],
-            count: 1,
-        };
-        if let Some(gtid) = envelope.gtid() {
-            headers.push(Header::new("gtid", gtid));
+    fn default() -> Self {
+        Self {
+            headers: [Header::new("", b""); 2],
+            count: 0,
         }
-        headers
     }
+}
 
+impl<'a> Others<'a> {
     #[inline]
     fn push(&mut self, header: Header<'a>) {
         if let Some(place) = self.headers.get_mut(self.count) {

@@ -35,6 +35,33 @@ impl fmt::Display for BuildError {
 
 impl std::error::Error for BuildError {}
 
+/// The headers of a record: some encoded beforehand by [`encode_header`], because many records have them, and others behind them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RecordHeaders<'a> {
+    /// Encoded headers, one behind the other.
+    pub encoded: &'a [u8],
+    /// How many those are.
+    pub encoded_count: usize,
+    /// The others.
+    pub others: &'a [Header<'a>],
+}
+
+impl<'a> From<&'a [Header<'a>]> for RecordHeaders<'a> {
+    fn from(others: &'a [Header<'a>]) -> Self {
+        Self {
+            others,
+            ..Self::default()
+        }
+    }
+}
+
+/// Appends a header as it stands in a record.
+#[inline]
+pub fn encode_header(out: &mut Vec<u8>, header: Header<'_>) {
+    write_bytes(out, Some(header.name.as_bytes()));
+    write_bytes(out, header.value);
+}
+
 /// Where a builder stood: what [`Builder::rollback`] returns to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -189,7 +216,7 @@ impl Builder {
                 out.extend_from_slice(value);
                 Ok(())
             }),
-            None => self.append_null(timestamp_ms, key, headers),
+            None => self.append_null(timestamp_ms, key, headers.into()),
         }
     }
 
@@ -197,13 +224,28 @@ impl Builder {
     ///
     /// # Errors
     /// What `write` returns, or a [`BuildError`]; the record is not in the batch then.
-    // The lengths in front of the value are known only behind it. Room is left for as many bytes as the last record's lengths
-    // took; where that proves wrong (once in thousands of records) the rest of the record is moved.
+    #[inline]
     pub fn append_with<E: From<BuildError>>(
         &mut self,
         timestamp_ms: i64,
         key: Option<&[u8]>,
         headers: &[Header<'_>],
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.append_prepared(timestamp_ms, key, headers.into(), write)
+    }
+
+    /// The same with headers that are encoded in part.
+    ///
+    /// # Errors
+    /// As [`Self::append_with`].
+    // The lengths in front of the value are known only behind it. Room is left for as many bytes as the last record's lengths
+    // took; where that proves wrong (once in thousands of records) the rest of the record is moved.
+    pub fn append_prepared<E: From<BuildError>>(
+        &mut self,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        headers: RecordHeaders<'_>,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.before_record(timestamp_ms)?;
@@ -232,11 +274,15 @@ impl Builder {
         self.after_record(start, timestamp_ms).map_err(E::from)
     }
 
-    fn append_null(
+    /// Appends a record without a value.
+    ///
+    /// # Errors
+    /// See [`BuildError`]; the record is not in the batch then.
+    pub fn append_null(
         &mut self,
         timestamp_ms: i64,
         key: Option<&[u8]>,
-        headers: &[Header<'_>],
+        headers: RecordHeaders<'_>,
     ) -> Result<(), BuildError> {
         self.before_record(timestamp_ms)?;
         let delta = timestamp_ms.wrapping_sub(self.base_timestamp);
@@ -406,11 +452,11 @@ fn write_prefix(out: &mut Vec<u8>, timestamp_delta: i64, offset_delta: i32, key:
 }
 
 #[inline]
-fn write_headers(out: &mut Vec<u8>, headers: &[Header<'_>]) {
-    varint::write(out, headers.len() as i64);
-    for header in headers {
-        write_bytes(out, Some(header.name.as_bytes()));
-        write_bytes(out, header.value);
+fn write_headers(out: &mut Vec<u8>, headers: RecordHeaders<'_>) {
+    varint::write(out, (headers.encoded_count + headers.others.len()) as i64);
+    out.extend_from_slice(headers.encoded);
+    for header in headers.others {
+        encode_header(out, *header);
     }
 }
 
