@@ -225,6 +225,7 @@ fn source(
         "publication",
         "plugin",
         "on_unpublished",
+        "streaming",
     ];
     let mut section = Section::new(node, &title, &known, &[], variables)?;
     let (url, origin) = section
@@ -336,6 +337,27 @@ fn slot(
             }
         };
     }
+    if let Some((streaming, origin)) = text("streaming", "\"off\"")? {
+        settings.streaming = match (streaming.as_str(), settings.plugin) {
+            ("off", _) => false,
+            ("on", Plugin::PgOutput) => true,
+            ("on", Plugin::Wal2Json) => {
+                return Err(ConfigError::new(
+                    &origin,
+                    "streaming = \"on\" is for plugin = \"pgoutput\": wal2json sends transactions whole",
+                ));
+            }
+            (other, _) => {
+                return Err(ConfigError::new(
+                    &origin,
+                    format!(
+                        "streaming = \"{other}\" is not known{}",
+                        suggestion(other, &["on", "off"])
+                    ),
+                ));
+            }
+        };
+    }
     Ok(settings)
 }
 
@@ -357,6 +379,7 @@ impl SlotSettings {
             publication: called.into(),
             plugin: Plugin::PgOutput,
             on_unpublished: OnUnpublished::Warn,
+            streaming: false,
         }
     }
 }

@@ -344,6 +344,11 @@ fn postgresql_has_settings_of_its_own() {
         ("slot = 'Shop'", "lower-case letters, digits and _"),
         ("plugin = 'wal2jsn'", "did you mean \"wal2json\""),
         ("on_unpublished = 'hlt'", "did you mean \"halt\""),
+        ("streaming = 'offf'", "did you mean \"off\""),
+        (
+            "plugin = 'wal2json'\nstreaming = 'on'",
+            "wal2json sends transactions whole",
+        ),
         (
             "slot = 's'\n[source.c]\nurl='postgres://u@db1/other'\nslot = 's'",
             "has the slot s of another source",

@@ -64,6 +64,8 @@ pub struct SlotSettings {
     pub plugin: Plugin,
     /// What becomes of tables that `tables` selects and the publication lacks, when it may not be altered.
     pub on_unpublished: OnUnpublished,
+    /// Whether the server is to send large transactions before they commit.
+    pub streaming: bool,
 }
 
 /// `plugin` of a PostgreSQL source.

@@ -13,6 +13,7 @@ mod error;
 pub mod mysql;
 pub mod postgres;
 mod socket;
+mod spill;
 mod tls;
 
 use std::fmt;
@@ -160,7 +161,7 @@ impl Source {
                 Ok(Self::MySql(Box::new(source)))
             }
             SourceKind::Postgres => {
-                let source = postgres::Postgres::connect(settings, resume, limits).await?;
+                let source = postgres::Postgres::connect(settings, resume, limits, state).await?;
                 Ok(Self::Postgres(Box::new(source)))
             }
         }

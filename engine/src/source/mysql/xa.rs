@@ -18,10 +18,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use protocol::DecodeError;
 use protocol::mysql::event::{HEADER_LENGTH, Header, XaPrepare};
 use protocol::mysql::gtid::Gtid;
 use protocol::mysql::statement::Xid;
@@ -29,9 +28,12 @@ use protocol::mysql::statement::Xid;
 use super::transaction::{Place, Point};
 use crate::position::Position;
 use crate::source::SourceError;
+use crate::source::spill::{self, Kept, Spill, Whose};
 
-/// Bytes that all prepared transactions may hold on disk.
-const HELD_MAX: u64 = 16 << 30;
+const WHOSE: Whose = Whose {
+    one: "a prepared XA transaction",
+    advice: "run XA RECOVER on the server, and XA COMMIT or XA ROLLBACK for those that are left over",
+};
 
 /// The XID of the event that prepares it.
 pub(super) fn xid(prepare: &XaPrepare<'_>) -> Xid {
@@ -54,8 +56,7 @@ pub(super) fn show(xid: &Xid) -> String {
 /// A transaction that is prepared and not decided.
 #[derive(Debug)]
 struct Prepared {
-    path: PathBuf,
-    bytes: u64,
+    kept: Kept,
     /// Where the stream stood before it.
     before: Point,
 }
@@ -63,46 +64,33 @@ struct Prepared {
 /// The rows of one XA transaction while they arrive.
 #[derive(Debug)]
 pub(super) struct Writer {
-    file: BufWriter<File>,
-    path: PathBuf,
-    bytes: u64,
+    file: spill::Writer,
     before: Point,
 }
 
 impl Writer {
     /// Drops the rows: they come again.
     pub(super) fn discard(self) {
-        drop(fs::remove_file(&self.path));
+        self.file.discard();
     }
 
     /// Keeps an event, given without its checksum.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file cannot be written, or more is prepared than we keep.
     pub(super) fn push(&mut self, event: &[u8]) -> Result<(), SourceError> {
         // The header's length counts the checksum that is gone.
         let length = (event.len() as u32).to_le_bytes();
-        let write = |file: &mut BufWriter<File>| {
-            file.write_all(&event[..9])?;
-            file.write_all(&length)?;
-            file.write_all(&event[13..])
-        };
-        if event.len() < HEADER_LENGTH {
-            return Ok(());
+        match (event.get(..9), event.get(13..)) {
+            (Some(head), Some(rest)) => self.file.push(&[head, &length, rest]),
+            _ => Ok(()),
         }
-        self.bytes += event.len() as u64;
-        write(&mut self.file).map_err(|error| disk(&self.path, error))
     }
 }
 
 /// Reads the events of a committed XA transaction back; the store has its file until all are read.
 #[derive(Debug)]
-pub(super) struct Reader {
-    file: BufReader<File>,
-    path: PathBuf,
-    /// Whether nobody else needs the file.
-    owned: bool,
-}
+pub(super) struct Reader(spill::Reader);
 
 impl Reader {
     /// Appends whole events to `out` until at least `budget` bytes were added, and says how many; 0 at the end.
@@ -117,58 +105,27 @@ impl Reader {
         let start = out.len();
         while out.len() - start < budget {
             let at = out.len();
-            let got = self.read_up_to(out, HEADER_LENGTH)?;
-            if got == 0 {
+            if self.0.append(out, HEADER_LENGTH)? == 0 {
                 break;
             }
-            let length = out
-                .get(at..)
-                .map_or(Err(None), |bytes| Header::parse(bytes).map_err(Some))
-                .map_err(|error: Option<DecodeError>| self.damaged(error))?
-                .length as usize;
-            if self.read_up_to(out, length - HEADER_LENGTH)? < length - HEADER_LENGTH {
-                return Err(self.damaged(None));
+            let header = Header::parse(out.get(at..).unwrap_or_default())
+                .map_err(|error| self.0.damaged().because(error))?;
+            let rest = header.length as usize - HEADER_LENGTH;
+            if self.0.append(out, rest)? < rest {
+                return Err(self.0.damaged());
             }
         }
         Ok(out.len() - start)
-    }
-
-    fn read_up_to(&mut self, out: &mut Vec<u8>, length: usize) -> Result<usize, SourceError> {
-        self.file
-            .by_ref()
-            .take(length as u64)
-            .read_to_end(out)
-            .map_err(|error| disk(&self.path, error))
-    }
-
-    fn damaged(&self, error: Option<DecodeError>) -> SourceError {
-        let text = format!(
-            "{} does not hold the rows of the XA transaction that were kept in it; restart the engine to read them again",
-            self.path.display()
-        );
-        match error {
-            Some(error) => SourceError::halt(text).because(error),
-            None => SourceError::halt(text),
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        // A file that stays is removed at the next start.
-        if self.owned {
-            drop(fs::remove_file(&self.path));
-        }
     }
 }
 
 /// All XA transactions of the stream that are prepared and not decided.
 #[derive(Debug)]
 pub(super) struct Store {
-    directory: PathBuf,
-    next: u64,
+    spill: Spill,
     prepared: BTreeMap<Xid, Prepared>,
-    bytes: u64,
+    /// The one that commits in one phase while its rows are read back.
+    at_once: Option<Kept>,
     /// The one whose rows are being read back.
     replaying: Option<(Xid, Prepared)>,
     /// Commits up to here are done with, also where a restart begins behind their rows.
@@ -193,19 +150,14 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(disk(&decided_path, error)),
         };
-        let directory = state.join(format!("{name}.xa"));
-        match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(&directory, error)),
-            _ => Ok(Self {
-                directory,
-                next: 0,
-                prepared: BTreeMap::new(),
-                bytes: 0,
-                replaying: None,
-                decided,
-                decided_path,
-            }),
-        }
+        Ok(Self {
+            spill: Spill::open(state.join(format!("{name}.xa")), WHOSE)?,
+            prepared: BTreeMap::new(),
+            at_once: None,
+            replaying: None,
+            decided,
+            decided_path,
+        })
     }
 
     /// Starts keeping rows; `before` is where the stream stands before the transaction.
@@ -213,14 +165,8 @@ impl Store {
     /// # Errors
     /// The file cannot be made.
     pub(super) fn start(&mut self, before: Point) -> Result<Writer, SourceError> {
-        fs::create_dir_all(&self.directory).map_err(|error| disk(&self.directory, error))?;
-        self.next += 1;
-        let path = self.directory.join(self.next.to_string());
-        let file = File::create_new(&path).map_err(|error| disk(&path, error))?;
         Ok(Writer {
-            file: BufWriter::with_capacity(64 << 10, file),
-            path,
-            bytes: 0,
+            file: self.spill.create()?,
             before,
         })
     }
@@ -228,29 +174,14 @@ impl Store {
     /// The rows are complete and prepared under `xid`.
     ///
     /// # Errors
-    /// The file cannot be written, or more is prepared than we keep.
+    /// The file cannot be written.
     pub(super) fn prepare(&mut self, xid: Xid, writer: Writer) -> Result<(), SourceError> {
-        let (path, bytes, before) = (writer.path.clone(), writer.bytes, writer.before.clone());
-        seal(writer)?;
-        self.bytes += bytes;
-        if self.bytes > HELD_MAX {
-            return Err(SourceError::halt(format!(
-                "XA transactions with more than {} GiB of rows are prepared and not decided, the last one {}: \
-                 run XA RECOVER on the server, and XA COMMIT or XA ROLLBACK for those that are left over",
-                HELD_MAX >> 30,
-                show(&xid)
-            )));
-        }
-        let replaced = self.prepared.insert(
-            xid,
-            Prepared {
-                path,
-                bytes,
-                before,
-            },
-        );
-        if let Some(old) = replaced {
-            self.drop_rows(&old);
+        let prepared = Prepared {
+            kept: self.spill.finish(writer.file)?,
+            before: writer.before,
+        };
+        if let Some(old) = self.prepared.insert(xid, prepared) {
+            self.spill.remove(old.kept);
         }
         Ok(())
     }
@@ -260,9 +191,12 @@ impl Store {
     /// # Errors
     /// The file cannot be written or read.
     pub(super) fn commit_at_once(&mut self, writer: Writer) -> Result<Reader, SourceError> {
-        let path = writer.path.clone();
-        seal(writer)?;
-        reader(path, true)
+        let kept = self.spill.finish(writer.file)?;
+        let reader = self.spill.read(&kept)?;
+        if let Some(earlier) = self.at_once.replace(kept) {
+            self.spill.remove(earlier);
+        }
+        Ok(Reader(reader))
     }
 
     /// `XA COMMIT`: the rows, to be read back; `None` when the transaction was prepared before the stream began.
@@ -273,9 +207,9 @@ impl Store {
         let Some(prepared) = self.prepared.remove(xid) else {
             return Ok(None);
         };
-        let reader = reader(prepared.path.clone(), false)?;
+        let reader = self.spill.read(&prepared.kept)?;
         self.replaying = Some((xid.clone(), prepared));
-        Ok(Some(reader))
+        Ok(Some(Reader(reader)))
     }
 
     /// All rows of the committed transaction are out; the stream stands at `after`.
@@ -283,11 +217,13 @@ impl Store {
     /// # Errors
     /// It cannot be noted.
     pub(super) fn replayed(&mut self, after: &Point) -> Result<(), SourceError> {
+        if let Some(kept) = self.at_once.take() {
+            self.spill.remove(kept);
+        }
         let Some((_, prepared)) = self.replaying.take() else {
             return Ok(());
         };
-        self.bytes -= prepared.bytes;
-        self.drop_rows(&prepared);
+        self.spill.remove(prepared.kept);
         // Without others the next checkpoint is behind this commit. Read again after a restart it is known already.
         if self.prepared.is_empty() || self.decided.as_ref().is_some_and(|it| reaches(it, after)) {
             return Ok(());
@@ -324,45 +260,20 @@ impl Store {
     /// `XA ROLLBACK`: the rows never were.
     pub(super) fn roll_back(&mut self, xid: &Xid) {
         if let Some(prepared) = self.prepared.remove(xid) {
-            self.bytes -= prepared.bytes;
-            self.drop_rows(&prepared);
+            self.spill.remove(prepared.kept);
         }
-    }
-
-    fn drop_rows(&self, prepared: &Prepared) {
-        drop(fs::remove_file(&prepared.path));
     }
 
     /// Where the stream stood before the earliest transaction that is not decided.
     pub(super) fn earliest(&self) -> Option<&Point> {
-        // Numbers of files are given in the order of the stream.
-        let number = |prepared: &&Prepared| {
-            let name = prepared.path.file_name().and_then(|name| name.to_str());
-            name.and_then(|name| name.parse::<u64>().ok())
-        };
         let replaying = self.replaying.iter().map(|(_, prepared)| prepared);
         self.prepared
             .values()
             .chain(replaying)
-            .min_by_key(number)
+            // Numbers of files are given in the order of the stream.
+            .min_by_key(|prepared| prepared.kept.number)
             .map(|prepared| &prepared.before)
     }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.directory));
-    }
-}
-
-fn seal(writer: Writer) -> Result<(), SourceError> {
-    let path = writer.path;
-    writer
-        .file
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)
-        .and_then(|file| file.sync_data())
-        .map_err(|error| disk(&path, error))
 }
 
 /// A place as it is kept, if it can be read: otherwise it is as if nothing was noted, which loses nothing.
@@ -381,18 +292,9 @@ fn reaches(point: &Point, other: &Point) -> bool {
     }
 }
 
-fn reader(path: PathBuf, owned: bool) -> Result<Reader, SourceError> {
-    let file = File::open(&path).map_err(|error| disk(&path, error))?;
-    Ok(Reader {
-        file: BufReader::with_capacity(64 << 10, file),
-        path,
-        owned,
-    })
-}
-
 fn disk(path: &Path, error: io::Error) -> SourceError {
     SourceError::halt(format!(
-        "rows of a prepared XA transaction cannot be kept in {}; make room there or change `state`",
+        "what is decided of prepared XA transactions cannot be noted in {}; make room there or change `state`",
         path.display()
     ))
     .because(error)

@@ -33,6 +33,7 @@ pub(super) fn requirements(facts: &Facts<'_>) -> Vec<Requirement> {
         slot(facts),
     ];
     list.extend(libraries(facts));
+    list.extend(streaming(facts));
     if facts.ours.plugin == Plugin::PgOutput {
         list.extend(publication::requirements(facts));
     }
@@ -178,6 +179,18 @@ fn lost(name: &str, what: &str) -> String {
         "{what}, so changes are missing that no log has any more; take a new snapshot of the captured tables, drop the slot (SELECT \
          pg_drop_replication_slot('{name}')), and start again with `walbrook position reset`"
     )
+}
+
+/// Open transactions are sent from version 14 on.
+fn streaming(facts: &Facts<'_>) -> Option<Requirement> {
+    let outcome = match facts.settings.major() {
+        _ if !facts.ours.streaming => return None,
+        14.. => Outcome::Met,
+        other => Outcome::Missing(format!(
+            "it is version {other}, and open transactions are sent from 14 on; leave streaming out"
+        )),
+    };
+    Some(requirement("the server sends open transactions", outcome))
 }
 
 /// Minor versions of 2025 and later load only the plugins that a setting names.

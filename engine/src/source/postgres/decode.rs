@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Begin ─► Relation ─► Insert | Update | Delete … ─► Commit      one transaction at a time, in the order of their commits
+//! Stream Start … Stream Stop, Begin Prepare … Prepare            kept aside until they commit (see `held`)
 //! ```
 //! A row becomes an event with spans into the bytes as received; rows that follow each other in one table share a group.
 
@@ -9,9 +10,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use protocol::postgres::Lsn;
-use protocol::postgres::pgoutput::{Message, OldTuple, Relation};
+use protocol::postgres::pgoutput::{Commit, Message, OldTuple, Prepare, Relation};
 use protocol::{DecodeError, Span};
 
+use super::held::{self, Replay};
 use super::shapes::Shape;
 use super::tables::{self, Described, DescribedColumn, Question, Tables, Wanted};
 use super::transaction::{Open, Partial, Place, since_1970};
@@ -19,6 +21,17 @@ use crate::batch::{Batch, Event, Operation, RowGroup, Transaction};
 use crate::config::Selection;
 use crate::position::Position;
 use crate::source::{Counters, SourceError};
+
+/// What has to happen before the next message.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Nothing.
+    Message,
+    /// A table has to be completed; then the same message again.
+    Ask(Question),
+    /// The messages of a committed transaction that were kept come here; [`Decoder::replayed`] afterwards.
+    Replay(Box<Replay>),
+}
 
 /// A row change as either plugin has it, its tuples as ranges of the batch's bytes.
 #[derive(Debug, Clone)]
@@ -62,11 +75,13 @@ pub(super) struct Decoder {
     progress: u64,
     /// Tables whose TRUNCATE was passed over and said so.
     truncated: Vec<u32>,
+    held: held::Store,
 }
 
 impl Decoder {
-    pub(super) fn new(database: &str, selection: Selection, start: Lsn) -> Self {
+    pub(super) fn new(database: &str, selection: Selection, start: Lsn, held: held::Store) -> Self {
         Self {
+            held,
             tables: Tables::new(database),
             selection,
             open: None,
@@ -91,6 +106,7 @@ impl Decoder {
 
     /// Begins a session that starts after [`Decoder::safe`]: what an open transaction brought so far will come again.
     pub(super) fn begin_session(&mut self) {
+        self.held.begin_session();
         if let Some(open) = self.open.take() {
             let before = self.partial.filter(|partial| partial.commit == open.commit);
             let (rows, captured) =
@@ -104,16 +120,18 @@ impl Decoder {
         self.group = None;
     }
 
-    /// Decodes the message at `range` of `batch.bytes`, which stands at `lsn`. Returns a table that has to be completed before the
-    /// next message.
+    /// Decodes the message at `range` of `batch.bytes`, which stands at `lsn`.
     #[inline]
     pub(super) fn message(
         &mut self,
         batch: &mut Batch,
         range: Range<usize>,
         lsn: Lsn,
-    ) -> Result<Option<Question>, SourceError> {
+    ) -> Result<Next, SourceError> {
         let bytes = batch.bytes.get(range.clone()).unwrap_or_default();
+        if let Some(in_pieces) = self.held.arriving() {
+            return self.keep(bytes, in_pieces, lsn);
+        }
         let message = match Message::decode(bytes) {
             Ok(message) => message,
             Err(error) => return Err(self.unreadable(lsn, error)),
@@ -145,18 +163,22 @@ impl Decoder {
                 lsn,
             },
             Message::Relation(relation) => {
-                let described = describe(&relation).map_err(|error| self.unreadable(lsn, error))?;
-                self.group = None;
-                let wanted = self.tables.note(described, &self.selection);
-                return Ok(wanted.map(Question::Relation));
+                return self.describe(&relation, lsn);
             }
-            other => {
-                self.rarer(&other, lsn)?;
-                return Ok(None);
-            }
+            other => return self.rarer(&other, lsn),
         };
         self.change(batch, change)?;
-        Ok(None)
+        Ok(Next::Message)
+    }
+
+    /// Takes note of what a table looks like from here on.
+    fn describe(&mut self, relation: &Relation<'_>, lsn: Lsn) -> Result<Next, SourceError> {
+        let described = described(relation).map_err(|error| self.unreadable(lsn, error))?;
+        self.group = None;
+        let wanted = self.tables.note(described, &self.selection);
+        Ok(wanted.map_or(Next::Message, |wanted| {
+            Next::Ask(Question::Relation(wanted))
+        }))
     }
 
     /// Gives a table what the catalog says about it.
@@ -168,25 +190,138 @@ impl Decoder {
     }
 
     /// Everything that is neither a row nor a table.
-    fn rarer(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<(), SourceError> {
+    fn rarer(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<Next, SourceError> {
         match message {
             Message::Begin(begin) => {
-                self.begin(begin.final_lsn, begin.xid, since_1970(begin.commit_us))
+                self.begin(begin.final_lsn, begin.xid, since_1970(begin.commit_us))?;
             }
-            Message::Commit(commit) => self.commit(commit.commit_lsn, commit.end_lsn),
+            Message::Commit(commit) => self.commit(commit.commit_lsn, commit.end_lsn)?,
             Message::Truncate(truncate) => {
                 for relation in truncate.relations() {
                     self.truncate(relation);
                 }
-                Ok(())
             }
             // What another server wrote first, names of types whose OIDs columns have, and what applications write for others.
-            Message::Origin(_) | Message::Type(_) | Message::Message(_) => Ok(()),
-            _ => Err(SourceError::halt(format!(
-                "at {lsn}: the server sends transactions in pieces or in two phases, which was not asked for; is the slot another \
-                 program's?"
-            ))),
+            Message::Origin(_) | Message::Type(_) | Message::Message(_) => {}
+            _ => return self.held(message, lsn),
         }
+        Ok(Next::Message)
+    }
+
+    /// Transactions that come before their end.
+    fn held(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<Next, SourceError> {
+        if let Some(open) = &self.open {
+            let what = format!(
+                "another transaction inside the one that commits at {}",
+                open.commit
+            );
+            return Err(self.misplaced(lsn, &what));
+        }
+        match message {
+            Message::StreamStart(start) => {
+                if !self.held.start(start.xid, start.is_first)? {
+                    let what = format!("a piece of transaction {} without the first", start.xid);
+                    return Err(self.misplaced(lsn, &what));
+                }
+            }
+            Message::StreamAbort(abort) => self.held.abort(abort.xid, abort.subxid),
+            Message::StreamCommit(end) => {
+                let replay = self.held.commit(end.xid, end.commit)?;
+                let Some(replay) = replay else {
+                    let what = format!("the commit of transaction {}, which has not come", end.xid);
+                    return Err(self.misplaced(lsn, &what));
+                };
+                return self.replay(end.xid, replay);
+            }
+            Message::BeginPrepare(prepare) => self.held.start_prepare(prepare.xid)?,
+            Message::StreamPrepare(prepare) => self.prepared(prepare)?,
+            Message::CommitPrepared(end) => {
+                let replay = (self.held).commit_prepared(end.xid, end.gid, end.commit)?;
+                if let Some(replay) = replay {
+                    return self.replay(end.xid, replay);
+                }
+                if !self.held.was_decided(end.commit.commit_lsn) {
+                    return Err(self.prepared_before(end.gid, end.commit.commit_lsn));
+                }
+                self.keepalive(end.commit.end_lsn);
+            }
+            Message::RollbackPrepared(end) => {
+                self.held.roll_back_prepared(end.xid);
+                self.keepalive(end.end_lsn);
+            }
+            _ => return Err(self.misplaced(lsn, "an end without its beginning")),
+        }
+        Ok(Next::Message)
+    }
+
+    /// A message of a transaction that has not committed.
+    #[cold]
+    fn keep(&mut self, bytes: &[u8], in_pieces: bool, lsn: Lsn) -> Result<Next, SourceError> {
+        let decoded = match in_pieces {
+            true => Message::decode_streamed(bytes),
+            false => Message::decode(bytes).map(|message| (None, message)),
+        };
+        let (part, message) = decoded.map_err(|error| self.unreadable(lsn, error))?;
+        let rest = if in_pieces { 5 } else { 1 };
+        match &message {
+            Message::Insert(_)
+            | Message::Update(_)
+            | Message::Delete(_)
+            | Message::Truncate(_)
+            | Message::Relation(_) => {}
+            Message::Origin(_) | Message::Type(_) | Message::Message(_) => {
+                return Ok(Next::Message);
+            }
+            Message::StreamStop if in_pieces => {
+                self.held.stop()?;
+                return Ok(Next::Message);
+            }
+            Message::Prepare(prepare) if !in_pieces => {
+                self.held.stop()?;
+                self.prepared(prepare)?;
+                return Ok(Next::Message);
+            }
+            _ => return Err(self.misplaced(lsn, "a transaction inside one that has not ended")),
+        }
+        // What the server describes outside of pieces it does not describe again to transactions that commit before this one.
+        if let (Message::Relation(relation), false) = (&message, in_pieces)
+            && let Next::Ask(question) = self.describe(relation, lsn)?
+        {
+            return Ok(Next::Ask(question));
+        }
+        let kind = bytes.first().copied().unwrap_or_default();
+        (self.held).push(part, lsn, kind, bytes.get(rest..).unwrap_or_default())?;
+        Ok(Next::Message)
+    }
+
+    fn prepared(&mut self, prepare: &Prepare<'_>) -> Result<(), SourceError> {
+        if !self.held.prepare(prepare.xid, prepare.gid, self.place.safe) {
+            let what = format!("{} is prepared, and has not come", prepare.gid);
+            return Err(self.misplaced(prepare.prepare_lsn, &what));
+        }
+        self.keepalive(prepare.end_lsn);
+        Ok(())
+    }
+
+    /// A transaction that was kept commits.
+    fn replay(&mut self, xid: u32, replay: Replay) -> Result<Next, SourceError> {
+        let commit = &replay.commit;
+        self.begin(commit.commit_lsn, xid, since_1970(commit.commit_us))?;
+        Ok(Next::Replay(Box::new(replay)))
+    }
+
+    /// All of what [`Next::Replay`] asked for has been read.
+    pub(super) fn replayed(&mut self, commit: &Commit) -> Result<(), SourceError> {
+        self.commit(commit.commit_lsn, commit.end_lsn)?;
+        self.held.replayed(commit.end_lsn)
+    }
+
+    #[cold]
+    fn prepared_before(&self, gid: &str, at: Lsn) -> SourceError {
+        SourceError::resync(format!(
+            "transaction {gid:?} commits at {at}, but it was prepared before the stream began, so its rows were not read; take a new \
+             snapshot of the captured tables, then go on behind it by `walbrook position set`"
+        ))
     }
 
     pub(super) fn begin(
@@ -367,12 +502,13 @@ impl Decoder {
     }
 
     pub(super) fn position(&self) -> Position {
+        let earliest = self.held.earliest().unwrap_or(self.place.safe);
         Position::Postgres {
-            lsn: self.place.safe,
+            lsn: earliest.min(self.place.safe),
         }
     }
 
-    /// From where a new session loses nothing.
+    /// From where a new session of this process loses nothing.
     pub(super) fn safe(&self) -> Lsn {
         self.place.safe
     }
@@ -425,7 +561,7 @@ fn transaction(batch: &mut Batch, open: &mut Open, place: Place, number: u64) ->
     }
 }
 
-fn describe(relation: &Relation<'_>) -> Result<Described, DecodeError> {
+fn described(relation: &Relation<'_>) -> Result<Described, DecodeError> {
     let mut columns = Vec::new();
     for column in relation.columns() {
         let column = column?;

@@ -12,6 +12,7 @@ mod coalesce;
 pub mod connection;
 mod decode;
 mod feedback;
+mod held;
 mod line;
 mod publication;
 mod server;
@@ -23,6 +24,7 @@ mod transaction;
 mod wal2json;
 mod watch;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -113,18 +115,23 @@ impl Postgres {
         settings: &SourceSettings,
         resume: Option<Resume>,
         limits: Limits,
+        state: &Path,
     ) -> Result<Self, SourceError> {
+        // What an operator sets names no server.
+        let continued = resume.as_ref().is_some_and(|it| it.server.is_some());
         let (from, server) = match resume {
             Some(Resume { position, server }) => (point(&position)?, server),
             None => (from(&settings.start)?, None),
         };
         let mut plan = plan(settings, from, server);
+        let held = held::Store::open(state, &settings.name, continued)?;
         let session = Session::open(&plan).await?;
         plan.first = false;
         let decoder = Decoder::new(
             &settings.address.database,
             settings.tables.clone(),
             session.start,
+            held,
         );
         let mut stream = Stream::new(
             decoder,

@@ -426,11 +426,18 @@ const OPTIONAL: [&str; 1] = ["numeric-data-types-as-string"];
 
 fn options(plan: &Plan) -> Vec<(&'static str, String)> {
     match plan.slot.plugin {
-        Plugin::PgOutput => vec![
-            ("proto_version", "1".to_owned()),
-            // A list of identifiers, read as SQL reads them.
-            ("publication_names", command::quoted(&plan.slot.publication)),
-        ],
+        Plugin::PgOutput => {
+            let version = if plan.slot.streaming { "2" } else { "1" };
+            let mut options = vec![
+                ("proto_version", version.to_owned()),
+                // A list of identifiers, read as SQL reads them.
+                ("publication_names", command::quoted(&plan.slot.publication)),
+            ];
+            if plan.slot.streaming {
+                options.push(("streaming", "on".to_owned()));
+            }
+            options
+        }
         Plugin::Wal2Json => [
             ("format-version", "2"),
             ("include-transaction", "true"),

@@ -4,6 +4,8 @@
 //! batch.bytes  [ CopyData | CopyData | CopyData | part of one ]◄─ the socket reads here
 //! kept                                          [ part of one ]    moved into the next batch by a seal
 //! ```
+//! While a transaction that was kept aside is read back, its messages come into the batch instead, and what had been read waits in
+//! `kept`: nothing more is read until all of it is out.
 
 use std::fmt;
 
@@ -13,7 +15,8 @@ use protocol::postgres::packet::{self, Backend};
 use protocol::postgres::resultset::ServerError;
 use protocol::postgres::{Lsn, copy};
 
-use super::decode::Decoder;
+use super::decode::{Decoder, Next};
+use super::held::Replay;
 use super::shapes::Shape;
 use super::tables::Question;
 use super::wal2json::Wal2Json;
@@ -50,6 +53,9 @@ pub(super) struct Stream {
     frames: usize,
     /// What was read behind the last whole frame of the batch that was sealed.
     kept: Vec<u8>,
+    replay: Option<Box<Replay>>,
+    /// The message of `replay` that waits for an answer, and where it stands.
+    waiting: Option<(Vec<u8>, Lsn)>,
     batch_bytes: usize,
     row_max: usize,
     /// The server asked to hear from us.
@@ -79,6 +85,8 @@ impl Stream {
             start: 0,
             frames: 0,
             kept: Vec::new(),
+            replay: None,
+            waiting: None,
             batch_bytes,
             row_max,
             server_wants_reply: false,
@@ -90,6 +98,9 @@ impl Stream {
         batch.bytes.truncate(self.start);
         batch.bytes.extend_from_slice(first);
         self.kept.clear();
+        // All of it was read before anything else, unless it could not be.
+        self.replay = None;
+        self.waiting = None;
         self.decoder.begin_session();
     }
 
@@ -100,38 +111,57 @@ impl Stream {
 
     /// Decodes until something is needed.
     pub(super) fn decode(&mut self, batch: &mut Batch) -> Result<Step, SourceError> {
-        if !self.kept.is_empty() {
-            batch.bytes.append(&mut self.kept);
+        loop {
+            if self.replay.is_some()
+                && let Some(step) = self.read_back(batch)?
+            {
+                return Ok(step);
+            }
+            if !self.kept.is_empty() {
+                batch.bytes.append(&mut self.kept);
+            }
+            if let Some(step) = self.decode_frames(batch)? {
+                return Ok(step);
+            }
         }
+    }
+
+    /// Decodes until something is needed; `None`: a transaction is to be read back.
+    fn decode_frames(&mut self, batch: &mut Batch) -> Result<Option<Step>, SourceError> {
         loop {
             if self.frames > 0 && self.load(batch) >= self.batch_bytes {
-                return Ok(Step::Full);
+                return Ok(Some(Step::Full));
             }
             let rest = batch.bytes.get(self.start..).unwrap_or_default();
             let frame = match packet::next(rest) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
                     self.check_arriving(rest)?;
-                    return Ok(Step::Read);
+                    return Ok(Some(Step::Read));
                 }
                 Err(error) => return Err(self.misframed(error)),
             };
             let body = self.start + frame.body.start..self.start + frame.body.end;
             match frame.tag {
-                Backend::COPY_DATA => {
-                    if let Some(question) = self.copy_data(batch, body)? {
-                        // It is read once more when there is an answer.
-                        return Ok(Step::Ask(Box::new(question)));
+                Backend::COPY_DATA => match self.copy_data(batch, body)? {
+                    Next::Message => self.start += self.json.take_growth(),
+                    // It is read once more when there is an answer.
+                    Next::Ask(question) => return Ok(Some(Step::Ask(Box::new(question)))),
+                    Next::Replay(replay) => {
+                        self.start += frame.wire_length;
+                        self.frames += 1;
+                        self.kept = batch.bytes.split_off(self.start);
+                        self.replay = Some(replay);
+                        return Ok(None);
                     }
-                    self.start += self.json.take_growth();
-                }
+                },
                 Backend::ERROR_RESPONSE => {
                     let body = batch.bytes.get(body).unwrap_or_default();
                     let error = ServerError::decode(body).map_err(|error| self.misframed(error))?;
-                    return Ok(Step::Refused(Box::new(error)));
+                    return Ok(Some(Step::Refused(Box::new(error))));
                 }
                 Backend::COPY_DONE | Backend::COMMAND_COMPLETE | Backend::READY_FOR_QUERY => {
-                    return Ok(Step::Ended);
+                    return Ok(Some(Step::Ended));
                 }
                 Backend::NOTICE_RESPONSE | Backend::PARAMETER_STATUS => {}
                 other => {
@@ -147,12 +177,52 @@ impl Stream {
         }
     }
 
+    /// Decodes messages of a transaction that was kept; `None` at its end.
+    fn read_back(&mut self, batch: &mut Batch) -> Result<Option<Step>, SourceError> {
+        loop {
+            if self.frames > 0 && self.load(batch) >= self.batch_bytes {
+                return Ok(Some(Step::Full));
+            }
+            let Some(replay) = &mut self.replay else {
+                return Ok(None);
+            };
+            let start = batch.bytes.len();
+            let next = match self.waiting.take() {
+                Some((message, lsn)) => {
+                    batch.bytes.extend_from_slice(&message);
+                    Some(lsn)
+                }
+                None => replay.next(&mut batch.bytes)?,
+            };
+            let Some(lsn) = next else {
+                let commit = replay.commit;
+                self.replay = None;
+                self.decoder.replayed(&commit)?;
+                return Ok(None);
+            };
+            let end = batch.bytes.len();
+            match self.decoder.message(batch, start..end, lsn)? {
+                Next::Message => {}
+                Next::Ask(question) => {
+                    self.waiting = Some((batch.bytes.split_off(start), lsn));
+                    return Ok(Some(Step::Ask(Box::new(question))));
+                }
+                // None of what is kept ends a transaction.
+                Next::Replay(_) => {
+                    return Err(self.decoder.misplaced(lsn, "a commit inside a transaction"));
+                }
+            }
+            self.start = end;
+            self.frames += 1;
+        }
+    }
+
     #[inline]
     fn copy_data(
         &mut self,
         batch: &mut Batch,
         body: std::ops::Range<usize>,
-    ) -> Result<Option<Question>, SourceError> {
+    ) -> Result<Next, SourceError> {
         let bytes = batch.bytes.get(body.clone()).unwrap_or_default();
         match Replication::decode(bytes) {
             Ok(Replication::XLogData(data)) => {
@@ -160,15 +230,16 @@ impl Stream {
                 match self.plugin {
                     Plugin::PgOutput => self.decoder.message(batch, message, data.start),
                     Plugin::Wal2Json => {
-                        self.json
-                            .message(&mut self.decoder, batch, message, data.start)
+                        let question =
+                            (self.json).message(&mut self.decoder, batch, message, data.start)?;
+                        Ok(question.map_or(Next::Message, Next::Ask))
                     }
                 }
             }
             Ok(Replication::Keepalive(keepalive)) => {
                 self.server_wants_reply |= keepalive.reply;
                 self.decoder.keepalive(keepalive.end);
-                Ok(None)
+                Ok(Next::Message)
             }
             Err(error) => Err(self.misframed(error)),
         }
@@ -190,9 +261,12 @@ impl Stream {
 
     /// Closes the batch.
     pub(super) fn seal(&mut self, batch: &mut Batch) {
-        self.kept.clear();
-        self.kept
-            .extend_from_slice(batch.bytes.get(self.start..).unwrap_or_default());
+        // While a transaction is read back, nothing that was read is in the batch.
+        if self.replay.is_none() {
+            self.kept.clear();
+            self.kept
+                .extend_from_slice(batch.bytes.get(self.start..).unwrap_or_default());
+        }
         batch.bytes.truncate(self.start);
         self.start = 0;
         self.frames = 0;

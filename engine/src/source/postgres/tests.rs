@@ -6,6 +6,7 @@ use protocol::Span;
 use protocol::postgres::Lsn;
 
 use super::decode::Decoder;
+use super::held;
 use super::shapes::Shape;
 use super::stream::{Step, Stream};
 use super::tables::{Index, Question};
@@ -96,6 +97,8 @@ struct Memory {
     batch: Batch,
     changes: Vec<Change>,
     ends: Vec<Lsn>,
+    /// Where transactions wait for their ends.
+    _state: tempfile::TempDir,
 }
 
 impl Memory {
@@ -105,12 +108,15 @@ impl Memory {
 
     fn of(plugin: Plugin, tables: &[&str], batch_bytes: usize) -> Self {
         let selection = Selection::new(tables).unwrap();
-        let decoder = Decoder::new("walbrook", selection, Lsn(1));
+        let state = tempfile::tempdir().unwrap();
+        let held = held::Store::open(state.path(), "shop", true).unwrap();
+        let decoder = Decoder::new("walbrook", selection, Lsn(1), held);
         Self {
             stream: Stream::new(decoder, plugin, batch_bytes, 64 << 20),
             batch: Batch::default(),
             changes: Vec::new(),
             ends: Vec::new(),
+            _state: state,
         }
     }
 
@@ -387,3 +393,5 @@ fn wal2json_reads_every_type_and_form() {
     let (changes, _) = memory.finish();
     assert_eq!(changes.len() as u64, recording.sidecar.changes);
 }
+
+mod pieces;
