@@ -1,0 +1,258 @@
+//! The kernel's own emulation: a veth pair per host, joined by a bridge in a namespace of its own, and at each host's end a netem queue
+//! per other host.
+//!
+//! ```text
+//! host a: link0 ── prio ─┬─ 1:2 netem (to a)            switch: bridge0
+//!                        ├─ 1:3 netem (to b) ─ veth ───────── port0, port1, …
+//!                        └─ 1:1 everybody else
+//! ```
+//! Source: tc-netem(8), tc-prio(8), tc-u32(8). The kernel's chance takes no seed before iproute2 6.6, and a direction cannot be held:
+//! while it is stalled, packets are lost.
+
+use std::net::Ipv4Addr;
+
+use crate::limits::MTU;
+use crate::namespace::{Namespace, tool};
+use crate::profile::LinkProfile;
+use crate::shaper::Counters;
+use crate::{NetemError, network};
+
+const DEVICE: &str = "link0";
+const BRIDGE: &str = "bridge0";
+/// Packets in a netem queue at least: the limit counts those that are only delayed, too.
+const PACKETS_MIN: usize = 1000;
+/// Where there is a delay and no rate to reckon by.
+const PACKETS_UNLIMITED: usize = 100_000;
+
+/// The hosts' interfaces; they vanish with their namespaces.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// Namespace and address of each host.
+    hosts: Vec<(String, Ipv4Addr)>,
+    _switch: Namespace,
+}
+
+/// Whether the kernel has netem, tried in a namespace.
+///
+/// # Errors
+/// What tc says.
+pub(crate) fn probe(namespace: &Namespace) -> Result<(), NetemError> {
+    let add = format!("qdisc add dev lo root netem delay 1ms rate 1000mbit limit {PACKETS_MIN}");
+    run(namespace.name(), &add).map(drop)
+}
+
+/// Why kernel netem cannot do this profile.
+pub(crate) fn refuses(profile: &LinkProfile) -> Option<String> {
+    (profile.segment_bytes).map(|_| "kernel netem cannot cut segments (segment)".to_owned())
+}
+
+fn run(namespace: &str, command: &str) -> Result<String, NetemError> {
+    let words: Vec<&str> = ["-n", namespace]
+        .into_iter()
+        .chain(command.split_whitespace())
+        .collect();
+    tool("tc", &words)
+}
+
+impl Kernel {
+    pub(crate) fn start(
+        hosts: &[(&Namespace, Ipv4Addr)],
+        switch: Namespace,
+    ) -> Result<Self, NetemError> {
+        switch.ip(&["link", "add", BRIDGE, "type", "bridge"])?;
+        switch.ip(&["link", "set", BRIDGE, "up"])?;
+        for (number, (namespace, address)) in hosts.iter().enumerate() {
+            let port = format!("port{number}");
+            let peer = ["peer", "name", &port, "netns", switch.name()];
+            namespace.ip(&[&["link", "add", DEVICE, "type", "veth"], &peer[..]].concat())?;
+            let with_prefix = format!("{address}/{}", network::PREFIX_BITS);
+            namespace.ip(&["address", "add", &with_prefix, "dev", DEVICE])?;
+            namespace.ip(&["link", "set", DEVICE, "up"])?;
+            switch.ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
+            let others = hosts
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != number);
+            let others: Vec<(usize, Ipv4Addr)> = others
+                .map(|(other, (_, address))| (other, *address))
+                .collect();
+            for command in queues(hosts.len(), &others) {
+                run(namespace.name(), &command)?;
+            }
+        }
+        let named = hosts.iter();
+        Ok(Self {
+            hosts: named
+                .map(|(namespace, address)| (namespace.name().to_owned(), *address))
+                .collect(),
+            _switch: switch,
+        })
+    }
+
+    pub(crate) fn set(
+        &self,
+        from: usize,
+        to: usize,
+        profile: &LinkProfile,
+    ) -> Result<(), NetemError> {
+        run(&self.hosts[from].0, &change(to, profile)).map(drop)
+    }
+
+    /// What passed one direction. The kernel counts Ethernet's headers, and what was lost together with what did not fit.
+    pub(crate) fn counters(&self, from: usize, to: usize) -> Result<Counters, NetemError> {
+        let text = run(&self.hosts[from].0, &format!("-s qdisc show dev {DEVICE}"))?;
+        counted(&text, to).ok_or_else(|| NetemError::Command {
+            command: "tc -s qdisc show".to_owned(),
+            reason: format!("no figures of the queue {}", handle(to)),
+        })
+    }
+
+    /// Ends every TCP connection between two hosts.
+    ///
+    /// # Errors
+    /// A kernel without `CONFIG_INET_DIAG_DESTROY`.
+    pub(crate) fn cut(&self, one: usize, other: usize) -> Result<(), NetemError> {
+        for (here, there) in [(one, other), (other, one)] {
+            let address = self.hosts[there].1.to_string();
+            tool("ss", &["-N", &self.hosts[here].0, "-K", "dst", &address])?;
+        }
+        Ok(())
+    }
+}
+
+/// The minor number of the class towards a host.
+fn band(to: usize) -> String {
+    format!("{:x}", to + 2)
+}
+
+/// The handle of the netem queue towards a host.
+fn handle(to: usize) -> String {
+    format!("{:x}:", 0x10 + to)
+}
+
+/// The commands that give an interface a queue for each of the other hosts.
+fn queues(hosts: usize, others: &[(usize, Ipv4Addr)]) -> Vec<String> {
+    let first_band = ["0"; 16].join(" ");
+    let bands = hosts + 1;
+    let mut commands = vec![format!(
+        "qdisc add dev {DEVICE} root handle 1: prio bands {bands} priomap {first_band}"
+    )];
+    for (to, address) in others {
+        let (band, handle) = (band(*to), handle(*to));
+        commands.push(format!(
+            "qdisc add dev {DEVICE} parent 1:{band} handle {handle} netem limit {PACKETS_MIN}"
+        ));
+        commands.push(format!(
+            "filter add dev {DEVICE} parent 1: protocol ip prio 1 u32 match ip dst {address}/32 flowid 1:{band}"
+        ));
+    }
+    commands
+}
+
+/// The command that gives the direction to a host another profile.
+fn change(to: usize, profile: &LinkProfile) -> String {
+    let (band, handle) = (band(to), handle(to));
+    format!(
+        "qdisc change dev {DEVICE} parent 1:{band} handle {handle} netem {}",
+        netem(profile)
+    )
+}
+
+/// A profile as tc writes it.
+fn netem(profile: &LinkProfile) -> String {
+    let mut words = vec![format!("limit {}", packets(profile))];
+    let microseconds = |time: std::time::Duration| format!("{}us", time.as_micros());
+    if !profile.delay.is_zero() {
+        words.push(format!("delay {}", microseconds(profile.delay)));
+        if !profile.jitter.is_zero() {
+            words.push(microseconds(profile.jitter));
+        }
+    }
+    for (word, part) in [
+        ("loss random", profile.loss),
+        ("duplicate", profile.duplicate),
+        ("corrupt", profile.corrupt),
+        ("reorder", profile.reorder),
+    ] {
+        if part > 0.0 {
+            words.push(format!("{word} {:.4}%", part * 100.0));
+        }
+    }
+    if let Some(rate) = profile.rate_bits {
+        words.push(format!("rate {rate}bit"));
+    }
+    words.join(" ")
+}
+
+/// What may be in the queue: what waits and what is on its way.
+fn packets(profile: &LinkProfile) -> usize {
+    match profile.rate_bits {
+        None => PACKETS_UNLIMITED,
+        Some(rate) => {
+            let way = (profile.delay + profile.jitter).as_secs_f64() * rate as f64 / 8.0;
+            ((profile.queue() + way as usize) / MTU).max(PACKETS_MIN)
+        }
+    }
+}
+
+/// Reads the figures of a queue out of `tc -s qdisc show`.
+fn counted(text: &str, to: usize) -> Option<Counters> {
+    let start = format!("qdisc netem {} ", handle(to));
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(&start));
+    let sent = lines.nth(1)?.trim().strip_prefix("Sent ")?;
+    let mut words = sent.split_whitespace();
+    let bytes = words.next()?.parse().ok()?;
+    let packets: u64 = words.nth(1)?.parse().ok()?;
+    let dropped = sent.split_once("(dropped ")?.1;
+    let dropped = dropped.split(',').next()?.parse().ok()?;
+    Some(Counters {
+        packets: packets + dropped,
+        bytes,
+        lost: dropped,
+        ..Counters::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_what_the_manual_says() {
+        let others = [(1, Ipv4Addr::new(10, 89, 0, 2))];
+        assert_eq!(
+            queues(2, &others),
+            [
+                "qdisc add dev link0 root handle 1: prio bands 3 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
+                "qdisc add dev link0 parent 1:3 handle 11: netem limit 1000",
+                "filter add dev link0 parent 1: protocol ip prio 1 u32 match ip dst 10.89.0.2/32 flowid 1:3",
+            ]
+        );
+        let profile: LinkProfile = "delay 10ms 1ms rate 1000mbit loss 1% reorder 25%"
+            .parse()
+            .unwrap();
+        assert_eq!(
+            change(1, &profile),
+            "qdisc change dev link0 parent 1:3 handle 11: netem limit 2583 delay 10000us 1000us loss random 1.0000% \
+             reorder 25.0000% rate 1000000000bit"
+        );
+        assert_eq!(
+            netem(&LinkProfile::default()),
+            format!("limit {PACKETS_UNLIMITED}")
+        );
+        assert!(refuses(&"segment 1".parse().unwrap()).is_some());
+    }
+
+    #[test]
+    fn figures_are_read() {
+        let text = "qdisc prio 1: root refcnt 2 bands 3 priomap 0 0\n Sent 9 bytes 9 pkt (dropped 9, overlimits 0 requeues 0)\n\
+            qdisc netem 10: parent 1:2 limit 1000\n Sent 1 bytes 1 pkt (dropped 1, overlimits 0 requeues 0)\n backlog 0b 0p requeues 0\n\
+            qdisc netem 11: parent 1:3 limit 1000 delay 10ms\n Sent 1234 bytes 17 pkt (dropped 3, overlimits 0 requeues 0)\n";
+        let counters = counted(text, 1).unwrap();
+        assert_eq!(
+            (counters.bytes, counters.packets, counters.lost),
+            (1234, 20, 3)
+        );
+        assert_eq!(counted(text, 2), None);
+    }
+}
