@@ -37,6 +37,8 @@ enum Command {
     Truth(crate::truth::Args),
     /// Run the embedded broker: Kafka as far as tests need it, in memory.
     Broker(crate::broker::Args),
+    /// Emulate a link and measure whether it does what its profile says.
+    Netem(crate::links::Args),
     /// Compare topics with a truth: every change once, in order per key, nothing else.
     Verify(crate::verify::Args),
 }
@@ -78,6 +80,7 @@ async fn run(command: Command) -> Outcome {
         Command::Serve(args) => crate::serve::run(args).await,
         Command::Truth(args) => crate::truth::run(args),
         Command::Broker(args) => crate::broker::run(args).await,
+        Command::Netem(args) => crate::links::run(args).await,
         Command::Verify(args) => crate::verify::run(args).await,
     }
 }

@@ -10,6 +10,7 @@ pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod demo;
+pub mod links;
 pub mod record;
 pub mod replay;
 pub mod seed;

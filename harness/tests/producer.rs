@@ -133,6 +133,7 @@ async fn keeps_the_order_when_connections_break_under_several_batches() {
         let engine = Engine {
             program: program.clone(),
             directory: directory.path().to_owned(),
+            host: None,
         };
         let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
         // Without compression and with the smallest batches there are about a thousand of them.

@@ -39,12 +39,24 @@ pub(super) enum Link {
     Ended,
 }
 
+/// The listener by which a client came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entrance {
+    /// Number of the node.
+    pub(super) node: usize,
+    /// Whether it is the node's second listener, for whoever looks past the links.
+    pub(super) is_observer: bool,
+}
+
 /// One listener as clients see it.
 pub(super) struct Node {
     id: i32,
     pub(super) address: SocketAddr,
     pub(super) host: String,
     pub(super) port: u16,
+    /// Where the first listener is opened.
+    place: Option<netem::Host>,
+    pub(super) observer: Option<SocketAddr>,
     pub(super) sasl: bool,
     pub(super) tls: Option<TlsAcceptor>,
     link: watch::Sender<Link>,
@@ -60,13 +72,27 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    pub(super) async fn open(id: i32, listener: &Listener) -> Result<(Self, TcpListener), Error> {
+    /// Opens the listener, and the observers' one where there is to be one.
+    pub(super) async fn open(
+        id: i32,
+        listener: &Listener,
+    ) -> Result<(Self, TcpListener, Option<TcpListener>), Error> {
         let listen = |source| Error::Listen {
             address: listener.address,
             source,
         };
-        let socket = TcpListener::bind(listener.address).await.map_err(listen)?;
+        let place = listener.host.clone();
+        let socket = crate::links::listen(place.as_ref(), listener.address)
+            .await
+            .map_err(listen)?;
         let address = socket.local_addr().map_err(listen)?;
+        let (observer, observed) = match &place {
+            None => (None, None),
+            Some(_) => {
+                let socket = TcpListener::bind(("127.0.0.1", 0)).await.map_err(listen)?;
+                (Some(socket.local_addr().map_err(listen)?), Some(socket))
+            }
+        };
         let (host, port) = listener
             .advertised
             .clone()
@@ -83,16 +109,31 @@ impl Node {
                 address,
                 host,
                 port,
+                place,
+                observer,
                 sasl: listener.sasl,
                 tls,
                 link,
             },
             socket,
+            observed,
         ))
     }
 
-    pub(super) async fn reopen(&self) -> Option<TcpListener> {
-        TcpListener::bind(self.address).await.ok()
+    pub(super) async fn reopen(&self, is_observer: bool) -> Option<TcpListener> {
+        let opened = match is_observer {
+            true => TcpListener::bind(self.observer?).await,
+            false => crate::links::listen(self.place.as_ref(), self.address).await,
+        };
+        opened.ok()
+    }
+
+    /// Where clients are told to find it, by where they came in.
+    pub(super) fn told(&self, by: Entrance) -> (String, u16) {
+        match self.observer {
+            Some(address) if by.is_observer => (address.ip().to_string(), address.port()),
+            _ => (self.host.clone(), self.port),
+        }
     }
 
     pub(super) fn link(&self) -> LinkReceiver {
@@ -153,15 +194,17 @@ fn text(text: &str) -> StrBytes {
 /// The nodes that are up, and the topics asked for.
 pub(super) fn metadata(
     shared: &Arc<Shared>,
+    by: Entrance,
     version: i16,
     request: MetadataRequest,
     error: Option<ResponseError>,
 ) -> MetadataResponse {
     let brokers = shared.nodes.iter().filter(|node| node.is_up()).map(|node| {
+        let (host, port) = node.told(by);
         MetadataResponseBroker::default()
             .with_node_id(BrokerId(node.id))
-            .with_host(text(&node.host))
-            .with_port(i32::from(node.port))
+            .with_host(text(&host))
+            .with_port(i32::from(port))
     });
     // Before version 4 every request may create, before version 1 an empty list means all.
     let may_create = shared.auto_create && (version < 4 || request.allow_auto_topic_creation);
@@ -366,19 +409,21 @@ pub(super) fn init_producer_id(
 /// The node that was asked coordinates every group.
 pub(super) fn find_coordinator(
     shared: &Arc<Shared>,
-    node: i32,
+    by: Entrance,
     request: FindCoordinatorRequest,
     error: Option<ResponseError>,
 ) -> FindCoordinatorResponse {
     const GROUP: i8 = 0;
     let error =
         error.or((request.key_type != GROUP).then_some(ResponseError::CoordinatorNotAvailable));
-    let coordinator = usize::try_from(node).ok().and_then(|i| shared.nodes.get(i));
-    match (error, coordinator) {
-        (None, Some(node)) => FindCoordinatorResponse::default()
-            .with_node_id(BrokerId(node.id))
-            .with_host(text(&node.host))
-            .with_port(i32::from(node.port)),
+    match (error, shared.nodes.get(by.node)) {
+        (None, Some(node)) => {
+            let (host, port) = node.told(by);
+            FindCoordinatorResponse::default()
+                .with_node_id(BrokerId(node.id))
+                .with_host(text(&host))
+                .with_port(i32::from(port))
+        }
         (error, _) => FindCoordinatorResponse::default()
             .with_error_code(
                 error

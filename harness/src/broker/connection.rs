@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use super::apis::{self, Request};
-use super::cluster::Link;
+use super::cluster::{Entrance, Link};
 use super::faults::{Drop, Fate};
 use super::sasl::Session;
 use super::{Error, REQUEST_MAX, Shared, records};
@@ -23,18 +23,19 @@ use crate::clock;
 /// Answers of one connection that may wait to be sent.
 const QUEUED_MAX: usize = 64;
 
-/// Serves `socket` as node `id` until the broker ends.
-pub(super) fn listen(shared: &Arc<Shared>, id: usize, socket: TcpListener) {
+/// Serves `socket` as a node until the broker ends.
+pub(super) fn listen(shared: &Arc<Shared>, by: Entrance, socket: TcpListener) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let mut link = shared.nodes[id].link();
+        let node = &shared.nodes[by.node];
+        let mut link = node.link();
         let mut socket = Some(socket);
         loop {
             let state = *link.borrow_and_update();
             match state {
                 Link::Ended => return,
                 Link::Down => socket = None,
-                Link::Up { .. } if socket.is_none() => socket = shared.nodes[id].reopen().await,
+                Link::Up { .. } if socket.is_none() => socket = node.reopen(by.is_observer).await,
                 Link::Up { .. } => {}
             }
             let Some(listener) = &socket else {
@@ -48,7 +49,7 @@ pub(super) fn listen(shared: &Arc<Shared>, id: usize, socket: TcpListener) {
             tokio::select! {
                 changed = link.changed() => if changed.is_err() { return },
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => { tokio::spawn(connect(Arc::clone(&shared), id, stream)); }
+                    Ok((stream, _)) => { tokio::spawn(connect(Arc::clone(&shared), by, stream)); }
                     // Out of descriptors: others may be closed meanwhile.
                     Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
                 },
@@ -57,7 +58,8 @@ pub(super) fn listen(shared: &Arc<Shared>, id: usize, socket: TcpListener) {
     });
 }
 
-async fn connect(shared: Arc<Shared>, id: usize, stream: TcpStream) {
+async fn connect(shared: Arc<Shared>, by: Entrance, stream: TcpStream) {
+    let id = by.node;
     let mut link = shared.nodes[id].link();
     if !matches!(*link.borrow_and_update(), Link::Up { .. }) {
         return;
@@ -72,11 +74,11 @@ async fn connect(shared: Arc<Shared>, id: usize, stream: TcpStream) {
             Some(tls) => {
                 let stream = tls.accept(stream).await?;
                 let (reader, writer) = tokio::io::split(stream);
-                serve(&shared, id, reader, writer).await
+                serve(&shared, by, reader, writer).await
             }
             None => {
                 let (reader, writer) = stream.into_split();
-                serve(&shared, id, reader, writer).await
+                serve(&shared, by, reader, writer).await
             }
         }
     };
@@ -91,14 +93,14 @@ async fn connect(shared: Arc<Shared>, id: usize, stream: TcpStream) {
     }
 }
 
-async fn serve<R, W>(shared: &Arc<Shared>, id: usize, reader: R, writer: W) -> Result<(), Error>
+async fn serve<R, W>(shared: &Arc<Shared>, by: Entrance, reader: R, writer: W) -> Result<(), Error>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let (answers, queue) = mpsc::channel(QUEUED_MAX);
     // Where the reader ends in order, what is queued is still sent; where the connection is dropped, both end here.
-    let (read, wrote) = tokio::join!(read(shared, id, reader, answers), write(writer, queue));
+    let (read, wrote) = tokio::join!(read(shared, by, reader, answers), write(writer, queue));
     match read {
         Ok(()) => wrote.map_err(Error::from),
         Err(error) => Err(error),
@@ -127,11 +129,11 @@ async fn write<W: AsyncWrite + Unpin>(
 
 async fn read<R: AsyncRead + Unpin>(
     shared: &Arc<Shared>,
-    id: usize,
+    by: Entrance,
     mut reader: R,
     answers: mpsc::Sender<Answer>,
 ) -> Result<(), Error> {
-    let mut session = Session::new(shared.nodes[id].sasl);
+    let mut session = Session::new(shared.nodes[by.node].sasl);
     while let Some(frame) = read_frame(&mut reader).await? {
         if let Some(answer) = session.raw(&shared.credentials, &frame)? {
             if answers.send((None, Some(answer))).await.is_err() {
@@ -146,9 +148,9 @@ async fn read<R: AsyncRead + Unpin>(
             break;
         }
         let (api, client) = (request.api, request.client_id.clone());
-        let answer = answer(shared, id, &mut session, request, fate).await?;
+        let answer = answer(shared, by, &mut session, request, fate).await?;
         tracing::trace!(
-            node = id,
+            node = by.node,
             ?api,
             client,
             bytes = answer.as_ref().map(Bytes::len),
@@ -201,7 +203,7 @@ async fn read_frame<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<Bytes
 /// The answer to a request; `None` where none is due (acks=0).
 async fn answer(
     shared: &Arc<Shared>,
-    id: usize,
+    by: Entrance,
     session: &mut Session,
     request: Request,
     fate: Fate,
@@ -213,7 +215,7 @@ async fn answer(
         body,
         client_id,
     } = request;
-    let node = id as i32;
+    let node = by.node as i32;
     let reply = Reply {
         version,
         correlation_id,
@@ -246,9 +248,9 @@ async fn answer(
             &super::offsets::for_leader_epoch(shared, node, request, error),
         ),
         RequestKind::ApiVersions(_) => reply.frame(&apis::versions(error.map_or(0, |e| e.code()))),
-        RequestKind::Metadata(request) => {
-            reply.frame(&super::cluster::metadata(shared, version, request, error))
-        }
+        RequestKind::Metadata(request) => reply.frame(&super::cluster::metadata(
+            shared, by, version, request, error,
+        )),
         RequestKind::CreateTopics(request) => {
             reply.frame(&super::cluster::create_topics(shared, request, error))
         }
@@ -262,7 +264,7 @@ async fn answer(
             reply.frame(&super::cluster::init_producer_id(shared, request, error))
         }
         RequestKind::FindCoordinator(request) => reply.frame(&super::cluster::find_coordinator(
-            shared, node, request, error,
+            shared, by, request, error,
         )),
         RequestKind::JoinGroup(request) => reply.frame(
             &shared

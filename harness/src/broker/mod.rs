@@ -39,7 +39,7 @@ pub use faults::{Drop, Faults};
 pub use partition::Figures;
 pub use tls::{ServerTls, Tls};
 
-use cluster::Node;
+use cluster::{Entrance, Node};
 use groups::Groups;
 use sasl::Credentials;
 use topics::Topics;
@@ -83,6 +83,8 @@ pub struct Listener {
     pub tls: Option<ServerTls>,
     /// Whether clients must log in by SASL.
     pub sasl: bool,
+    /// The emulated host on which it listens; then the node listens on loopback besides, see [`Broker::observed_bootstrap`].
+    pub host: Option<netem::Host>,
 }
 
 impl Listener {
@@ -94,6 +96,7 @@ impl Listener {
             advertised: None,
             tls: None,
             sasl: false,
+            host: None,
         }
     }
 
@@ -186,9 +189,14 @@ impl Broker {
         let mut nodes = Vec::with_capacity(settings.listeners.len());
         let mut sockets = Vec::with_capacity(settings.listeners.len());
         for (id, listener) in settings.listeners.iter().enumerate() {
-            let (node, socket) = Node::open(id as i32, listener).await?;
+            let (node, socket, observed) = Node::open(id as i32, listener).await?;
             nodes.push(node);
-            sockets.push(socket);
+            let entrance = |is_observer| Entrance {
+                node: id,
+                is_observer,
+            };
+            sockets.push((entrance(false), socket));
+            sockets.extend(observed.map(|socket| (entrance(true), socket)));
         }
         let shared = Arc::new(Shared {
             topics: Topics::new(nodes.len() as i32, settings.partitions, settings.discard),
@@ -202,8 +210,8 @@ impl Broker {
             next_producer_id: AtomicI64::new(1000),
             transactional: std::sync::Mutex::default(),
         });
-        for (id, socket) in sockets.into_iter().enumerate() {
-            connection::listen(&shared, id, socket);
+        for (entrance, socket) in sockets {
+            connection::listen(&shared, entrance, socket);
         }
         Ok(Self { shared })
     }
@@ -228,6 +236,24 @@ impl Broker {
         let nodes = self.shared.nodes.iter();
         let nodes: Vec<_> = nodes
             .map(|node| format!("{}:{}", node.host, node.port))
+            .collect();
+        nodes.join(",")
+    }
+
+    /// The same for whoever looks at the cluster from this process past all emulated links: the brokers that it finds there name
+    /// loopback listeners to it. Where there are no links, it is [`Self::bootstrap`].
+    #[must_use]
+    pub fn observed_bootstrap(&self) -> String {
+        let nodes = self.shared.nodes.iter();
+        let nodes: Vec<_> = nodes
+            .map(|node| {
+                let by = Entrance {
+                    node: 0,
+                    is_observer: true,
+                };
+                let (host, port) = node.told(by);
+                format!("{host}:{port}")
+            })
             .collect();
         nodes.join(",")
     }

@@ -270,6 +270,7 @@ mod tests {
         use base64::Engine as _;
         let encoded = base64::prelude::BASE64_STANDARD.encode(bytes);
         let figures = Figures {
+            links: None,
             bare_changes_per_second: None,
             changes: 1_000_000,
             records: 1_250_000,

@@ -20,6 +20,8 @@ pub struct Engine {
     pub program: PathBuf,
     /// Directory of configuration, report and state.
     pub directory: PathBuf,
+    /// The emulated host on which it runs; this machine without it.
+    pub host: Option<netem::Host>,
 }
 
 /// Usage of a process over its life.
@@ -91,7 +93,10 @@ impl Engine {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = command.spawn()?;
+        let child = match &self.host {
+            None => command.spawn()?,
+            Some(host) => host.spawn(&mut command)?,
+        };
         let pid = child.id();
         let (peak, done) = (
             Arc::new(AtomicU64::new(0)),

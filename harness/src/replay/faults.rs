@@ -3,13 +3,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::scenario::{Deed, Fault, Scenario};
+use super::scenario::{Deed, Fault, Link, Scenario, Way};
 
 /// The beginning or the end of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Event {
     /// What happens.
     pub(super) deed: Deed,
+    /// On which link, where the deed concerns one.
+    pub(super) link: Link,
+    /// With `drop_one_way`: which way.
+    pub(super) way: Option<Way>,
+    /// With `rate`: bits per second.
+    pub(super) rate_bits: Option<u64>,
     /// How long it lasts.
     pub(super) length: Duration,
     /// Whether it begins (or is over at once); `false` when it ends.
@@ -27,7 +33,10 @@ pub(super) struct Schedule {
 impl Schedule {
     /// The moments of the scenario's faults in a stream of `changes` changes.
     pub(super) fn new(scenario: &Scenario, changes: u64) -> Schedule {
-        let faults = scenario.fault.iter().filter(|fault| !fault.is_served());
+        let faults = scenario
+            .fault
+            .iter()
+            .filter(|fault| !scenario.is_served(fault));
         let moments = |fault: &Fault| -> Vec<(u64, Fault)> {
             fault
                 .moments(changes)
@@ -64,10 +73,14 @@ impl Schedule {
         {
             let event = Event {
                 deed: fault.deed,
+                link: fault.link,
+                way: fault.way,
+                rate_bits: fault.rate_mbit.map(|rate| (rate * 1e6) as u64),
                 length: Duration::from_millis(fault.for_ms),
                 starts: true,
             };
-            if matches!(fault.deed, Deed::Stall | Deed::RestartBroker) {
+            let is_over = matches!(fault.deed, Deed::Cut | Deed::KillEngine | Deed::MoveLeader);
+            if !is_over {
                 self.ends.push((
                     now + event.length,
                     Event {
@@ -97,6 +110,12 @@ mod tests {
         assert_eq!(schedule.due(4), []);
         let begins = |deed| Event {
             deed,
+            link: match deed {
+                Deed::Stall => Link::Kafka,
+                _ => Link::Source,
+            },
+            way: None,
+            rate_bits: None,
             length: Duration::ZERO,
             starts: true,
         };

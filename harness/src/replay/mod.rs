@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use clap::builder::RangedU64ValueParser;
 
 use crate::cli;
+use crate::links::report::LinkFigures;
 use report::{Figures, Report, machine, median};
 pub use run::{Outcome, Progress, run as run_once};
 use scenario::Scenario;
@@ -171,6 +172,14 @@ fn unmet(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<String> {
             ));
         }
     }
+    let times_limit = (figures.links.as_ref()).and_then(|links| links.times_limit);
+    if let (Some(most), Some(times)) = (expect.times_limit_max, times_limit)
+        && times > most
+    {
+        failures.push(format!(
+            "expected at most {most} times the links' limit, measured {times:.2}"
+        ));
+    }
     if let (Some(least), Some(bare)) = (expect.of_bare_reader_min, figures.bare_changes_per_second)
     {
         let part = figures.changes_per_second / bare;
@@ -219,6 +228,9 @@ fn print(report: &Report) {
             bare / 1e6,
             100.0 * figures.changes_per_second / bare
         );
+    }
+    for line in (figures.links.iter()).flat_map(LinkFigures::lines) {
+        println!("  {line}");
     }
     if report.runs.len() > 1 {
         for (number, run) in report.runs.iter().enumerate() {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::scenario::{Deed, Link};
+use crate::links::report::LinkFigures;
 
 /// One object per scenario; of several runs the one with the median time, all of them in `runs`. Units stand in the names.
 #[derive(Clone, Debug, Serialize)]
@@ -54,6 +55,9 @@ pub struct Figures {
     pub cpu_seconds: f64,
     /// Highest of the engine's processes (VmHWM).
     pub rss_max_bytes: u64,
+    /// The emulated links, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<LinkFigures>,
     /// What a bare reader got from the same live server right before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bare_changes_per_second: Option<f64>,

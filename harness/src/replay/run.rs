@@ -9,6 +9,8 @@ use super::report::{Figures, Happened};
 use super::scenario::{Deed, Link, Scenario};
 use super::sink::{Contents, Sink};
 use super::source::Upstream;
+use crate::links::report::LinkFigures;
+use crate::links::{Links, Trouble};
 use crate::verify;
 
 /// An engine that writes nothing for so long has hung.
@@ -56,10 +58,11 @@ pub async fn run(
     let directory = tempfile::Builder::new()
         .prefix("walbrook-replay-")
         .tempdir()?;
-    let upstreams = Upstream::start(scenario).await?;
+    let links = Links::open(scenario, None)?;
+    let upstreams = Upstream::start(scenario, links.as_ref()).await?;
     // After the source: a live server's workload takes a while, and warmed brokers should not cool.
     let topics = upstreams.iter().map(Upstream::topic).collect();
-    let sink = Sink::start(scenario, topics).await?;
+    let sink = Sink::start(scenario, topics, links.as_ref()).await?;
     let changes = upstreams
         .iter()
         .map(|upstream| upstream.truth().changes)
@@ -71,12 +74,14 @@ pub async fn run(
     let engine = Engine {
         program: program.to_owned(),
         directory: directory.path().to_owned(),
+        host: links.as_ref().map(|links| links.engine().clone()),
     };
     std::fs::write(engine.config(), configuration(scenario, &upstreams, &sink)?)?;
 
     let mut course = Course {
         scenario,
         sink,
+        links: links.as_ref(),
         upstreams: &upstreams,
         engine: &engine,
         schedule: Schedule::new(scenario, changes),
@@ -144,6 +149,7 @@ fn merge(table: &mut toml::Table, over: &toml::Table) {
 struct Course<'a> {
     scenario: &'a Scenario,
     sink: Sink,
+    links: Option<&'a Links>,
     upstreams: &'a [Upstream],
     engine: &'a Engine,
     schedule: Schedule,
@@ -230,16 +236,28 @@ impl Course<'_> {
         running: &mut Running,
     ) -> Result<bool, Failure> {
         let Event {
-            deed,
-            length,
-            starts,
+            deed, link, starts, ..
         } = event;
+        let is_of_link = matches!(
+            deed,
+            Deed::Cut | Deed::Stall | Deed::DropOneWay | Deed::Rate
+        );
+        let emulated = self.links.filter(|links| is_of_link && links.has(link));
         if deed == Deed::KillEngine {
             running.kill()?;
+        } else if let Some(links) = emulated {
+            links.trouble(Trouble {
+                link,
+                deed,
+                way: event.way,
+                rate_bits: event.rate_bits,
+                starts,
+            })?;
+        } else {
+            self.sink.happen(deed, starts, event.length).await?;
         }
-        self.sink.happen(deed, starts, length).await?;
         if starts {
-            let link = matches!(deed, Deed::Cut | Deed::Stall).then_some(Link::Kafka);
+            let link = is_of_link.then_some(link);
             let start = self.first_byte();
             self.happened.push(Happened {
                 deed,
@@ -272,7 +290,7 @@ impl Course<'_> {
         let mut changes = 0;
         for upstream in self.upstreams {
             let settings = verify::Settings {
-                brokers: self.sink.bootstrap(),
+                brokers: self.sink.observed_bootstrap(),
                 truth: upstream.truth().clone(),
                 topic: Some(upstream.topic()),
                 client: verification_client(self.scenario),
@@ -312,6 +330,7 @@ impl Course<'_> {
         let engine_report = report
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or(serde_json::Value::Null);
+        let links = self.link_figures(end.saturating_duration_since(start))?;
         let found = self.verify().await;
         let changes = found.unwrap_or_else(|| self.changes(records));
         let seconds = end.saturating_duration_since(start).as_secs_f64();
@@ -337,6 +356,7 @@ impl Course<'_> {
                 0.0
             },
             cpu_seconds: self.usage.cpu_seconds,
+            links,
             bare_changes_per_second: (self.upstreams.iter())
                 .find_map(Upstream::bare_changes_per_second),
             rss_max_bytes: self.usage.rss_max_bytes,
@@ -366,6 +386,13 @@ impl Course<'_> {
             broker: self.sink.title(),
             engine_report,
         })
+    }
+
+    fn link_figures(&self, time: Duration) -> Result<Option<LinkFigures>, Failure> {
+        let figures = self
+            .links
+            .map(|links| LinkFigures::of(links, time.as_secs_f64()));
+        Ok(figures.transpose()?)
     }
 
     fn was_killed(&self) -> bool {
@@ -405,7 +432,7 @@ fn verification_client(scenario: &Scenario) -> verify::Client {
 
 /// Faults that the replay server makes by itself, at their place in the stream.
 fn served_faults(scenario: &Scenario, upstreams: &[Upstream]) -> Vec<Happened> {
-    let served = (scenario.fault.iter()).filter(|fault| fault.is_served());
+    let served = (scenario.fault.iter()).filter(|fault| scenario.is_served(fault));
     let each = served.flat_map(|fault| upstreams.iter().map(move |upstream| (fault, upstream)));
     let happened = each.flat_map(|(fault, upstream)| {
         let moments = fault.moments(upstream.truth().changes).into_iter();

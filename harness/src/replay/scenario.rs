@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fixtures::Recording;
 use serde::Deserialize;
 
+use crate::links::settings::LinkSettings;
 use crate::serve::Writes;
 use crate::servers::Flavour;
 use crate::workload::SplitMix64;
@@ -24,9 +25,9 @@ pub struct Scenario {
     /// Any part of walbrook.toml, over what the replay sets itself.
     #[serde(default)]
     pub walbrook: toml::Table,
-    /// Link emulation; refused, because this version has none.
+    /// Emulated links; none where this is absent.
     #[serde(default)]
-    link: Option<toml::Value>,
+    pub link: Option<LinkSettings>,
     /// What goes wrong on the way.
     #[serde(default)]
     pub fault: Vec<Fault>,
@@ -165,6 +166,22 @@ pub struct Fault {
     /// For how long, where the deed lasts.
     #[serde(default = "half_a_second")]
     pub for_ms: u64,
+    /// With `drop_one_way`: which way; the way of the data when absent.
+    #[serde(default)]
+    pub way: Option<Way>,
+    /// With `rate`: the rate meanwhile.
+    #[serde(default)]
+    pub rate_mbit: Option<f64>,
+}
+
+/// One way of a link of the engine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// Towards the engine.
+    ToEngine,
+    /// Away from it.
+    FromEngine,
 }
 
 fn source_link() -> Link {
@@ -193,9 +210,9 @@ pub enum Deed {
     Cut,
     /// Nothing comes for a while, the connection stays.
     Stall,
-    /// Needs link emulation.
+    /// Everything that goes one way is lost; needs an emulated link.
     DropOneWay,
-    /// Needs link emulation.
+    /// The link is slower for a while; needs an emulated link.
     Rate,
     /// `kill -9` of the engine, and a new one.
     KillEngine,
@@ -228,6 +245,9 @@ pub struct Expect {
     /// `--no-timing`.
     #[serde(default)]
     pub of_bare_reader_min: Option<f64>,
+    /// At most so many times what the busiest link needs for its bytes; not asserted with `--no-timing`.
+    #[serde(default)]
+    pub times_limit_max: Option<f64>,
     /// Faults of the scenario that must have happened, at least.
     #[serde(default)]
     pub faults_min: Option<usize>,
@@ -260,9 +280,7 @@ impl Scenario {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.link.is_some() {
-            return Err("link: link emulation is not available in this version".into());
-        }
+        self.check_links()?;
         self.broker.check()?;
         if self.source.is_empty() {
             return Err("source: none is named".into());
@@ -274,13 +292,23 @@ impl Scenario {
             }
         }
         for fault in &self.fault {
-            if matches!(fault.deed, Deed::DropOneWay | Deed::Rate) {
-                return Err("fault: drop_one_way and rate need link emulation, which is not available in this version".into());
+            let is_of_link = matches!(fault.deed, Deed::DropOneWay | Deed::Rate);
+            if is_of_link && !self.is_emulated(fault.link) {
+                return Err(
+                    "fault: drop_one_way and rate need the link to be emulated: [link.kafka] or [link.source]".into(),
+                );
             }
-            if fault.is_served() && self.source.iter().any(|source| source.server.is_some()) {
+            if (fault.deed == Deed::Rate) != fault.rate_mbit.is_some_and(|rate| rate > 0.0) {
+                return Err("fault: rate needs rate_mbit, and nothing else does".into());
+            }
+            if fault.way.is_some() && fault.deed != Deed::DropOneWay {
+                return Err("fault: way belongs to drop_one_way".into());
+            }
+            if self.is_served(fault) && self.source.iter().any(|source| source.server.is_some()) {
                 return Err("fault: the link to a live server can be neither cut nor stalled in this version".into());
             }
-            if fault.deed == Deed::Cut && !fault.is_served() && self.broker.kind == Kind::Kafka {
+            if fault.deed == Deed::Cut && !self.is_served(fault) && self.broker.kind == Kind::Kafka
+            {
                 return Err("fault: connections to real brokers cannot be cut in this version; stall, restart_broker and move_leader can be had".into());
             }
             if fault.deed == Deed::MoveLeader && self.broker.count < 2 {
@@ -291,6 +319,42 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+
+    fn check_links(&self) -> Result<(), String> {
+        let Some(link) = &self.link else {
+            return Ok(());
+        };
+        if link.brokers.is_some() && self.broker.kind == Kind::Embedded {
+            return Err("link.brokers: embedded brokers do not talk to each other".into());
+        }
+        if self.broker.kind == Kind::Kafka {
+            return Err(
+                "link: with real brokers not available in this version; use the embedded one"
+                    .into(),
+            );
+        }
+        if self.source.iter().any(|source| source.server.is_some()) {
+            return Err(
+                "link: with a live server not available in this version; use a recording".into(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the engine's links of this kind are emulated.
+    pub fn is_emulated(&self, which: Link) -> bool {
+        let link = self.link.as_ref();
+        link.is_some_and(|link| match which {
+            Link::Source => link.source.is_some(),
+            Link::Kafka => link.kafka.is_some(),
+        })
+    }
+
+    /// Whether the replay server makes this fault, at its place in the stream; otherwise an emulated link or the broker does.
+    pub fn is_served(&self, fault: &Fault) -> bool {
+        let is_cut_or_stall = matches!(fault.deed, Deed::Cut | Deed::Stall);
+        fault.link == Link::Source && is_cut_or_stall && !self.is_emulated(Link::Source)
     }
 }
 
@@ -323,11 +387,6 @@ impl Source {
 }
 
 impl Fault {
-    /// Whether the replay server makes it, at its place in the stream.
-    pub fn is_served(&self) -> bool {
-        self.link == Link::Source && matches!(self.deed, Deed::Cut | Deed::Stall)
-    }
-
     /// The numbers of changes at which it happens, below `changes`.
     pub fn moments(&self, changes: u64) -> Vec<u64> {
         if let Some(at) = self.at_changes {
@@ -369,13 +428,27 @@ mod tests {
 
     #[test]
     fn what_is_not_available_says_so() {
-        let link =
-            parsed("[[source]]\nrecording = \"x\"\n[link.kafka]\ndelay_ms = 10").unwrap_err();
-        assert!(link.contains("not available in this version"), "{link}");
-        let fault =
-            parsed("[[source]]\nrecording = \"x\"\n[[fault]]\nat_changes = 1\ndo = \"rate\"")
-                .unwrap_err();
-        assert!(fault.contains("not available in this version"), "{fault}");
+        let refused = |text: &str| parsed(&format!("[[source]]\nrecording = \"x\"\n{text}"));
+        for (text, named) in [
+            ("[link.brokers]\ndelay_ms = 10", "link.brokers"),
+            ("[link.kafka]\ndelay = 10", "delay"),
+            (
+                "[[fault]]\nat_changes = 1\ndo = \"rate\"\nrate_mbit = 1",
+                "emulated",
+            ),
+            (
+                "[link.source]\n[[fault]]\nat_changes = 1\ndo = \"rate\"",
+                "rate_mbit",
+            ),
+            (
+                "[link.source]\n[[fault]]\nat_changes = 1\ndo = \"cut\"\nway = \"to_engine\"",
+                "way",
+            ),
+        ] {
+            let error = refused(text).unwrap_err();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+        assert!(refused("[link.kafka]\ndelay_ms = 10").is_ok());
         let both = parsed("[[source]]\nrecording = \"x\"\nserver = \"mysql\"").unwrap_err();
         assert!(both.starts_with("source: either"), "{both}");
     }

@@ -2,9 +2,12 @@
 
 use std::time::Instant;
 
+use netem::Door;
+
 use super::kafka::RealKafka;
 use super::scenario::{BrokerKind, Deed, Kind, Scenario};
 use crate::broker::{Broker, Listener, Settings};
+use crate::links::Links;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -32,7 +35,12 @@ pub(super) struct Contents {
 
 impl Sink {
     /// Starts what the scenario asks for; `topics` are those that the run will write.
-    pub(super) async fn start(scenario: &Scenario, topics: Vec<String>) -> Result<Sink, Failure> {
+    /// With links each embedded broker listens where the link to it leads.
+    pub(super) async fn start(
+        scenario: &Scenario,
+        topics: Vec<String>,
+        links: Option<&Links>,
+    ) -> Result<Sink, Failure> {
         let BrokerKind {
             count, partitions, ..
         } = scenario.broker;
@@ -40,13 +48,21 @@ impl Sink {
             let kafka = RealKafka::start(&scenario.broker, topics).await?;
             return Ok(Sink::Kafka(Box::new(kafka)));
         }
-        let listeners = (0..count.max(1)).map(|_| Listener::loopback()).collect();
+        let doors = (0..count.max(1)).filter_map(|node| Some(links?.broker(node)));
+        let doors = doors.collect::<Result<Vec<Door>, _>>()?;
+        let listeners = match links {
+            None => (0..count.max(1)).map(|_| Listener::loopback()).collect(),
+            Some(_) => doors.iter().map(behind).collect(),
+        };
         let broker = Broker::start(Settings {
             listeners,
             partitions,
             ..Settings::default()
         })
         .await?;
+        for (door, address) in doors.iter().zip(broker.addresses()) {
+            door.lead_to(address);
+        }
         Ok(Sink::Embedded(broker))
     }
 
@@ -54,6 +70,14 @@ impl Sink {
     pub(super) fn bootstrap(&self) -> String {
         match self {
             Sink::Embedded(broker) => broker.bootstrap(),
+            Sink::Kafka(kafka) => kafka.bootstrap(),
+        }
+    }
+
+    /// Addresses for whoever looks past the links.
+    pub(super) fn observed_bootstrap(&self) -> String {
+        match self {
+            Sink::Embedded(broker) => broker.observed_bootstrap(),
             Sink::Kafka(kafka) => kafka.bootstrap(),
         }
     }
@@ -114,6 +138,16 @@ impl Sink {
             }
             Sink::Kafka(kafka) => kafka.happen(deed, starts).await,
         }
+    }
+}
+
+/// A listener that clients are told to reach by the door.
+fn behind(door: &Door) -> Listener {
+    let address = door.address();
+    Listener {
+        advertised: Some((address.ip().to_string(), address.port())),
+        host: Some(door.host().clone()),
+        ..Listener::plain(door.listen())
     }
 }
 

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use fixtures::Recording;
+use netem::Door;
 
 use super::live::Live;
-use super::scenario::{Deed, Fault, Link, Scenario, Source};
+use super::scenario::{Deed, Fault, Scenario, Source};
+use crate::links::Links;
 use crate::serve::{self, Action, Place, Rate, ServeOptions};
 use crate::truth::Truth;
 use crate::workload::Workload;
@@ -33,11 +35,19 @@ enum Kind {
 
 impl Upstream {
     /// Starts the scenario's sources, each with the faults of the link to it.
-    pub(super) async fn start(scenario: &Scenario) -> Result<Vec<Upstream>, Failure> {
+    pub(super) async fn start(
+        scenario: &Scenario,
+        links: Option<&Links>,
+    ) -> Result<Vec<Upstream>, Failure> {
         let mut upstreams = Vec::new();
         for (number, source) in scenario.source.iter().enumerate() {
             let (kind, truth) = match source.open() {
-                Some(recording) => replayed(&recording?, source, &scenario.fault).await?,
+                Some(recording) => {
+                    let door = links.map(|links| links.source(number)).transpose()?;
+                    let faults = scenario.fault.iter();
+                    let served = faults.filter(|fault| scenario.is_served(fault)).cloned();
+                    replayed(&recording?, source, &served.collect::<Vec<_>>(), door).await?
+                }
                 None => {
                     let (live, truth) = Live::start(source).await?;
                     (Kind::Live(Box::new(live)), truth)
@@ -115,7 +125,8 @@ impl Upstream {
 async fn replayed(
     recording: &Recording,
     source: &Source,
-    faults: &[Fault],
+    served: &[Fault],
+    door: Option<Door>,
 ) -> Result<(Kind, Truth), Failure> {
     let mut truth = Truth::read(&recording.truth_path())?;
     if let Some(rows) = source.one_transaction_rows {
@@ -137,8 +148,7 @@ async fn replayed(
             })
         };
     }
-    let on_source = faults.iter().filter(|fault| fault.link == Link::Source);
-    let faults = on_source.flat_map(|fault| {
+    let faults = served.iter().flat_map(|fault| {
         let action = match fault.deed {
             Deed::Cut => Some(Action::Cut),
             Deed::Stall => Some(Action::Stall(Duration::from_millis(fault.for_ms))),
@@ -160,10 +170,21 @@ async fn replayed(
         writes: source.send,
         faults: faults.collect(),
         transaction_rows: source.one_transaction_rows,
+        host: door.as_ref().map(|door| door.host().clone()),
         ..ServeOptions::default()
     };
-    let server = serve::Server::start(recording, "127.0.0.1:0", options).await?;
-    let address = server.address();
+    let listen = match &door {
+        None => "127.0.0.1:0".to_owned(),
+        Some(door) => door.listen().to_string(),
+    };
+    let server = serve::Server::start(recording, &listen, options).await?;
+    let address = match &door {
+        None => server.address(),
+        Some(door) => {
+            door.lead_to(server.address());
+            door.address()
+        }
+    };
     let settings = match &recording.sidecar.postgres {
         None => format!("url = \"mysql://cdc:cdc@{address}\"\n"),
         Some(postgres) => {

@@ -117,6 +117,7 @@ pub async fn run(args: Args) -> Outcome {
         writes: args.send,
         faults: args.fault.into_iter().chain(cuts).collect(),
         transaction_rows: args.transaction_rows,
+        host: None,
     };
     let server = Server::start(&recording, &listen, options).await?;
     if let (Some(file), Some(pem)) = (&args.tls, server.ca_pem()) {

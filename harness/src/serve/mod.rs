@@ -148,6 +148,8 @@ pub struct ServeOptions {
     pub faults: Vec<Fault>,
     /// Instead of the recording as it is, one transaction of so many rows, made of the recording's ROWS events.
     pub transaction_rows: Option<u64>,
+    /// The emulated host on which it listens.
+    pub host: Option<netem::Host>,
 }
 
 impl Default for ServeOptions {
@@ -161,6 +163,7 @@ impl Default for ServeOptions {
             writes: Writes::Large,
             faults: Vec::new(),
             transaction_rows: None,
+            host: None,
         }
     }
 }
@@ -220,13 +223,22 @@ impl Server {
         options: ServeOptions,
     ) -> Result<Self, ServeError> {
         let tls = options.tls.then(certificate).transpose()?;
+        let host = options.host.clone();
         let stage = Arc::new(Stage::new(options, tls));
         let play = Play::load(recording, &stage)?;
         let listen = |source| ServeError::Listen {
             address: address.to_owned(),
             source,
         };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let listener = match &host {
+            None => TcpListener::bind(address).await,
+            Some(_) => {
+                let address =
+                    (address.parse()).map_err(|error| listen(std::io::Error::other(error)))?;
+                crate::links::listen(host.as_ref(), address).await
+            }
+        };
+        let listener = listener.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let task = tokio::spawn(listen_for_clients(listener, play.clone(), stage.clone()));
         Ok(Self {

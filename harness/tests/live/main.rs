@@ -68,6 +68,7 @@ fn configured(
     let engine = Engine {
         program: program.to_owned(),
         directory: directory.to_owned(),
+        host: None,
     };
     let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
     let configuration = format!(
