@@ -211,8 +211,7 @@ impl FromStr for LinkProfile {
                     .next()
                     .ok_or_else(|| invalid(word, "a value is missing behind it"))
             };
-            let percent =
-                |text: &str| Ok::<f64, InvalidProfile>(measured(word, text, &[("%", 0.01)])?);
+            let percent = |text: &str| measured(word, text, &[("%", 0.01)]);
             let size = |text: &str| {
                 let units = [("", 1.0), ("b", 1.0), ("kib", 1024.0), ("mib", 1_048_576.0)];
                 Ok::<usize, InvalidProfile>(measured(word, text, &units)? as usize)
