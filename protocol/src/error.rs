@@ -45,6 +45,8 @@ pub enum DecodeErrorKind {
         /// As computed over the bytes.
         computed: u32,
     },
+    /// A compressed stream that its codec refuses.
+    Corrupt,
     /// Text that is not valid in its declared encoding.
     Encoding,
     /// A well-formed value that this version does not read.
@@ -94,6 +96,9 @@ impl fmt::Display for DecodeError {
                 f,
                 "{what} at byte {at}: checksum {stored:#010x} stored, {computed:#010x} computed"
             ),
+            DecodeErrorKind::Corrupt => {
+                write!(f, "{what} at byte {at}: corrupt, it cannot be decompressed")
+            }
             DecodeErrorKind::Encoding => {
                 write!(f, "{what} at byte {at}: not valid in its character set")
             }

@@ -6,6 +6,9 @@ pub const MYSQL_PACKET_MAX: usize = 0xff_ffff;
 /// Largest binlog event that is put together from split packets: the protocol's own `max_allowed_packet` ceiling.
 pub const MYSQL_EVENT_MAX: usize = 1 << 30;
 
+/// Largest window of a zstd frame inside a compressed packet, as a power of two: what one packet can hold.
+pub const MYSQL_ZSTD_WINDOW_LOG_MAX: u32 = 24;
+
 /// Largest message of PostgreSQL's protocol: the server allocates no more for one (`MaxAllocSize`), plus headers.
 pub const POSTGRES_MESSAGE_MAX: usize = (1 << 30) + (1 << 16);
 
@@ -28,6 +31,7 @@ pub const KAFKA_BATCH_MAX: usize = 1 << 30;
 pub const KAFKA_BATCH_UNCOMPRESSED_MAX: usize = 1 << 30;
 
 const _: () = assert!(MYSQL_PACKET_MAX < MYSQL_EVENT_MAX);
+const _: () = assert!(MYSQL_PACKET_MAX < 1 << MYSQL_ZSTD_WINDOW_LOG_MAX);
 const _: () = assert!(
     MYSQL_EVENT_MAX < u32::MAX as usize,
     "spans are 32 bits wide"

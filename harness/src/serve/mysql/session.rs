@@ -36,9 +36,9 @@ pub(super) async fn serve(
     if has(capability::ZSTD_COMPRESSION) {
         wire.compress(Algorithm::Zstd {
             level: response.zstd_level.clamp(1, 22),
-        });
+        })?;
     } else if has(capability::COMPRESS) {
-        wire.compress(Algorithm::Zlib);
+        wire.compress(Algorithm::Zlib)?;
     }
     let mut answers = Answers::new(
         &shared.sidecar,

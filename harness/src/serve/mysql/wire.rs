@@ -12,6 +12,12 @@ use tokio::net::TcpStream;
 use crate::serve::outlet::Sink;
 use crate::serve::stream::Stream;
 
+/// Bytes that a command has, most often.
+const COMMAND: usize = 4096;
+
+/// What a server gathers before it compresses: its `net_buffer_length`.
+const GATHERED: usize = 16 << 10;
+
 /// The way to a client.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -47,8 +53,10 @@ impl Wire {
         Ok(())
     }
 
-    pub(super) fn compress(&mut self, algorithm: Algorithm) {
-        self.codec = Some((Compressor::new(algorithm), Decompressor::new(algorithm)));
+    pub(super) fn compress(&mut self, algorithm: Algorithm) -> io::Result<()> {
+        let decompressor = Decompressor::new(algorithm).map_err(invalid)?;
+        self.codec = Some((Compressor::new(algorithm), decompressor));
+        Ok(())
     }
 
     /// The client's next payload; `None` when it closed between packets. Our next packet takes the next sequence id.
@@ -64,6 +72,18 @@ impl Wire {
                 self.sequence = frame.sequence.wrapping_add(1);
                 self.frames = Frames::starting_at(self.sequence.wrapping_add(1));
                 return Ok(Some(payload));
+            }
+            if let Some((_, decompressor)) = &mut self.codec {
+                let before = self.incoming.len();
+                // Commands are short; a longer one takes several turns.
+                self.incoming.reserve(COMMAND);
+                let used = decompressor
+                    .read(&self.received, &mut self.incoming)
+                    .map_err(invalid)?;
+                self.received.drain(..used);
+                if self.incoming.len() > before {
+                    continue;
+                }
             }
             // Not a byte beyond the packet without compression: clients send the first of TLS right behind their request for it.
             let length = match self.codec {
@@ -81,14 +101,6 @@ impl Wire {
                 } else {
                     Err(io::ErrorKind::UnexpectedEof.into())
                 };
-            }
-            if let Some((_, decompressor)) = &mut self.codec {
-                while let Some(length) = decompressor
-                    .next(&self.received, &mut self.incoming)
-                    .map_err(invalid)?
-                {
-                    self.received.drain(..length);
-                }
             }
         }
     }
@@ -118,8 +130,10 @@ impl Wire {
         match &mut self.codec {
             None => self.stream.write_all(packets).await?,
             Some((compressor, _)) => {
-                let mut compressed = Vec::new();
-                compressor.write(packets, &mut compressed);
+                let mut compressed = Vec::with_capacity(packets.len() / 2);
+                for part in packets.chunks(GATHERED) {
+                    compressor.write(part, &mut compressed);
+                }
                 self.stream.write_all(&compressed).await?;
             }
         }
