@@ -29,7 +29,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A running server; it ends when this is dropped.
 pub(super) struct Live {
     server: Server,
-    plugin: String,
+    source: Source,
     began: Arc<OnceLock<Instant>>,
     watch: JoinHandle<()>,
     bare: Option<f64>,
@@ -72,7 +72,7 @@ impl Live {
         };
         let live = Live {
             server,
-            plugin: source.plugin.clone(),
+            source: source.clone(),
             began,
             watch,
             bare,
@@ -86,9 +86,10 @@ impl Live {
         match self.server.flavour() {
             // Without TLS, as the bare reader: the server would encrypt message by message.
             servers::Flavour::Postgres => {
-                postgres_settings(&format!("{url}?tls=disable"), SLOT, &self.plugin)
+                let url = self.source.url(&format!("{url}?tls=disable"));
+                postgres_settings(&url, SLOT, &self.source.plugin)
             }
-            _ => format!("url = {url:?}\n"),
+            _ => format!("url = {:?}\n", self.source.url(&url)),
         }
     }
 

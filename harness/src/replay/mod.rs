@@ -41,6 +41,9 @@ pub struct Args {
     /// Repeat so often and report the median and every run.
     #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     runs: usize,
+    /// Any setting of walbrook.toml, over the scenario's own: `--set engine.io=uring`. Can be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Report times, but do not assert them.
     #[arg(long)]
     no_timing: bool,
@@ -59,11 +62,16 @@ pub async fn run(args: Args) -> cli::Outcome {
         std::fs::create_dir_all(directory)
             .map_err(|error| format!("{}: {error}", directory.display()))?;
     }
-    let scenarios: Vec<Scenario> = args
+    let mut scenarios: Vec<Scenario> = args
         .scenarios
         .iter()
         .map(|path| Scenario::read(path))
         .collect::<Result<_, _>>()?;
+    for setting in &args.set {
+        for scenario in &mut scenarios {
+            scenario.set(setting)?;
+        }
+    }
     let mut status = ExitCode::SUCCESS;
     for scenario in &scenarios {
         let (report, outcome) = replay(scenario, &program, args.runs, !args.no_timing).await?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::engine::{Engine, Running, Sample, Usage};
 use super::faults::{Event, Schedule};
 use super::report::{Figures, Happened};
-use super::scenario::{Deed, Link, Scenario};
+use super::scenario::{Deed, Link, Scenario, merge};
 use super::sink::{Contents, Sink};
 use super::source::Upstream;
 use crate::links::report::LinkFigures;
@@ -131,18 +131,6 @@ fn configuration(
     let mut table: toml::Table = toml::from_str(&text)?;
     merge(&mut table, &scenario.walbrook);
     Ok(toml::to_string(&table)?)
-}
-
-/// Puts `over`'s values into `table`, table by table.
-fn merge(table: &mut toml::Table, over: &toml::Table) {
-    for (key, value) in over {
-        match (table.get_mut(key), value) {
-            (Some(toml::Value::Table(inner)), toml::Value::Table(value)) => merge(inner, value),
-            _ => {
-                table.insert(key.clone(), value.clone());
-            }
-        }
-    }
 }
 
 /// A run while it goes on.

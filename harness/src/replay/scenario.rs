@@ -64,6 +64,9 @@ pub struct Source {
     /// With `server = "postgres"`: the output plugin, `pgoutput` or `wal2json`.
     #[serde(default = "pgoutput")]
     pub plugin: String,
+    /// Options of the engine's URL, `compression=zstd&tls=require`.
+    #[serde(default)]
+    pub url_options: Option<String>,
 }
 
 fn pgoutput() -> String {
@@ -279,6 +282,21 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// Puts `key=value` over the engine's settings; the value is TOML where it can be read so, a text otherwise.
+    ///
+    /// # Errors
+    /// What is no setting.
+    pub fn set(&mut self, setting: &str) -> Result<(), String> {
+        let (key, value) = (setting.split_once('='))
+            .ok_or_else(|| format!("--set {setting}: expected key=value"))?;
+        let read = |value: &str| toml::from_str::<toml::Table>(&format!("{key} = {value}"));
+        let table = read(value)
+            .or_else(|_| read(&format!("{value:?}")))
+            .map_err(|error| format!("--set {setting}: {error}"))?;
+        merge(&mut self.walbrook, &table);
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), String> {
         self.check_links()?;
         self.broker.check()?;
@@ -371,6 +389,15 @@ impl BrokerKind {
 }
 
 impl Source {
+    /// The engine's URL with the scenario's options.
+    pub(super) fn url(&self, url: &str) -> String {
+        match &self.url_options {
+            None => url.to_owned(),
+            Some(options) if url.contains('?') => format!("{url}&{options}"),
+            Some(options) => format!("{url}?{options}"),
+        }
+    }
+
     /// Opens the recording, if it is one.
     ///
     /// # Errors
@@ -383,6 +410,18 @@ impl Source {
         } else {
             Recording::named(name)
         })
+    }
+}
+
+/// Puts `over`'s values into `table`, table by table.
+pub(super) fn merge(table: &mut toml::Table, over: &toml::Table) {
+    for (key, value) in over {
+        match (table.get_mut(key), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(value)) => merge(inner, value),
+            _ => {
+                table.insert(key.clone(), value.clone());
+            }
+        }
     }
 }
 
@@ -424,6 +463,18 @@ mod tests {
             seen += 1;
         }
         assert!(seen >= 5, "{seen} scenarios");
+    }
+
+    #[test]
+    fn settings_go_over_the_scenario_s_own() {
+        let text = "[[source]]\nrecording = \"x\"\n[walbrook]\nengine.io = \"epoll\"\nkafka.acks = \"all\"";
+        let mut scenario = parsed(text).unwrap();
+        scenario.set("engine.io=uring").unwrap();
+        scenario.set("kafka.topics.partitions=5").unwrap();
+        let expected = "engine.io = \"uring\"\nkafka.acks = \"all\"\nkafka.topics.partitions = 5";
+        assert_eq!(scenario.walbrook, toml::from_str(expected).unwrap());
+        assert!(scenario.set("engine.io").is_err());
+        assert!(scenario.set("=3").is_err());
     }
 
     #[test]

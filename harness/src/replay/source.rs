@@ -186,10 +186,13 @@ async fn replayed(
         }
     };
     let settings = match &recording.sidecar.postgres {
-        None => format!("url = \"mysql://cdc:cdc@{address}\"\n"),
+        None => {
+            let url = source.url(&format!("mysql://cdc:cdc@{address}"));
+            format!("url = {url:?}\n")
+        }
         Some(postgres) => {
             let url = format!("postgres://cdc:cdc@{address}/{}", postgres.database);
-            postgres_settings(&url, &postgres.slot, &postgres.plugin)
+            postgres_settings(&source.url(&url), &postgres.slot, &postgres.plugin)
         }
     };
     Ok((Kind::Replayed { server, settings }, truth))

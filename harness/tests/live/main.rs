@@ -5,6 +5,7 @@
 //! failure; elsewhere the test is skipped, and says so loudly.
 
 mod column_types;
+mod compression;
 mod postgres;
 mod postgres_select;
 mod records;
