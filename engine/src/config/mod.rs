@@ -114,6 +114,21 @@ pub struct SourceAddress {
     pub database: Box<str>,
     /// `?tls=…&ca=…`.
     pub tls: SourceTls,
+    /// MySQL and MariaDB: `?compression=…`. Otherwise [`WireCompression::Off`].
+    pub compression: WireCompression,
+}
+
+/// `compression=` of a source URL: of MySQL's stream of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WireCompression {
+    /// On a far server: zstd where it is offered, otherwise zlib, otherwise none (the default).
+    Auto,
+    /// zstd, which the server has to offer.
+    Zstd,
+    /// zlib, which the server has to offer.
+    Zlib,
+    /// Never.
+    Off,
 }
 
 /// Which server a URL promises. Both are spoken to alike where the server does not say otherwise.

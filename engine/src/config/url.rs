@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::error::{ConfigError, Origin, suggestion};
 use super::expand::{Variables, expand, expand_with};
-use super::{Secret, SourceAddress, SourceKind, SourceTls, TlsMode};
+use super::{Secret, SourceAddress, SourceKind, SourceTls, TlsMode, WireCompression};
 
 const EXAMPLE: &str = "expected mysql://USER:PASSWORD@HOST:3306, mariadb://USER:PASSWORD@HOST:3306 or \
      postgres://USER:PASSWORD@HOST:5432/DATABASE";
@@ -84,7 +84,7 @@ impl SourceAddress {
             )));
         }
         let (host, port) = split_port(place, kind).map_err(error)?;
-        let tls = parse_query(query, kind, origin, variables)?;
+        let (tls, compression) = parse_query(query, kind, origin, variables)?;
         Ok(Self {
             kind,
             host: host.into(),
@@ -93,6 +93,7 @@ impl SourceAddress {
             password,
             database: database.into(),
             tls,
+            compression,
         })
     }
 }
@@ -154,7 +155,11 @@ fn parse_query(
     kind: SourceKind,
     origin: &Origin,
     variables: Variables<'_>,
-) -> Result<SourceTls, ConfigError> {
+) -> Result<(SourceTls, WireCompression), ConfigError> {
+    let mut compression = match kind {
+        SourceKind::MySql | SourceKind::MariaDb => WireCompression::Auto,
+        SourceKind::Postgres => WireCompression::Off,
+    };
     let mut tls = SourceTls {
         mode: TlsMode::Prefer,
         ca: None,
@@ -183,10 +188,11 @@ fn parse_query(
             "ca" if value.is_empty() => return Err(ConfigError::new(origin, "ca= names no file")),
             "ca" => tls.ca = Some(PathBuf::from(value)),
             "compression" => {
-                return Err(ConfigError::unavailable(origin, "url option compression"));
+                compression = parse_compression(&value, kind)
+                    .map_err(|text| ConfigError::new(origin, text))?;
             }
             other => {
-                let known = suggestion(other, &["tls", "ca"]);
+                let known = suggestion(other, &["tls", "ca", "compression"]);
                 return Err(ConfigError::new(
                     origin,
                     format!(
@@ -203,7 +209,27 @@ fn parse_query(
             "ca= verifies nothing without tls=verify-full (or tls=require)",
         ));
     }
-    Ok(tls)
+    Ok((tls, compression))
+}
+
+fn parse_compression(value: &str, kind: SourceKind) -> Result<WireCompression, String> {
+    if kind == SourceKind::Postgres {
+        return Err(
+            "compression= is of MySQL's protocol; PostgreSQL's has none: leave it out, and \
+             compress the line outside (a VPN or an SSH tunnel) where that pays"
+                .into(),
+        );
+    }
+    match value {
+        "auto" => Ok(WireCompression::Auto),
+        "zstd" => Ok(WireCompression::Zstd),
+        "zlib" => Ok(WireCompression::Zlib),
+        "off" => Ok(WireCompression::Off),
+        other => {
+            let known = suggestion(other, &["auto", "zstd", "zlib", "off"]);
+            Err(format!("compression={other} is not known{known}"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -258,6 +284,18 @@ mod tests {
             (a.password.reveal(), &*a.host, a.port, a.tls.mode),
             ("a@b?c", "db1", 3307, TlsMode::Disable)
         );
+        assert_eq!(a.compression, WireCompression::Auto);
+        for (value, expected) in [
+            ("auto", WireCompression::Auto),
+            ("zstd", WireCompression::Zstd),
+            ("zlib", WireCompression::Zlib),
+            ("off", WireCompression::Off),
+        ] {
+            let a = parse(&format!("mariadb://u@h?tls=disable&compression={value}")).unwrap();
+            assert_eq!(a.compression, expected);
+        }
+        let a = parse("postgres://u@h/d").unwrap();
+        assert_eq!(a.compression, WireCompression::Off);
         let a = parse("${URL}").unwrap();
         assert_eq!((a.password.reveal(), &*a.host), ("p@", "h"));
     }
@@ -298,8 +336,12 @@ mod tests {
                 "URL: unknown option \"tsl\" in the mysql url; did you mean \"tls\"?",
             ),
             (
-                "mysql://u:sesame@h?compression=zstd",
-                "URL: url option compression is not available in this version",
+                "mysql://u:sesame@h?compression=zst",
+                "URL: compression=zst is not known; did you mean \"zstd\"?",
+            ),
+            (
+                "postgres://u:sesame@h/d?compression=auto",
+                "URL: compression= is of MySQL's protocol; PostgreSQL's has none",
             ),
             ("mysql://u:sesame@h?ca=x", "URL: ca= verifies nothing"),
             ("mysql://u:%ff@h", "URL: a percent-encoded part"),

@@ -12,7 +12,6 @@ use std::time::Duration;
 use protocol::mysql::BinlogPosition;
 use protocol::mysql::auth::{self, AuthError, ClientStep, Request};
 use protocol::mysql::command::{BinlogDump, BinlogDumpGtid, Command, DUMP_THROUGH_GTID, Replica};
-use protocol::mysql::compress::Algorithm;
 use protocol::mysql::gtid::{Flavour, IntervalSet};
 use protocol::mysql::handshake::{Greeting, Response, capability};
 use protocol::mysql::packet::{self, Frames};
@@ -24,8 +23,10 @@ pub use protocol::mysql::resultset::ResultSet;
 
 pub use error::{ConnectionError, server_verdict};
 
+use super::compression::{self, Approach, Choice};
 use super::transport::Transport;
-use crate::config::{Secret, SourceAddress, SourceTls, TlsMode};
+use crate::clock;
+use crate::config::{Secret, SourceAddress, SourceTls, TlsMode, WireCompression};
 use crate::source::socket::Socket;
 use crate::source::tls;
 
@@ -44,14 +45,16 @@ pub struct ConnectOptions {
     pub password: Secret,
     /// How the connection is protected.
     pub tls: SourceTls,
-    /// Compress the stream of packets, where the server offers it.
-    pub compression: Option<Algorithm>,
+    /// How the stream of packets is compressed.
+    pub compression: WireCompression,
+    /// How an earlier connection came to the server, by which `auto` was decided.
+    pub approach: Option<Approach>,
     /// How long the handshake, and each query, may take.
     pub timeout: Duration,
 }
 
 impl ConnectOptions {
-    /// Options for the server of a source's URL: no compression, 30 s.
+    /// Options for the server of a source's URL: 30 s.
     #[must_use]
     pub fn to(address: &SourceAddress) -> Self {
         Self {
@@ -60,7 +63,8 @@ impl ConnectOptions {
             user: address.user.clone(),
             password: address.password.clone(),
             tls: address.tls.clone(),
-            compression: None,
+            compression: address.compression,
+            approach: None,
             timeout: Duration::from_secs(30),
         }
     }
@@ -73,6 +77,8 @@ pub struct Connection {
     greeting: Greeting,
     capabilities: u32,
     secure: bool,
+    approach: Approach,
+    compression: Choice,
     timeout: Duration,
     /// Bytes read and not yet used.
     incoming: Vec<u8>,
@@ -98,9 +104,14 @@ impl Connection {
             port: options.port,
             source,
         };
-        let (stream, _) = Socket::connect(&options.host, options.port)
+        let (stream, connect) = Socket::connect(&options.host, options.port)
             .await
             .map_err(unreachable)?;
+        let approach = options.approach.unwrap_or(Approach {
+            connect,
+            greeting: Duration::ZERO,
+            peer: stream.peer_addr().ok().map(|address| address.ip()),
+        });
         let mut connection = Self {
             transport: Transport::plain(stream),
             greeting: Greeting {
@@ -114,6 +125,8 @@ impl Connection {
             },
             capabilities: 0,
             secure: false,
+            approach,
+            compression: Choice::OFF,
             timeout: options.timeout,
             incoming: Vec::new(),
             frames: Frames::starting_at(0),
@@ -124,11 +137,20 @@ impl Connection {
 
     async fn shake_hands(&mut self, options: &ConnectOptions) -> Result<(), ConnectionError> {
         let doing = "greeting";
+        let connected = clock::now();
         let (payload, mut sequence) = self.packet(doing).await?;
+        if options.approach.is_none() {
+            self.approach.greeting = clock::now() - connected;
+        }
         if payload.first() == Some(&0xff) {
             return Err(denied(options, &payload, doing));
         }
         self.greeting = Greeting::decode(&payload).map_err(|source| protocol(doing, source))?;
+        self.compression = Choice::new(
+            options.compression,
+            self.greeting.capabilities,
+            &self.approach,
+        )?;
         sequence = sequence.wrapping_add(1);
         let mut response = self.response(options);
         if options.tls.mode != TlsMode::Disable {
@@ -151,7 +173,9 @@ impl Connection {
         response.encode(&mut payload);
         self.send(&payload, sequence, "authenticating").await?;
         self.authenticate(options, client).await?;
-        self.start_compression(options.compression);
+        if let Some(algorithm) = self.compression.algorithm {
+            (self.transport.compress(algorithm)).map_err(|source| protocol(doing, source))?;
+        }
         Ok(())
     }
 
@@ -164,13 +188,9 @@ impl Connection {
             | capability::PLUGIN_AUTH_LENENC_CLIENT_DATA
             | capability::DEPRECATE_EOF;
         let mut zstd_level = 0;
-        match options.compression {
-            Some(Algorithm::Zlib) => wanted |= capability::COMPRESS,
-            Some(Algorithm::Zstd { level }) => {
-                wanted |= capability::ZSTD_COMPRESSION;
-                zstd_level = level;
-            }
-            None => {}
+        if let Some(algorithm) = self.compression.algorithm {
+            wanted |= compression::bit(algorithm);
+            zstd_level = algorithm.level();
         }
         let attributes = [
             ("_client_name", env!("CARGO_PKG_NAME").to_owned()),
@@ -254,17 +274,6 @@ impl Connection {
         }
     }
 
-    fn start_compression(&mut self, wanted: Option<Algorithm>) {
-        let bit = match wanted {
-            Some(Algorithm::Zlib) => capability::COMPRESS,
-            Some(Algorithm::Zstd { .. }) => capability::ZSTD_COMPRESSION,
-            None => return,
-        };
-        if let Some(algorithm) = wanted.filter(|_| self.capabilities & bit != 0) {
-            self.transport.compress(algorithm);
-        }
-    }
-
     /// What the server said first: version, connection id, capabilities.
     #[must_use]
     pub fn greeting(&self) -> &Greeting {
@@ -281,6 +290,18 @@ impl Connection {
     #[must_use]
     pub fn is_secure(&self) -> bool {
         self.secure
+    }
+
+    /// How packets are compressed, and why.
+    #[must_use]
+    pub fn compression(&self) -> Choice {
+        self.compression
+    }
+
+    /// How far the way to the server was: what later connections go by ([`ConnectOptions::approach`]).
+    #[must_use]
+    pub fn approach(&self) -> Approach {
+        self.approach
     }
 
     /// Whether packets travel compressed. Their sequence ids then jump and must not be checked ([`Frames::unchecked`]).
@@ -371,24 +392,25 @@ impl Connection {
         self.command(&command, "asking for a dump").await
     }
 
-    /// Reads what the socket has into the spare capacity of `buffer` (at least one byte's worth is reserved), and returns how
-    /// many bytes came: packets, of which the first may be the rest of one and the last incomplete. Their sequence ids go on
-    /// from 1 after a dump command. Cancel-safe: nothing is lost when the future is dropped.
+    /// Reads what the socket has into the spare capacity of `buffer` (at least one byte's worth is reserved): packets, of which
+    /// the first may be the rest of one and the last incomplete. Their sequence ids go on from 1 after a dump command. Returns
+    /// how many bytes came over the line since the last call: fewer than were appended where they are compressed. Cancel-safe:
+    /// nothing is lost when the future is dropped.
     ///
     /// # Errors
     /// [`ConnectionError::Lost`], with `UnexpectedEof` when the server closed; a broken compressed packet.
     pub async fn read_into(&mut self, buffer: &mut Vec<u8>) -> Result<usize, ConnectionError> {
         if !self.incoming.is_empty() {
             buffer.extend_from_slice(&self.incoming);
-            let length = self.incoming.len();
             self.incoming.clear();
-            return Ok(length);
+            return Ok(self.transport.take_received());
         }
         let doing = "reading the binary log";
         self.transport
             .read(buffer)
             .await
-            .map_err(|error| failed(doing, error))
+            .map_err(|error| failed(doing, error))?;
+        Ok(self.transport.take_received())
     }
 
     async fn ask(
@@ -436,6 +458,8 @@ impl Connection {
         let mut payload = Vec::new();
         command.encode(&mut payload);
         self.transport.restart_sequence();
+        // What came before belongs to no dump.
+        self.transport.take_received();
         self.send(&payload, 0, doing).await?;
         self.frames = match self.is_compressed() {
             true => Frames::unchecked(),

@@ -7,6 +7,7 @@
 //! ```
 
 mod checks;
+mod compression;
 pub mod connection;
 mod decode;
 mod packets;
@@ -32,7 +33,9 @@ use self::shapes::Asking;
 use self::stream::{Step, Stream};
 use self::transaction::{Place, Point};
 use super::backoff::Backoff;
-use super::{Counters, Filled, Identity, Limits, Requirement, Resume, SourceError, Verdict};
+use super::{
+    Counters, Filled, Identity, Limits, Outcome, Requirement, Resume, SourceError, Verdict,
+};
 use crate::batch::Batch;
 use crate::clock;
 use crate::config::{SourceSettings, Start};
@@ -67,7 +70,7 @@ pub struct MySql {
 /// The line to the server.
 #[derive(Debug)]
 enum Link {
-    Up(Connection),
+    Up(Box<Connection>),
     /// Being established, in a task of its own so that nothing is lost when a future of [`MySql::fill`] is dropped.
     Coming(JoinHandle<(Backoff, Result<Session, SourceError>)>),
     /// Given up.
@@ -97,6 +100,9 @@ impl MySql {
         let store = xa::Store::open(state, &settings.name, continued)?;
         let session = Session::open(&plan).await?;
         plan.check = false;
+        let compression = session.connection.compression();
+        plan.options.approach = Some(session.connection.approach());
+        tracing::info!(source = %settings.name, "wire compression {compression}");
         let decoder = Decoder::new(
             settings.tables.clone(),
             limits.row_max,
@@ -116,7 +122,7 @@ impl MySql {
             name: settings.name.clone(),
             plan,
             stream,
-            link: Link::Up(session.connection),
+            link: Link::Up(Box::new(session.connection)),
             backoff: Backoff::default(),
             progress_at_connect: 0,
             asking: None,
@@ -134,8 +140,12 @@ impl MySql {
     pub(super) async fn check(settings: &SourceSettings) -> Result<Vec<Requirement>, SourceError> {
         let options = ConnectOptions::to(&settings.address);
         let mut connection = Connection::connect(&options).await?;
-        let (_, _, list) =
+        let (_, _, mut list) =
             session::requirements(&mut connection, &options, settings.server_id).await?;
+        list.push(Requirement {
+            what: format!("wire compression {}", connection.compression()),
+            outcome: Outcome::Met,
+        });
         connection.close().await;
         Ok(list)
     }
@@ -268,7 +278,7 @@ impl MySql {
         decoder.counters_mut().reconnects += 1;
         self.identity = session.identity;
         self.last_read = clock::now();
-        self.link = Link::Up(session.connection);
+        self.link = Link::Up(Box::new(session.connection));
         Ok(())
     }
 

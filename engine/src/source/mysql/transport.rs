@@ -19,19 +19,39 @@ pub(super) enum ReadError {
     Compression(DecodeError),
 }
 
+/// Compressed bytes that are read at a time: a few dozen of a server's compressed packets.
+const RECEIVED: usize = 64 << 10;
+
+/// Room that is made where the caller left none.
+const ROOM: usize = 4 << 10;
+
 /// The way to the server.
 #[derive(Debug)]
 pub(super) struct Transport {
     socket: Socket,
     codec: Option<Codec>,
+    /// Bytes that came over the line, TLS's own not counted.
+    received: usize,
 }
 
 #[derive(Debug)]
 struct Codec {
     compressor: Compressor,
     decompressor: Decompressor,
-    /// Compressed packets as read; the last one may be incomplete.
+    /// Compressed packets as read, of [`RECEIVED`] bytes at most; the last one may be incomplete.
     received: Vec<u8>,
+    /// Bytes of them that are used up.
+    used: usize,
+}
+
+impl Codec {
+    /// Appends what has been received to `buffer`, as far as there is room.
+    fn expand(&mut self, buffer: &mut Vec<u8>) -> Result<(), ReadError> {
+        let received = self.received.get(self.used..).unwrap_or_default();
+        let used = self.decompressor.read(received, buffer);
+        self.used += used.map_err(ReadError::Compression)?;
+        Ok(())
+    }
 }
 
 impl Transport {
@@ -39,6 +59,7 @@ impl Transport {
         Self {
             socket: Socket::Plain(stream),
             codec: None,
+            received: 0,
         }
     }
 
@@ -47,12 +68,19 @@ impl Transport {
     }
 
     /// From here on both sides compress.
-    pub(super) fn compress(&mut self, algorithm: Algorithm) {
+    pub(super) fn compress(&mut self, algorithm: Algorithm) -> Result<(), DecodeError> {
         self.codec = Some(Codec {
             compressor: Compressor::new(algorithm),
-            decompressor: Decompressor::new(algorithm),
-            received: Vec::new(),
+            decompressor: Decompressor::new(algorithm)?,
+            received: Vec::with_capacity(RECEIVED),
+            used: 0,
         });
+        Ok(())
+    }
+
+    /// Bytes that came over the line since the last call.
+    pub(super) fn take_received(&mut self) -> usize {
+        std::mem::take(&mut self.received)
     }
 
     pub(super) fn is_compressed(&self) -> bool {
@@ -80,31 +108,30 @@ impl Transport {
     }
 
     /// Appends what is there to `buffer`, at least one byte. Cancel-safe.
-    pub(super) async fn read(&mut self, buffer: &mut Vec<u8>) -> Result<usize, ReadError> {
-        let Some(codec) = &mut self.codec else {
-            return fill(&mut self.socket, buffer).await;
-        };
+    pub(super) async fn read(&mut self, buffer: &mut Vec<u8>) -> Result<(), ReadError> {
         let before = buffer.len();
+        let Some(codec) = &mut self.codec else {
+            buffer.reserve(HEADER_LENGTH);
+            self.received += fill(&mut self.socket, buffer).await?;
+            return Ok(());
+        };
+        if buffer.capacity() == before {
+            buffer.reserve(ROOM);
+        }
         loop {
-            let mut used = 0;
-            while let Some(length) = (codec.decompressor)
-                .next(codec.received.get(used..).unwrap_or_default(), buffer)
-                .map_err(ReadError::Compression)?
-            {
-                used += length;
-            }
-            codec.received.drain(..used);
+            codec.expand(buffer)?;
             if buffer.len() > before {
-                return Ok(buffer.len() - before);
+                return Ok(());
             }
-            codec.received.reserve(64 << 10);
-            fill(&mut self.socket, &mut codec.received).await?;
+            // What is left is the beginning of a header.
+            codec.received.drain(..codec.used);
+            codec.used = 0;
+            self.received += fill(&mut self.socket, &mut codec.received).await?;
         }
     }
 }
 
 async fn fill(socket: &mut Socket, buffer: &mut Vec<u8>) -> Result<usize, ReadError> {
-    buffer.reserve(HEADER_LENGTH);
     match socket.read_buf(buffer).await {
         Ok(0) => Err(ReadError::Io(io::Error::new(
             io::ErrorKind::UnexpectedEof,

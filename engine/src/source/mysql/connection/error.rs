@@ -7,6 +7,7 @@ use protocol::DecodeError;
 use protocol::mysql::auth::AuthError;
 use protocol::mysql::resultset::ServerError;
 
+use crate::source::mysql::compression::NotOffered;
 use crate::source::{SourceError, Verdict};
 
 /// Why a connection could not be made or was lost. Never holds a secret.
@@ -65,6 +66,9 @@ pub enum ConnectionError {
     /// No way to prove the password.
     #[error("cannot authenticate: {0}")]
     Auth(#[from] AuthError),
+    /// No such compression.
+    #[error("{0}")]
+    Compression(NotOffered),
     /// TLS cannot be set up or the server's certificate is not trusted.
     #[error("tls: {0}")]
     Tls(String),
@@ -96,7 +100,9 @@ impl ConnectionError {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Lost { .. } => Verdict::Retry,
-            Self::Protocol { .. } | Self::Auth(_) | Self::Tls(_) => Verdict::Halt,
+            Self::Protocol { .. } | Self::Auth(_) | Self::Compression(_) | Self::Tls(_) => {
+                Verdict::Halt
+            }
             Self::Denied { error, .. } | Self::Refused { error, .. } => server_verdict(error.code),
         }
     }
@@ -122,6 +128,12 @@ pub fn server_verdict(code: u16) -> Verdict {
         // ER_MASTER_FATAL_ERROR_READING_BINLOG: purged, unknown file, impossible position, GTIDs that are gone.
         1236 | 1373 | 1789 => Verdict::Resync,
         _ => Verdict::Halt,
+    }
+}
+
+impl From<NotOffered> for ConnectionError {
+    fn from(error: NotOffered) -> Self {
+        Self::Compression(error)
     }
 }
 
