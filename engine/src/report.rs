@@ -12,7 +12,7 @@ use hdrhistogram::serialization::{Serializer as _, V2Serializer};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
-use crate::pipeline::Outcome;
+use crate::pipeline::{Codecs, Outcome};
 
 /// A whole run. Units stand in the names.
 #[derive(Debug, Serialize)]
@@ -67,6 +67,9 @@ pub struct Figures {
     pub latency_ms: Latency,
     /// The same in microseconds as an hdrhistogram V2, base64.
     pub histogram: String,
+    /// With `kafka.compression = "auto"`: batches by codec, and changes from one to the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Codecs>,
     /// Produce requests, those sent again included.
     pub requests: u64,
     /// Record batches that were sent again.
@@ -114,6 +117,7 @@ impl Figures {
             changes_per_second: rate(outcome.totals.changes, seconds),
             latency_ms: Latency::of(&outcome.latency),
             histogram: encoded(&outcome.latency),
+            compression: outcome.codecs,
             requests: outcome.producer.requests,
             retries: outcome.producer.retries,
             reconnects: outcome.source.reconnects,
@@ -141,6 +145,7 @@ impl Figures {
             changes_per_second: rate(changes, seconds),
             latency_ms: Latency::of(&latency),
             histogram: encoded(&latency),
+            compression: None,
             requests: sum(&|o| o.producer.requests),
             retries: sum(&|o| o.producer.retries),
             reconnects: sum(&|o| o.source.reconnects),

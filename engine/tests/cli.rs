@@ -148,8 +148,8 @@ fn configuration_errors_name_file_and_line() {
             "--set kafka.format: format = \"protobuf\" is not available in this version",
         ),
         (
-            "kafka.compression=auto",
-            "compression = \"auto\" is not available in this version",
+            "kafka.compression=brotli",
+            "--set kafka.compression: compression = \"brotli\" is not known",
         ),
         (
             "engine.io=uring",

@@ -471,8 +471,9 @@ fn kafka(
             ("zstd", Compression::Zstd),
             ("snappy", Compression::Snappy),
             ("gzip", Compression::Gzip),
+            ("auto", Compression::Auto),
         ],
-        &["auto"],
+        &[],
     )?;
     section.word("acks", &[("all", ())], &[])?;
     let producer = section.word(
@@ -483,6 +484,12 @@ fn kafka(
         ],
         &[],
     )?;
+    if compression == Some(Compression::Auto) && producer == Some(ProducerKind::Rskafka) {
+        return Err(ConfigError::new(
+            &section.origin,
+            "compression = \"auto\" needs producer = \"native\": rskafka compresses every batch alike",
+        ));
+    }
     let batch_max = section.size("batch_max", 16 << 10..=256 * MIB)?;
     let on_oversize = section.word("on_oversize", &[("halt", OnOversize::Halt)], &[])?;
     let tombstones = section.boolean("tombstones")?;

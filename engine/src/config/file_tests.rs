@@ -235,8 +235,8 @@ fn kafka_and_engine_values_are_checked() {
             "w.toml:7: format = \"debesium\" is not known; did you mean \"debezium\"?",
         ),
         (
-            "compression = \"auto\"",
-            "w.toml:7: compression = \"auto\" is not available in this version",
+            "compression = \"brotli\"",
+            "w.toml:7: compression = \"brotli\" is not known",
         ),
         (
             "compression = \"brotli\"",
@@ -284,6 +284,10 @@ fn kafka_and_engine_values_are_checked() {
         (
             "topics = { partitions = 0 }",
             "w.toml:7: partitions is 0, expected 1 to 100000",
+        ),
+        (
+            "compression = \"auto\"\nproducer = \"rskafka\"",
+            "w.toml:5: compression = \"auto\" needs producer = \"native\"",
         ),
         (
             "topics = { create = \"yes\" }",

@@ -210,6 +210,8 @@ pub enum Compression {
     Zstd,
     Snappy,
     Gzip,
+    /// lz4 while the link keeps up, zstd where encoded batches wait for it; chosen for each Batch.
+    Auto,
 }
 
 /// `kafka.producer`.

@@ -58,6 +58,14 @@ impl Lanes {
         }
     }
 
+    /// Builders of another codec are of no use any more.
+    pub(super) fn set_compression(&mut self, compression: Compression) {
+        if self.compression != compression {
+            self.compression = compression;
+            self.builders.clear();
+        }
+    }
+
     /// Begins an encoding for the tables of a batch. Tables that share a topic share its lanes, and the widest route counts.
     pub(super) fn start(&mut self, templates: &[Arc<Template>]) {
         self.lanes.clear();

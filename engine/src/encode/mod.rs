@@ -57,15 +57,8 @@ impl Encoder {
     /// An encoder that has seen nothing yet.
     #[must_use]
     pub fn new(settings: Arc<EncodeSettings>) -> Self {
-        let compression = match settings.compression {
-            config::Compression::None => Compression::None,
-            config::Compression::Lz4 => Compression::Lz4,
-            config::Compression::Zstd => Compression::Zstd,
-            config::Compression::Snappy => Compression::Snappy,
-            config::Compression::Gzip => Compression::Gzip,
-        };
         Self {
-            lanes: Lanes::new(compression),
+            lanes: Lanes::new(codec(settings.compression)),
             mysql: RecordWriter::new(MySql::new(settings.row_max)),
             postgres: RecordWriter::new(Postgres::default()),
             settings,
@@ -76,6 +69,11 @@ impl Encoder {
     #[must_use]
     pub fn zero_dates(&self) -> u64 {
         self.mysql.dialect.zero_dates()
+    }
+
+    /// From the next batch on records are compressed by this.
+    pub fn set_compression(&mut self, compression: config::Compression) {
+        self.lanes.set_compression(codec(compression));
     }
 
     /// Encodes every change of `batch`: one or more record batches per partition that it touches, those of one partition in the order
@@ -118,6 +116,17 @@ impl Encoder {
         self.lanes
             .finish()
             .map_err(|error| EncodeError::from(EncodeErrorKind::from(error)))
+    }
+}
+
+/// The codec of a setting; that of `auto` before anything has been decided.
+const fn codec(compression: config::Compression) -> Compression {
+    match compression {
+        config::Compression::None => Compression::None,
+        config::Compression::Lz4 | config::Compression::Auto => Compression::Lz4,
+        config::Compression::Zstd => Compression::Zstd,
+        config::Compression::Snappy => Compression::Snappy,
+        config::Compression::Gzip => Compression::Gzip,
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::batch::Batch;
 use crate::clock;
-use crate::config::EncodeSettings;
+use crate::config::{Compression, EncodeSettings};
 use crate::encode::{EncodeError, Encoder, Template};
 use crate::encoded::EncodedBatch;
 use crate::settled::Settled;
@@ -25,6 +25,8 @@ pub(super) struct Job {
     pub(super) batch: Batch,
     /// One template per entry of [`Batch::tables`].
     pub(super) templates: Vec<Arc<Template>>,
+    /// What its record batches are compressed by.
+    pub(super) compression: Compression,
     /// What an earlier process has written already.
     pub(super) settled: Option<Arc<Settled>>,
 }
@@ -84,6 +86,7 @@ fn work(queue: &Mutex<mpsc::Receiver<Order>>, settings: Arc<EncodeSettings>) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((job, reply)) = next else { return };
+        encoder.set_compression(job.compression);
         let parts = encoder.encode(
             &job.batch,
             &job.templates,

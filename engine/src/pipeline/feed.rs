@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::info;
 
 use super::account::Departure;
+use super::codec::{Auto, Sample};
 use super::encoding::{Encoded, EncodingThreads, Job};
 use super::memory::{Memory, Reservation};
 use super::{PipelineError, Progress};
 use crate::batch::Batch;
-use crate::config::EncodeSettings;
+use crate::config::{Compression, EncodeSettings};
 use crate::encode::{Template, Topics};
 use crate::encoded::Route;
 use crate::producer::Producer;
@@ -73,6 +75,8 @@ pub(super) struct Feed {
     pub(super) memory: Arc<Memory>,
     pub(super) settled: Option<Arc<Settled>>,
     pub(super) templates: Templates,
+    /// With `kafka.compression = "auto"`: what decides.
+    pub(super) auto: Option<Auto>,
     /// The server that the checkpoint names.
     pub(super) announced: Identity,
     /// The server that the last batch was read from.
@@ -163,12 +167,14 @@ impl Feed {
         let expected = batch.bytes.len() * self.expansion();
         self.memory.room_for(expected).await;
         let expected = self.memory.reserve(expected);
+        let compression = self.compression();
         self.ordinal += 1;
         self.acknowledged_at_seal = self.progress.borrow().acknowledged;
         let departure = Departure::of(self.ordinal, &batch, other);
         let encoded = self.threads.submit(Job {
             batch,
             templates,
+            compression,
             settled: self.settled.clone(),
         });
         let submitted = Submitted {
@@ -177,6 +183,32 @@ impl Feed {
             expected,
         };
         Ok(self.queue.send(submitted).is_ok())
+    }
+
+    /// What the next batch is compressed by.
+    fn compression(&mut self) -> Compression {
+        let Some(auto) = &mut self.auto else {
+            return self.settings.compression;
+        };
+        let (compression, is_new) = auto.next(Sample {
+            waiting: self.producer.waiting(),
+            encoding: self.ordinal - self.progress.borrow().encoded,
+            threads: self.threads.count() as u64,
+        });
+        if is_new {
+            let source = &self.settings.source;
+            match compression {
+                Compression::Zstd => info!(
+                    %source,
+                    "compressing by zstd from here on: encoded batches wait for the link to Kafka"
+                ),
+                _ => info!(
+                    %source,
+                    "compressing by lz4 again: the link to Kafka has kept up for a while"
+                ),
+            }
+        }
+        compression
     }
 
     /// Encoded bytes to expect per received byte: what was measured so far, rounded up.

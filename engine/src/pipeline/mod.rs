@@ -13,6 +13,7 @@
 //! for nothing, and a busy one grows its batches by itself.
 
 mod account;
+mod codec;
 mod delivery;
 mod encoding;
 mod feed;
@@ -29,6 +30,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
 use self::account::Account;
+use self::codec::Auto;
 use self::delivery::Delivery;
 use self::encoding::EncodingThreads;
 use self::feed::{Feed, FeedEnd, Templates};
@@ -37,7 +39,7 @@ use self::saver::Saver;
 use crate::batch::Batch;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::clock;
-use crate::config::{Config, SourceSettings};
+use crate::config::{Compression, Config, SourceSettings};
 use crate::encode::{EncodeError, TopicError, Topics};
 use crate::position::Position;
 use crate::producer::{Producer, ProducerError, ProducerMetrics};
@@ -45,6 +47,7 @@ use crate::settled::SettledError;
 use crate::source::{self, Counters, SourceError};
 
 pub use self::account::Totals;
+pub use self::codec::Codecs;
 
 /// How long a stopping pipeline waits for acknowledgements.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,6 +104,8 @@ pub struct Outcome {
     pub source: Counters,
     /// What the producer counted.
     pub producer: ProducerMetrics,
+    /// With `kafka.compression = "auto"`: which codecs were used.
+    pub codecs: Option<Codecs>,
     /// The durable position.
     pub position: Position,
     /// Microseconds from read to acknowledged, a count per record.
@@ -198,6 +203,7 @@ pub async fn run(
             Topics::new(&config.kafka.topic, &settings.name),
             delivery.topics.keys().copied(),
         ),
+        auto: (config.kafka.compression == Compression::Auto).then(Auto::default),
         announced: resumed.source.identity().clone(),
         read_from: resumed.source.identity().clone(),
         source: resumed.source,
@@ -223,6 +229,7 @@ pub async fn run(
         delivered = &mut delivering => (Ok(FeedEnd::DeliveryEnded), Some(delivered)),
     };
     let counters = feed.source.counters();
+    let codecs = feed.auto.as_ref().map(Auto::codecs);
     drop(feed);
     // Dropping the feed closed the queue: the delivery ends when everything in it is acknowledged. At the end of the source that
     // takes as long as it takes; after a signal or an error it gets a while.
@@ -252,6 +259,7 @@ pub async fn run(
             }),
         source: counters,
         producer: metrics,
+        codecs,
         position: account.checkpoint().position.clone(),
         latency: account.latency().clone(),
         // The delivery's error explains the feed's end where both have one.

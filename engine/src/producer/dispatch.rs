@@ -96,6 +96,7 @@ pub(super) struct Dispatch {
     paused: Vec<usize>,
     ledger: Ledger,
     next_request: u64,
+    waiting: usize,
     identity: Option<Identity>,
     wants_identity: bool,
     wants_metadata: bool,
@@ -137,6 +138,7 @@ impl Dispatch {
                 ));
                 return;
             };
+            self.waiting += 1;
             self.partitions[at].push(Waiting {
                 serial,
                 records: part.records,
@@ -204,6 +206,7 @@ impl Dispatch {
             };
             bytes += size;
             self.metrics.retries += u64::from(again);
+            self.waiting -= usize::from(!again);
             parts.push((self.keys[at], batch));
             taken.push(at);
         }
@@ -330,6 +333,11 @@ impl Dispatch {
             .values()
             .map(|state| state.in_flight.len())
             .sum()
+    }
+
+    /// Record batches that have not been sent yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// Record batches that are not acknowledged.

@@ -204,6 +204,15 @@ impl Producer {
         }
     }
 
+    /// Record batches that wait for a request: as many as may be are on the wire, or a broker cannot be had.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        match &self.client {
+            Client::Native(native) => native.waiting(),
+            Client::Rskafka(rskafka) => rskafka.waiting(),
+        }
+    }
+
     /// The producer ids that our records carry since the start, the present one last: for the checkpoint. −1 stands for records of a
     /// client that is not idempotent.
     #[must_use]

@@ -173,6 +173,10 @@ impl Native {
         self.shared.with(|dispatch| dispatch.in_flight_requests())
     }
 
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.with(|dispatch| dispatch.waiting())
+    }
+
     pub(super) fn producer_ids(&self) -> Vec<i64> {
         lock(&self.shared.producer_ids).clone()
     }

@@ -196,6 +196,11 @@ impl Rskafka {
         lock(&self.shared.state).in_flight
     }
 
+    pub(super) fn waiting(&self) -> usize {
+        let state = lock(&self.shared.state);
+        state.unacknowledged.saturating_sub(state.in_flight)
+    }
+
     pub(super) fn metrics(&self) -> ProducerMetrics {
         lock(&self.shared.state).metrics
     }
@@ -257,7 +262,8 @@ fn builder(settings: &KafkaSettings) -> Result<ClientBuilder, ProducerError> {
 const fn compression(compression: config::Compression) -> Compression {
     match compression {
         config::Compression::None => Compression::NoCompression,
-        config::Compression::Lz4 => Compression::Lz4,
+        // `auto` is refused with this producer, which compresses all alike.
+        config::Compression::Lz4 | config::Compression::Auto => Compression::Lz4,
         config::Compression::Zstd => Compression::Zstd,
         config::Compression::Snappy => Compression::Snappy,
         config::Compression::Gzip => Compression::Gzip,

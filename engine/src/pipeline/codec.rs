@@ -1,0 +1,138 @@
+//! `kafka.compression = "auto"`: which codec the next batch is encoded with. Pure logic: no clock, no I/O.
+//!
+//! ```text
+//!         again and again encoded batches wait, because as many requests are on the wire as may be
+//!        ┌─────────────────────────────────────────────────────────────────────────────────────────┐
+//!       lz4                                                                                       zstd
+//!        └─────────────────────────────────────────────────────────────────────────────────────────┘
+//!         for long none has waited; soon, where the encoding threads are what everything waits for
+//! ```
+//! lz4 costs the least of both sides' time while the link keeps up. Where encoded batches wait for the link, encoding faster brings
+//! nothing and fewer bytes do, and the time for making them so is there: the threads would only fill the memory and then stand.
+//! Going back is tried after a while, because only lz4 can tell whether the link would keep up with lz4; a try that fails makes
+//! the next one come later.
+
+use crate::config::Compression;
+
+/// Sealed batches in a row that find others waiting before zstd is taken. A link that is full fills the memory with batches
+/// encoded by lz4 meanwhile, so it is few.
+const PRESSED: u32 = 4;
+
+/// Sealed batches that find the link free before lz4 is tried again; doubled by each try that fails.
+const SLACK: u32 = 64;
+
+/// A batch that finds the encoding threads busy and the link free counts as so many.
+const BUSY_WEIGHT: u32 = 8;
+
+/// Failed tries double [`SLACK`] at most so often.
+const DOUBLINGS_MAX: u32 = 8;
+
+/// What the pipeline looks like when a batch is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sample {
+    /// Record batches that are encoded and not on the wire, because as many requests are as may be.
+    pub(super) waiting: usize,
+    /// Batches that the encoding threads have not finished.
+    pub(super) encoding: u64,
+    /// Encoding threads.
+    pub(super) threads: u64,
+}
+
+impl Sample {
+    /// The link is what everything waits for.
+    fn is_pressed(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// Encoding is what everything waits for.
+    fn is_busy(&self) -> bool {
+        self.encoding >= self.threads
+    }
+}
+
+/// Batches by codec, for reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Codecs {
+    /// Batches encoded with lz4.
+    pub lz4: u64,
+    /// Batches encoded with zstd.
+    pub zstd: u64,
+    /// Changes from one to the other.
+    pub switches: u64,
+}
+
+/// Chooses between lz4 and zstd.
+#[derive(Debug, Default)]
+pub(super) struct Auto {
+    dense: bool,
+    /// Pressed samples in a row.
+    pressed: u32,
+    /// Free samples since zstd was taken, or since the link was full.
+    slack: u32,
+    /// Batches since the last change.
+    age: u32,
+    doublings: u32,
+    codecs: Codecs,
+}
+
+impl Auto {
+    /// The codec of the batch that is being sealed, and whether it is another one than before.
+    pub(super) fn next(&mut self, sample: Sample) -> (Compression, bool) {
+        self.age = self.age.saturating_add(1);
+        let changed = match self.dense {
+            false => self.should_densify(sample),
+            true => self.should_relax(sample),
+        };
+        if changed {
+            self.dense = !self.dense;
+            (self.pressed, self.slack, self.age) = (0, 0, 0);
+            self.codecs.switches += 1;
+        }
+        match self.dense {
+            false => {
+                self.codecs.lz4 += 1;
+                (Compression::Lz4, changed)
+            }
+            true => {
+                self.codecs.zstd += 1;
+                (Compression::Zstd, changed)
+            }
+        }
+    }
+
+    pub(super) fn codecs(&self) -> Codecs {
+        self.codecs
+    }
+
+    fn should_densify(&mut self, sample: Sample) -> bool {
+        self.pressed = match sample.is_pressed() {
+            true => self.pressed + 1,
+            false => 0,
+        };
+        let densify = self.pressed >= PRESSED;
+        if densify && self.codecs.switches > 0 {
+            // Back after a try: the sooner, the less it was worth.
+            self.doublings = match self.age < self.patience() {
+                true => (self.doublings + 1).min(DOUBLINGS_MAX),
+                false => 0,
+            };
+        }
+        densify
+    }
+
+    fn should_relax(&mut self, sample: Sample) -> bool {
+        self.slack = match (sample.is_pressed(), sample.is_busy()) {
+            (true, _) => 0,
+            (false, true) => self.slack.saturating_add(BUSY_WEIGHT),
+            (false, false) => self.slack.saturating_add(1),
+        };
+        self.slack >= self.patience()
+    }
+
+    fn patience(&self) -> u32 {
+        SLACK << self.doublings
+    }
+}
+
+#[cfg(test)]
+mod tests;
