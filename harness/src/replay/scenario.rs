@@ -389,6 +389,13 @@ impl BrokerKind {
 }
 
 impl Source {
+    /// Whether the engine's URL asks for TLS, so that a replay server has to offer it.
+    pub(super) fn asks_for_tls(&self) -> bool {
+        let options = self.url_options.as_deref().unwrap_or_default();
+        let mode = (options.split('&')).find_map(|option| option.strip_prefix("tls="));
+        mode.is_some_and(|mode| mode != "disable")
+    }
+
     /// The engine's URL with the scenario's options.
     pub(super) fn url(&self, url: &str) -> String {
         match &self.url_options {

@@ -170,6 +170,7 @@ async fn replayed(
         writes: source.send,
         faults: faults.collect(),
         transaction_rows: source.one_transaction_rows,
+        tls: source.asks_for_tls(),
         host: door.as_ref().map(|door| door.host().clone()),
         ..ServeOptions::default()
     };
