@@ -83,6 +83,7 @@ impl Maker {
             thread: Some(34),
             xid: None,
             previous_commit: None,
+            first_event: self.batch.events.len() as u32,
         };
         self.batch.transactions.push(transaction);
         self.rows = 0;

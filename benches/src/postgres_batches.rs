@@ -93,6 +93,7 @@ impl Maker {
                     thread: None,
                     xid: Some(begin.xid),
                     previous_commit: self.previous_commit,
+                    first_event: self.batch.events.len() as u32,
                 });
                 return;
             }

@@ -94,6 +94,8 @@ pub struct Transaction {
     pub xid: Option<u32>,
     /// PostgreSQL: LSN after the commit before this one, as far as this run has seen one.
     pub previous_commit: Option<u64>,
+    /// Index into [`Batch::events`] of its first row in this batch; those before it belong to the transactions before it.
+    pub first_event: u32,
 }
 
 /// Received bytes, the changes in them, and the Position at their end.
@@ -116,7 +118,7 @@ pub struct Batch {
     /// Position after the last transaction that ended in this batch; `None` when none did. Everything before it is in this
     /// batch or an earlier one.
     pub end: Option<Position>,
-    /// When its first bytes were read.
+    /// When the first of its bytes were read, those included that the batch before left over.
     pub read_at: Option<Instant>,
 }
 

@@ -12,7 +12,8 @@ use hdrhistogram::serialization::{Serializer as _, V2Serializer};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
-use crate::pipeline::{Codecs, Outcome};
+use crate::clock;
+use crate::pipeline::{Codecs, Outcome, Timings};
 
 /// A whole run. Units stand in the names.
 #[derive(Debug, Serialize)]
@@ -36,6 +37,31 @@ pub struct Report {
     pub cpu_seconds: f64,
     /// Largest resident set of this process.
     pub rss_max_bytes: u64,
+    /// What measuring the times has cost.
+    pub timing: Timing,
+}
+
+/// The cost of the clocks.
+#[derive(Debug, Serialize)]
+pub struct Timing {
+    /// How often a clock was read, for whatever reason.
+    pub clock_reads: u64,
+    /// What one reading costs, measured at the end of the run.
+    pub ns_per_read: f64,
+    /// Both multiplied, by `cpu_seconds`.
+    pub cpu_share: f64,
+}
+
+impl Timing {
+    fn of(cpu_seconds: f64) -> Self {
+        let clock_reads = clock::reads();
+        let cost = clock::cost().as_secs_f64();
+        Self {
+            clock_reads,
+            ns_per_read: cost * 1e9,
+            cpu_share: clock_reads as f64 * cost / cpu_seconds.max(f64::MIN_POSITIVE),
+        }
+    }
 }
 
 /// One source of several.
@@ -70,6 +96,17 @@ pub struct Figures {
     /// With `kafka.compression = "auto"`: batches by codec, and changes from one to the other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Codecs>,
+    /// From the commit by the source's clock to acknowledged by ours, one count per change; absent where the source does not say when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit_latency_ms: Option<Latency>,
+    /// The same in microseconds as an hdrhistogram V2, base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit_histogram: Option<String>,
+    /// Changes whose commit lay ahead of our clock when they were acknowledged: not zero where the clocks differ.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub commits_ahead: u64,
+    /// How long it took from station to station; together they are `latency_ms`, one count per record.
+    pub stations: Stations,
     /// Produce requests, those sent again included.
     pub requests: u64,
     /// Record batches that were sent again.
@@ -79,6 +116,48 @@ pub struct Figures {
     /// The durable position at the end; for totals empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub checkpoint: String,
+}
+
+/// Each from the station before it.
+#[derive(Debug, Serialize)]
+pub struct Stations {
+    /// From read: its batch was closed.
+    pub decoded: Station,
+    /// Its records are complete.
+    pub encoded: Station,
+    /// They were put on the wire.
+    pub sent: Station,
+    /// Kafka has them, and everything before them.
+    pub acknowledged: Station,
+}
+
+/// The way to one station.
+#[derive(Debug, Serialize)]
+pub struct Station {
+    /// Percentiles.
+    pub ms: Latency,
+    /// The same in microseconds as an hdrhistogram V2, base64.
+    pub histogram: String,
+}
+
+impl Station {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            ms: Latency::of(histogram),
+            histogram: encoded(histogram),
+        }
+    }
+}
+
+impl Stations {
+    fn of(timings: &Timings) -> Self {
+        Self {
+            decoded: Station::of(&timings.decoded),
+            encoded: Station::of(&timings.encoded),
+            sent: Station::of(&timings.sent),
+            acknowledged: Station::of(&timings.acknowledged),
+        }
+    }
 }
 
 /// Percentiles, in milliseconds.
@@ -107,35 +186,29 @@ impl Latency {
 
 impl Figures {
     fn of(outcome: &Outcome) -> Self {
-        let seconds = outcome.elapsed.as_secs_f64();
         Self {
-            changes: outcome.totals.changes,
-            records: outcome.totals.records,
-            bytes_in: outcome.source.bytes,
-            bytes_out: outcome.totals.bytes_out,
-            seconds,
-            changes_per_second: rate(outcome.totals.changes, seconds),
-            latency_ms: Latency::of(&outcome.latency),
-            histogram: encoded(&outcome.latency),
             compression: outcome.codecs,
-            requests: outcome.producer.requests,
-            retries: outcome.producer.retries,
-            reconnects: outcome.source.reconnects,
             checkpoint: outcome.position.to_string(),
+            ..Self::sum([outcome].into_iter(), &outcome.timings)
         }
     }
 
     /// Sums, over the longest of the runs.
     fn totals(outcomes: &[(String, Outcome)]) -> Self {
-        let mut latency = Histogram::<u64>::new_from(&outcomes[0].1.latency);
-        let sum = |of: &dyn Fn(&Outcome) -> u64| outcomes.iter().map(|(_, o)| of(o)).sum::<u64>();
-        for (_, outcome) in outcomes {
-            // Same bounds: they are made by one constructor.
-            let _ = latency.add(&outcome.latency);
+        let outcomes = outcomes.iter().map(|(_, outcome)| outcome);
+        let mut timings = Timings::default();
+        for outcome in outcomes.clone() {
+            timings.add(&outcome.timings);
         }
-        let elapsed = outcomes.iter().map(|(_, o)| o.elapsed).max();
+        Self::sum(outcomes, &timings)
+    }
+
+    fn sum<'o>(outcomes: impl Iterator<Item = &'o Outcome> + Clone, timings: &Timings) -> Self {
+        let sum = |of: &dyn Fn(&Outcome) -> u64| outcomes.clone().map(of).sum::<u64>();
+        let elapsed = outcomes.clone().map(|outcome| outcome.elapsed).max();
         let seconds = elapsed.unwrap_or_default().as_secs_f64();
         let changes = sum(&|o| o.totals.changes);
+        let commit = Some(&timings.commit).filter(|commit| !commit.is_empty());
         Self {
             changes,
             records: sum(&|o| o.totals.records),
@@ -143,8 +216,12 @@ impl Figures {
             bytes_out: sum(&|o| o.totals.bytes_out),
             seconds,
             changes_per_second: rate(changes, seconds),
-            latency_ms: Latency::of(&latency),
-            histogram: encoded(&latency),
+            latency_ms: Latency::of(&timings.total),
+            histogram: encoded(&timings.total),
+            commit_latency_ms: commit.map(Latency::of),
+            commit_histogram: commit.map(encoded),
+            commits_ahead: timings.commits_ahead,
+            stations: Stations::of(timings),
             compression: None,
             requests: sum(&|o| o.producer.requests),
             retries: sum(&|o| o.producer.retries),
@@ -172,6 +249,7 @@ impl Report {
                 (None, each, Figures::totals(several))
             }
         };
+        let cpu_seconds = cpu_seconds();
         Some(Self {
             version: env!("CARGO_PKG_VERSION"),
             commit: env!("WALBROOK_COMMIT"),
@@ -179,8 +257,9 @@ impl Report {
             source,
             sources,
             figures,
-            cpu_seconds: cpu_seconds(),
+            cpu_seconds,
             rss_max_bytes: rss_max_bytes(),
+            timing: Timing::of(cpu_seconds),
         })
     }
 
@@ -244,6 +323,11 @@ fn rate(count: u64, seconds: f64) -> f64 {
     } else {
         0.0
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn encoded(histogram: &Histogram<u64>) -> String {

@@ -2,21 +2,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use protocol::mysql::BinlogPosition;
 use protocol::postgres::Lsn;
 
 use super::memory::Reservation;
+use super::timing::{Commit, Stamps, Timings};
 use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, Ledger};
 use crate::position::Position;
 use crate::producer::Acknowledged;
 use crate::source::Identity;
-
-/// Longest latency that the histogram tells apart, in microseconds: an hour.
-const LATENCY_US_MAX: u64 = 3_600_000_000;
 
 /// What a submitted batch leaves behind when its bytes are recycled.
 #[derive(Debug)]
@@ -25,8 +22,12 @@ pub(super) struct Departure {
     pub(super) ordinal: u64,
     /// Position after the last transaction that ended in it.
     end: Option<Position>,
-    /// When its first bytes were read.
+    /// When its first bytes were read, if any were.
     read_at: Option<Instant>,
+    /// When it was sealed.
+    decoded_at: Instant,
+    /// When its transactions were committed.
+    commits: Box<[Commit]>,
     /// Where the last transaction begins that has rows in it.
     last: Option<Position>,
     /// The server that it was read from, where that is another one than before.
@@ -37,13 +38,20 @@ pub(super) struct Departure {
 
 impl Departure {
     /// Notes what has to be known of `batch` after it was encoded.
-    pub(super) fn of(ordinal: u64, batch: &Batch, server: Option<Identity>) -> Self {
+    pub(super) fn of(
+        ordinal: u64,
+        batch: &Batch,
+        server: Option<Identity>,
+        decoded_at: Instant,
+    ) -> Self {
         Self {
             ordinal,
             last: last_begin(batch),
             server,
             end: batch.end.clone(),
             read_at: batch.read_at,
+            decoded_at,
+            commits: Commit::of(batch),
             bytes: batch.bytes.len(),
         }
     }
@@ -69,6 +77,7 @@ fn last_begin(batch: &Batch) -> Option<Position> {
 #[derive(Debug)]
 struct InFlight {
     departure: Departure,
+    encoded_at: Instant,
     changes: u64,
     records: u64,
     bytes: u64,
@@ -95,8 +104,7 @@ pub(super) struct Account {
     /// Whether the checkpoint differs from what was saved last.
     dirty: bool,
     totals: Totals,
-    /// Microseconds from read to acknowledged, one count per record.
-    latency: Histogram<u64>,
+    timings: Timings,
     last_acknowledged_at: Option<Instant>,
 }
 
@@ -107,9 +115,7 @@ impl Account {
             ledger,
             dirty: true,
             totals: Totals::default(),
-            // Three significant digits up to an hour: bounds that the constructor accepts by its own documentation.
-            latency: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)
-                .unwrap_or_else(|_| Histogram::new(3).unwrap_or_else(|_| unreachable!())),
+            timings: Timings::default(),
             last_acknowledged_at: None,
         }
     }
@@ -118,6 +124,7 @@ impl Account {
     pub(super) fn departed(
         &mut self,
         departure: Departure,
+        encoded_at: Instant,
         changes: u64,
         records: u64,
         bytes: u64,
@@ -131,6 +138,7 @@ impl Account {
         );
         self.in_flight.push_back(InFlight {
             departure,
+            encoded_at,
             changes,
             records,
             bytes,
@@ -138,13 +146,13 @@ impl Account {
         });
     }
 
-    /// Kafka has everything of a batch. Returns false for an ordinal that is not the oldest in flight: a defect of the producer.
+    /// Kafka has everything of a batch, at a time of the monotonic clock and one since 1970. Returns false for an ordinal that is not the oldest in flight: a defect of the producer.
     #[must_use]
     pub(super) fn acknowledged(
         &mut self,
         acknowledged: &Acknowledged,
         topics: &HashMap<u32, Arc<str>>,
-        now: Instant,
+        (now, since_epoch): (Instant, Duration),
     ) -> bool {
         let Some(front) = self.in_flight.pop_front() else {
             return false;
@@ -155,14 +163,16 @@ impl Account {
         self.totals.changes += front.changes;
         self.totals.records += front.records;
         self.totals.bytes_out += front.bytes;
-        if let Some(read_at) = front.departure.read_at.filter(|_| front.records > 0) {
-            let waited = now.saturating_duration_since(read_at).as_micros();
-            let waited = u64::try_from(waited)
-                .unwrap_or(u64::MAX)
-                .clamp(1, LATENCY_US_MAX);
-            self.latency.saturating_record_n(waited, front.records);
-        }
         if front.records > 0 {
+            let stamps = Stamps {
+                read: front.departure.read_at,
+                decoded: front.departure.decoded_at,
+                encoded: front.encoded_at,
+            };
+            self.timings
+                .record(&stamps, acknowledged.sent_at, now, front.records);
+            self.timings
+                .record_commits(&front.departure.commits, since_epoch);
             self.last_acknowledged_at = Some(now);
         }
         let offsets = acknowledged
@@ -207,8 +217,8 @@ impl Account {
         self.totals
     }
 
-    pub(super) fn latency(&self) -> &Histogram<u64> {
-        &self.latency
+    pub(super) fn timings(&self) -> &Timings {
+        &self.timings
     }
 
     /// When Kafka last acknowledged a record.

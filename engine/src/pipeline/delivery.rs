@@ -59,7 +59,8 @@ impl Delivery {
             tokio::select! {
                 acknowledged = self.producer.acknowledged(), if !self.account.is_idle() => {
                     let acknowledged = acknowledged?;
-                    if !self.account.acknowledged(&acknowledged, &self.topics, clock::now()) {
+                    let now = (clock::now(), clock::since_epoch());
+                    if !self.account.acknowledged(&acknowledged, &self.topics, now) {
                         return Err(PipelineError::Halt(format!(
                             "the producer acknowledged batch {} out of order; this is a defect of walbrook, please report it",
                             acknowledged.ordinal
@@ -108,7 +109,9 @@ impl Delivery {
 
     fn depart(&mut self, departure: Departure, encoded: Encoded) -> Result<(), PipelineError> {
         let Encoded {
-            mut batch, parts, ..
+            mut batch,
+            parts,
+            at,
         } = encoded;
         batch.clear();
         batch.shrink(self.batch_bytes * RECYCLED_EXCESS);
@@ -126,7 +129,7 @@ impl Delivery {
         let received = departure.bytes as u64;
         let memory = self.memory.reserve(held);
         self.account
-            .departed(departure, changes, records, bytes, memory);
+            .departed(departure, at, changes, records, bytes, memory);
         self.producer.send(ordinal, parts);
         self.progress.send_modify(|progress| {
             progress.encoded = ordinal;

@@ -8,6 +8,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -36,6 +37,8 @@ pub(super) struct Job {
 pub(super) struct Encoded {
     pub(super) batch: Batch,
     pub(super) parts: Result<Vec<EncodedBatch>, EncodeError>,
+    /// When they were complete.
+    pub(super) at: Instant,
 }
 
 type Order = (Job, oneshot::Sender<Encoded>);
@@ -97,6 +100,7 @@ fn work(queue: &Mutex<mpsc::Receiver<Order>>, settings: Arc<EncodeSettings>) {
         drop(reply.send(Encoded {
             batch: job.batch,
             parts,
+            at: clock::now(),
         }));
     }
 }

@@ -12,6 +12,7 @@ use super::encoding::{Encoded, EncodingThreads, Job};
 use super::memory::{Memory, Reservation};
 use super::{PipelineError, Progress};
 use crate::batch::Batch;
+use crate::clock;
 use crate::config::{Compression, EncodeSettings};
 use crate::encode::{Template, Topics};
 use crate::encoded::Route;
@@ -144,6 +145,7 @@ impl Feed {
 
     /// Hands a sealed batch on; false when the delivery is gone.
     async fn submit(&mut self, batch: Batch) -> Result<bool, PipelineError> {
+        let decoded_at = clock::now();
         let templates = self.prepare(&batch.tables).await?;
         let Some(templates) = templates else {
             return Ok(false);
@@ -170,7 +172,7 @@ impl Feed {
         let compression = self.compression();
         self.ordinal += 1;
         self.acknowledged_at_seal = self.progress.borrow().acknowledged;
-        let departure = Departure::of(self.ordinal, &batch, other);
+        let departure = Departure::of(self.ordinal, &batch, other, decoded_at);
         let encoded = self.threads.submit(Job {
             batch,
             templates,

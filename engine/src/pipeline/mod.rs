@@ -20,11 +20,11 @@ mod feed;
 mod memory;
 mod resume;
 mod saver;
+mod timing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
@@ -48,6 +48,7 @@ use crate::source::{self, Counters, SourceError};
 
 pub use self::account::Totals;
 pub use self::codec::Codecs;
+pub use self::timing::Timings;
 
 /// How long a stopping pipeline waits for acknowledgements.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -108,8 +109,8 @@ pub struct Outcome {
     pub codecs: Option<Codecs>,
     /// The durable position.
     pub position: Position,
-    /// Microseconds from read to acknowledged, a count per record.
-    pub latency: Histogram<u64>,
+    /// How long changes took from station to station.
+    pub timings: Timings,
     /// The error that ended it, if one did. Everything else in here still holds.
     pub error: Option<PipelineError>,
 }
@@ -261,7 +262,7 @@ pub async fn run(
         producer: metrics,
         codecs,
         position: account.checkpoint().position.clone(),
-        latency: account.latency().clone(),
+        timings: account.timings().clone(),
         // The delivery's error explains the feed's end where both have one.
         error: delivered.err().or(fed.err()),
     })

@@ -21,7 +21,7 @@ use crate::encoded::EncodedBatch;
 
 use super::error::ProducerError;
 use super::ledger::Ledger;
-use super::partition::{Identity, Outcome, Partition, WINDOW_MAX, Waiting};
+use super::partition::{Identity, Outcome, Partition, Taken, WINDOW_MAX, Waiting};
 use super::verdict;
 use super::{Acknowledged, ProducerMetrics};
 
@@ -201,12 +201,17 @@ impl Dispatch {
                 break;
             }
             partition.queued = None;
-            let Some((batch, again)) = partition.take(id, broker) else {
+            let Some((batch, attempt)) = partition.take(id, broker) else {
                 continue;
             };
             bytes += size;
-            self.metrics.retries += u64::from(again);
-            self.waiting -= usize::from(!again);
+            match attempt {
+                Taken::First { serial } => {
+                    self.ledger.sent(serial, now);
+                    self.waiting -= 1;
+                }
+                Taken::Again => self.metrics.retries += 1,
+            }
             parts.push((self.keys[at], batch));
             taken.push(at);
         }

@@ -1,6 +1,7 @@
 //! Which ordinals are written, told in the order in which they were given. Pure logic.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use super::Acknowledged;
 use super::dispatch::PartitionKey;
@@ -18,6 +19,7 @@ struct Outstanding {
     ordinal: u64,
     left: usize,
     offsets: BTreeMap<PartitionKey, i64>,
+    sent_at: Option<Instant>,
 }
 
 impl Ledger {
@@ -28,14 +30,21 @@ impl Ledger {
             ordinal,
             left: batches,
             offsets: BTreeMap::new(),
+            sent_at: None,
         });
         serial
     }
 
+    /// One of its batches is put on the wire for the first time.
+    pub(super) fn sent(&mut self, serial: u64, at: Instant) {
+        if let Some(outstanding) = self.find(serial) {
+            outstanding.sent_at = outstanding.sent_at.max(Some(at));
+        }
+    }
+
     /// One of its batches is written; `next_offset` is the offset after its last record, where the broker said it.
     pub(super) fn written(&mut self, serial: u64, key: PartitionKey, next_offset: Option<i64>) {
-        let at = usize::try_from(serial.wrapping_sub(self.first)).unwrap_or(usize::MAX);
-        let Some(outstanding) = self.outstanding.get_mut(at) else {
+        let Some(outstanding) = self.find(serial) else {
             return;
         };
         outstanding.left = outstanding.left.saturating_sub(1);
@@ -43,6 +52,11 @@ impl Ledger {
             let offset = outstanding.offsets.entry(key).or_insert(next);
             *offset = next.max(*offset);
         }
+    }
+
+    fn find(&mut self, serial: u64) -> Option<&mut Outstanding> {
+        let at = usize::try_from(serial.wrapping_sub(self.first)).unwrap_or(usize::MAX);
+        self.outstanding.get_mut(at)
     }
 
     /// Whether the next ordinal is complete.
@@ -58,14 +72,21 @@ impl Ledger {
             return None;
         }
         let Outstanding {
-            ordinal, offsets, ..
+            ordinal,
+            offsets,
+            sent_at,
+            ..
         } = self.outstanding.pop_front()?;
         self.first += 1;
         let offsets = offsets
             .into_iter()
             .map(|(key, next)| (key.topic_id, key.partition, next))
             .collect();
-        Some(Acknowledged { ordinal, offsets })
+        Some(Acknowledged {
+            ordinal,
+            offsets,
+            sent_at,
+        })
     }
 }
 
@@ -85,6 +106,8 @@ mod tests {
         let second = ledger.enter(20, 1);
         let empty = ledger.enter(30, 0);
         assert_eq!([first, second, empty], [0, 1, 2]);
+        let sent_at = crate::clock::now();
+        ledger.sent(second, sent_at);
         ledger.written(second, key(1), Some(7));
         assert_eq!(ledger.poll(), None, "the first is not complete");
         ledger.written(first, key(0), Some(9));
@@ -96,8 +119,12 @@ mod tests {
         );
         let acknowledged = ledger.poll().unwrap();
         assert_eq!(
-            (acknowledged.ordinal, acknowledged.offsets),
-            (20, vec![(3, 1, 7)])
+            (
+                acknowledged.ordinal,
+                acknowledged.offsets,
+                acknowledged.sent_at
+            ),
+            (20, vec![(3, 1, 7)], Some(sent_at))
         );
         assert_eq!(ledger.poll().unwrap().ordinal, 30);
         assert_eq!(ledger.poll(), None);

@@ -31,7 +31,7 @@ mod tls;
 mod topics;
 mod verdict;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{KafkaSettings, ProducerKind};
 use crate::encoded::{EncodedBatch, Route};
@@ -47,6 +47,8 @@ pub struct Acknowledged {
     /// Per topic id and partition that the ordinal touched: the offset after its last record. Where the broker recognised a
     /// repeated batch without naming its offset the partition is absent.
     pub offsets: Vec<(u32, i32, i64)>,
+    /// When the last of its record batches was first put on the wire; `None` for an ordinal without any.
+    pub sent_at: Option<Instant>,
 }
 
 /// A record at the end of a partition, as far as a restart needs it.

@@ -82,6 +82,18 @@ struct Sent {
     state: State,
 }
 
+/// Whether a batch that is taken goes out for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It does.
+    First {
+        /// As in [`Waiting::serial`].
+        serial: u64,
+    },
+    /// An attempt before this one failed.
+    Again,
+}
+
 /// What follows from an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -280,7 +292,7 @@ impl Partition {
     }
 
     /// Gives the batch that [`sendable`](Self::sendable) announced to `request`: its bytes, and whether they were sent before.
-    pub(super) fn take(&mut self, request: u64, broker: i32) -> Option<(Bytes, bool)> {
+    pub(super) fn take(&mut self, request: u64, broker: i32) -> Option<(Bytes, Taken)> {
         let in_flight = State::InFlight { request, broker };
         if let Some(sent) = self
             .window
@@ -289,7 +301,13 @@ impl Partition {
         {
             sent.state = in_flight;
             sent.attempts = sent.attempts.saturating_add(1);
-            return Some((sent.bytes.clone(), sent.attempts > 1));
+            let taken = match sent.attempts {
+                0 | 1 => Taken::First {
+                    serial: sent.serial,
+                },
+                _ => Taken::Again,
+            };
+            return Some((sent.bytes.clone(), taken));
         }
         let identity = self.identity?;
         let Waiting {
@@ -306,7 +324,7 @@ impl Partition {
             bytes: bytes.clone(),
             state: in_flight,
         });
-        Some((bytes, false))
+        Some((bytes, Taken::First { serial }))
     }
 
     /// The broker's answer to the batch in `request`.

@@ -284,7 +284,10 @@ async fn serve(shared: Arc<Shared>, key: PartitionKey, wake: Arc<Notify>) {
                 .queues
                 .get_mut(&key)
                 .and_then(|queue| queue.waiting.pop_front());
-            state.in_flight += usize::from(next.is_some());
+            if let Some((serial, _)) = &next {
+                state.in_flight += 1;
+                state.ledger.sent(*serial, clock::now());
+            }
             next
         };
         let Some((serial, batch)) = next else {

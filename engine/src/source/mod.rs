@@ -8,6 +8,7 @@
 //! A source reconnects by itself (backoff with jitter) after the last whole transaction and drops the rows of a transaction that
 //! it has handed out already: the pipeline sees one unbroken stream. What reaches the pipeline as an error is final.
 
+mod arrivals;
 mod backoff;
 mod error;
 pub mod mysql;

@@ -143,6 +143,7 @@ impl Maker {
             thread: Some(34),
             xid: None,
             previous_commit: None,
+            first_event: 0,
         });
         Self { batch }
     }

@@ -936,6 +936,7 @@ fn walk(
         },
     };
     let number = sink.groups.len() as u32;
+    let first_event = sink.events.len() as u32;
     let mut row_number: u32 = 0;
     for row in rows.walk(columns)? {
         let row = row?;
@@ -961,7 +962,7 @@ fn walk(
         *slot = (names.batch, sink.tables.len() as u32);
         sink.tables.push(Arc::clone(table));
     }
-    let transaction = transaction(sink, names, open);
+    let transaction = transaction(sink, names, open, first_event);
     sink.groups.push(RowGroup {
         table: slot.1,
         transaction,
@@ -978,9 +979,9 @@ fn walk(
     Ok(u64::from(row_number))
 }
 
-/// The open transaction's index in the batch.
+/// The open transaction's index in the batch; `first_event` is the place of its first row there, where it is the first.
 #[inline]
-fn transaction(sink: &mut Sink<'_>, names: Names<'_>, open: &mut Open) -> u32 {
+fn transaction(sink: &mut Sink<'_>, names: Names<'_>, open: &mut Open, first_event: u32) -> u32 {
     match open.slot {
         Some((batch, index)) if batch == names.batch => index,
         _ => {
@@ -1011,6 +1012,7 @@ fn transaction(sink: &mut Sink<'_>, names: Names<'_>, open: &mut Open) -> u32 {
                 thread: open.thread,
                 xid: None,
                 previous_commit: None,
+                first_event,
             });
             open.slot = Some((names.batch, index));
             index

@@ -32,6 +32,7 @@ use self::session::{From, Plan, SILENCE_MAX, Session};
 use self::shapes::Asking;
 use self::stream::{Step, Stream};
 use self::transaction::{Place, Point};
+use super::arrivals::Arrivals;
 use super::backoff::Backoff;
 use super::{
     Counters, Filled, Identity, Limits, Outcome, Requirement, Resume, SourceError, Verdict,
@@ -63,6 +64,9 @@ pub struct MySql {
     end_server: Identity,
     until_end: bool,
     last_read: Instant,
+    arrivals: Arrivals,
+    /// When the first byte came of what the last seal left over.
+    left_at: Option<Instant>,
     /// Where bytes could not be read the last time: twice at the same place is no accident of the line.
     unreadable_at: Option<protocol::mysql::BinlogPosition>,
 }
@@ -133,6 +137,8 @@ impl MySql {
             end_point: session.end,
             until_end: limits.until_end,
             last_read: clock::now(),
+            arrivals: Arrivals::default(),
+            left_at: None,
             unreadable_at: None,
         })
     }
@@ -153,6 +159,7 @@ impl MySql {
     pub(super) async fn fill(&mut self, batch: &mut Batch) -> Result<Filled, SourceError> {
         let events = batch.events.len();
         let progress = self.stream.decoder.progress();
+        batch.read_at = batch.read_at.or(self.left_at.take());
         loop {
             if let Some(asking) = &mut self.asking {
                 let shape = self.asker.answer(asking).await;
@@ -205,11 +212,13 @@ impl MySql {
         };
         let room = self.stream.room(batch).min(READ_MAX);
         batch.bytes.reserve(room);
+        let rest = self.stream.rest(batch);
         let deadline = tokio::time::Instant::from_std(self.last_read + SILENCE_MAX);
         let read = tokio::time::timeout_at(deadline, connection.read_into(&mut batch.bytes)).await;
         match read {
             Ok(Ok(length)) => {
                 self.last_read = clock::now();
+                self.arrivals.read(self.last_read, length, rest);
                 batch.read_at.get_or_insert(self.last_read);
                 self.stream.decoder.counters_mut().bytes += length as u64;
                 Ok(())
@@ -296,6 +305,10 @@ impl MySql {
     }
 
     pub(super) fn seal(&mut self, batch: &mut Batch) {
+        self.left_at = match self.stream.is_expanding() {
+            true => self.arrivals.oldest_of_last(),
+            false => self.arrivals.oldest(self.stream.rest(batch)),
+        };
         self.stream.seal(batch);
     }
 

@@ -133,6 +133,17 @@ impl Stream {
         self.batch_bytes.saturating_sub(load(batch)).max(least)
     }
 
+    /// Bytes read that belong to no whole packet.
+    pub(super) fn rest(&self, batch: &Batch) -> usize {
+        let read = self.staged.as_ref().unwrap_or(&batch.bytes);
+        read.len().saturating_sub(self.packets.start())
+    }
+
+    /// Whether a container is being expanded: what it holds came with the read that completed it, or earlier.
+    pub(super) fn is_expanding(&self) -> bool {
+        self.expansion.is_some() || !self.expanded.is_empty() || !self.expanded_kept.is_empty()
+    }
+
     /// Whether the batch holds as much as it may.
     pub(super) fn is_full(&self, batch: &Batch) -> bool {
         load(batch) >= self.batch_bytes && (!batch.events.is_empty() || self.decoder.moved())

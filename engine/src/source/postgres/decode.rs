@@ -554,6 +554,7 @@ fn transaction(batch: &mut Batch, open: &mut Open, place: Place, number: u64) ->
                 thread: None,
                 xid: Some(open.xid),
                 previous_commit: place.previous_commit.map(|lsn| lsn.0),
+                first_event: batch.events.len() as u32,
             });
             open.slot = Some((number, index));
             index

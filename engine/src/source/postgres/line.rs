@@ -12,7 +12,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as sync};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::ClientConnection;
@@ -36,10 +36,18 @@ struct Wire {
     tls: Option<Arc<Mutex<ClientConnection>>>,
 }
 
+/// What the thread read.
+#[derive(Debug)]
+struct Chunk {
+    bytes: Vec<u8>,
+    /// When the first of them had come.
+    at: Instant,
+}
+
 /// The side that is read.
 #[derive(Debug)]
 pub(super) struct Reader {
-    chunks: mpsc::Receiver<io::Result<Vec<u8>>>,
+    chunks: mpsc::Receiver<io::Result<Chunk>>,
     spare: sync::Sender<Vec<u8>>,
     socket: Arc<TcpStream>,
 }
@@ -78,18 +86,24 @@ pub(super) fn take(
 }
 
 impl Reader {
-    /// Appends what has been read; 0: the peer closed. Cancel-safe.
-    pub(super) async fn read(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    /// Appends what has been read; how much that is, and when the thread had the first byte of it. `None`: the peer closed. Cancel-safe.
+    pub(super) async fn read(
+        &mut self,
+        bytes: &mut Vec<u8>,
+    ) -> io::Result<Option<(usize, Instant)>> {
         match self.chunks.recv().await {
-            None => Ok(0),
+            None => Ok(None),
             Some(Err(error)) => Err(error),
-            Some(Ok(mut chunk)) => {
+            Some(Ok(Chunk {
+                bytes: mut chunk,
+                at,
+            })) => {
                 let length = chunk.len();
                 bytes.extend_from_slice(&chunk);
                 chunk.clear();
                 // The thread may have ended.
                 let _ = self.spare.send(chunk);
-                Ok(length)
+                Ok(Some((length, at)))
             }
         }
     }
@@ -115,19 +129,20 @@ fn read(
     wire: &Wire,
     chunk: usize,
     mut coalesce: Coalesce,
-    full: &mpsc::Sender<io::Result<Vec<u8>>>,
+    full: &mpsc::Sender<io::Result<Chunk>>,
     empty: &sync::Receiver<Vec<u8>>,
 ) {
     let mut ciphertext = vec![0; if wire.tls.is_some() { chunk } else { 0 }];
     loop {
         let mut buffer = empty.try_recv().unwrap_or_default();
         buffer.reserve(chunk);
-        let read = wire
-            .wait(&mut buffer, &mut ciphertext)
-            .and_then(|()| collect(wire, &mut coalesce, &mut buffer, chunk, &mut ciphertext));
+        let waited = wire.wait(&mut buffer, &mut ciphertext);
+        let at = clock::now();
+        let read = waited
+            .and_then(|()| collect(wire, &mut coalesce, &mut buffer, at, chunk, &mut ciphertext));
         let is_over = buffer.is_empty();
         // What came before an error is handed on before it.
-        if !is_over && full.blocking_send(Ok(buffer)).is_err() {
+        if !is_over && full.blocking_send(Ok(Chunk { bytes: buffer, at })).is_err() {
             return;
         }
         match read {
@@ -142,15 +157,15 @@ fn read(
     }
 }
 
-/// While the stream is busy: reads on after each pause, until there is a chunk, or nothing more comes.
+/// While the stream is busy: reads on after each pause, until there is a chunk, or nothing more comes; what is there was read at `began`.
 fn collect(
     wire: &Wire,
     coalesce: &mut Coalesce,
     buffer: &mut Vec<u8>,
+    began: Instant,
     chunk: usize,
     ciphertext: &mut [u8],
 ) -> io::Result<()> {
-    let began = clock::now();
     if buffer.is_empty() || !coalesce.read(began) {
         return Ok(());
     }

@@ -41,6 +41,7 @@ use self::session::{From, Plan, Session};
 use self::shapes::Asking;
 use self::stream::{Step, Stream};
 use self::watch::Watch;
+use super::arrivals::Arrivals;
 use super::backoff::Backoff;
 use super::{Counters, Filled, Identity, Limits, Requirement, Resume, SourceError, Verdict};
 use crate::batch::Batch;
@@ -76,6 +77,9 @@ pub struct Postgres {
     end_lsn: Lsn,
     until_end: bool,
     last_read: Instant,
+    arrivals: Arrivals,
+    /// When the first byte came of what the last seal left over.
+    left_at: Option<Instant>,
     /// Bytes that one read may bring.
     chunk: usize,
     /// Whether the server has been asked for a sign of life since the last read.
@@ -141,6 +145,7 @@ impl Postgres {
         );
         let mut first = Batch::default();
         stream.begin(&mut first, &session.streaming.first);
+        let left_at = (!first.bytes.is_empty()).then(clock::now);
         stream.keep(&mut first);
         let confirmed = Arc::new(Confirmed::default());
         confirmed.confirm(session.start);
@@ -169,6 +174,8 @@ impl Postgres {
             end_lsn: session.end,
             until_end: limits.until_end,
             last_read: clock::now(),
+            arrivals: Arrivals::default(),
+            left_at,
             chunk,
             asked: false,
             made_publication: session.made_publication,
@@ -183,6 +190,7 @@ impl Postgres {
     pub(super) async fn fill(&mut self, batch: &mut Batch) -> Result<Filled, SourceError> {
         let events = batch.events.len();
         let progress = self.stream.decoder.progress();
+        batch.read_at = batch.read_at.or(self.left_at.take());
         loop {
             if let Some(asking) = &mut self.asking {
                 let answer = self.asker.answer(asking).await;
@@ -244,14 +252,15 @@ impl Postgres {
             (false, false) => SILENCE_MAX / 2,
         };
         let deadline = tokio::time::Instant::from_std(self.last_read + patience);
+        let rest = self.stream.rest(batch);
         let read = tokio::time::timeout_at(deadline, reader.read(&mut batch.bytes)).await;
         match read {
-            Ok(Ok(0)) => self.lost(SourceError::retry("the server closed the connection")),
-            Ok(Ok(length)) => {
-                let now = clock::now();
-                self.last_read = now;
+            Ok(Ok(None)) => self.lost(SourceError::retry("the server closed the connection")),
+            Ok(Ok(Some((length, at)))) => {
+                self.last_read = clock::now();
                 self.asked = false;
-                batch.read_at.get_or_insert(now);
+                self.arrivals.read(at, length, rest);
+                batch.read_at.get_or_insert(at);
                 self.stream.decoder.counters_mut().bytes += length as u64;
                 Ok(())
             }
@@ -334,6 +343,9 @@ impl Postgres {
         self.identity = session.identity;
         self.ancestors = session.ancestors;
         self.last_read = clock::now();
+        if self.stream.rest(batch) > 0 {
+            batch.read_at.get_or_insert(self.last_read);
+        }
         self.asked = false;
         self.link = Link::Up {
             feedback: Feedback::start(Arc::clone(&self.confirmed), writer),
@@ -357,6 +369,10 @@ impl Postgres {
     }
 
     pub(super) fn seal(&mut self, batch: &mut Batch) {
+        self.left_at = match self.stream.is_expanding() {
+            true => self.arrivals.oldest_of_last(),
+            false => self.arrivals.oldest(self.stream.rest(batch)),
+        };
         self.stream.seal(batch);
     }
 

@@ -245,6 +245,16 @@ impl Stream {
         }
     }
 
+    /// Bytes of `batch` behind its last whole frame.
+    pub(super) fn rest(&self, batch: &Batch) -> usize {
+        batch.bytes.len().saturating_sub(self.start) + self.kept.len()
+    }
+
+    /// Whether a kept transaction is being read back: it counts from the read that brought its commit.
+    pub(super) fn is_expanding(&self) -> bool {
+        self.replay.is_some()
+    }
+
     /// Decoded bytes, their events included: small rows have more index than content.
     #[inline]
     fn load(&self, batch: &Batch) -> usize {

@@ -108,6 +108,7 @@ impl Maker {
             thread: None,
             xid: Some(802),
             previous_commit: Some(36_529_000),
+            first_event: 0,
         });
         Self { batch }
     }
