@@ -287,6 +287,15 @@ impl Broker {
         self.shared.topics.with(topic, partition, |p| p.leader).ok()
     }
 
+    /// Base offset of every batch of a partition, in order, and when it was written; empty where the partition does not exist.
+    #[must_use]
+    pub fn appends(&self, topic: &str, partition: i32) -> Vec<(i64, Instant)> {
+        self.shared
+            .topics
+            .with(topic, partition, |p| p.appends())
+            .unwrap_or_default()
+    }
+
     /// Makes `node` the leader of a partition, with the next epoch; producers learn it by error 6.
     ///
     /// # Errors

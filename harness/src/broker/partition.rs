@@ -31,6 +31,7 @@ struct Stored {
     next_offset: i64,
     leader_epoch: i32,
     max_timestamp: i64,
+    appended_at: Instant,
     bytes: Bytes,
 }
 
@@ -170,6 +171,7 @@ impl Partition {
             next_offset: self.next_offset,
             leader_epoch: self.leader_epoch(),
             max_timestamp: header.max_timestamp,
+            appended_at: now,
             bytes,
         });
         Ok(Appended {
@@ -230,6 +232,14 @@ impl Partition {
         state
             .batches
             .push_back((header.base_sequence, last_sequence(header), base_offset));
+    }
+
+    /// Base offset of every batch, and when it was written.
+    pub(super) fn appends(&self) -> Vec<(i64, Instant)> {
+        let batches = self.batches.iter();
+        batches
+            .map(|batch| (batch.base_offset, batch.appended_at))
+            .collect()
     }
 
     /// Batches from the one that holds `offset` up to the high watermark, at most `max_bytes`, but the first one whatever its

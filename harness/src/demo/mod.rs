@@ -270,8 +270,6 @@ mod tests {
         use base64::Engine as _;
         let encoded = base64::prelude::BASE64_STANDARD.encode(bytes);
         let figures = Figures {
-            links: None,
-            bare_changes_per_second: None,
             changes: 1_000_000,
             records: 1_250_000,
             bytes_in: 57_240_263,
@@ -286,6 +284,7 @@ mod tests {
             } else {
                 encoded.into()
             },
+            ..Figures::default()
         };
         let fault = Happened {
             deed: Deed::KillEngine,

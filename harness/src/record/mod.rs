@@ -1,6 +1,6 @@
 //! `harness record`: captures a real server's replication stream as sent, and what a client would have been told at its start.
 
-mod mysql;
+pub(crate) mod mysql;
 pub(crate) mod postgres;
 
 use std::path::PathBuf;

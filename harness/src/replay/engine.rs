@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeValLike as _;
+use nix::unistd::Pid;
 
 /// How often memory and processor time are looked at: reading /proc costs about 20 µs.
 const SAMPLING: Duration = Duration::from_millis(5);
@@ -75,6 +77,18 @@ impl Engine {
     /// # Errors
     /// When it cannot be started or its log not be opened.
     pub fn start(&self) -> std::io::Result<Running> {
+        self.spawn(&["--until", "end"])
+    }
+
+    /// `walbrook run` in its own process, until it is [terminated](Running::terminate).
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_until_stopped(&self) -> std::io::Result<Running> {
+        self.spawn(&[])
+    }
+
+    fn spawn(&self, until: &[&str]) -> std::io::Result<Running> {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -85,7 +99,7 @@ impl Engine {
             .arg("run")
             .arg("-c")
             .arg(self.config())
-            .args(["--until", "end"])
+            .args(until)
             .arg("--report")
             .arg(self.report());
         command
@@ -136,6 +150,18 @@ impl Running {
     /// When it has ended already.
     pub fn kill(&mut self) -> std::io::Result<()> {
         self.child.kill()
+    }
+
+    /// SIGTERM: it is to stop when everything is acknowledged. One that has ended already is left alone.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn terminate(&mut self) -> std::io::Result<()> {
+        // Until it has been waited for, its id is nobody else's.
+        if self.child.try_wait()?.is_none() {
+            kill(Pid::from_raw(self.pid as i32), Signal::SIGTERM)?;
+        }
+        Ok(())
     }
 
     /// Waits for its end, at most until `deadline`.

@@ -7,6 +7,7 @@ use mysql_async::prelude::Queryable as _;
 use tokio::task::JoinHandle;
 
 use super::bare;
+use super::load::{COLUMNS, FIRST, Load};
 use super::scenario::{LiveServer, Source};
 use super::source::postgres_settings;
 use crate::seed;
@@ -23,6 +24,10 @@ const RELEASE_MAX: Duration = Duration::from_secs(60);
 const SLOT: &str = "walbrook";
 /// The slot of the bare reader: a copy of the other.
 const BARE_SLOT: &str = "bare";
+/// The table of a load.
+const PROBE: &str = "probe";
+/// The schema, or database, of tables that are made here.
+const SCHEMA: &str = "walbrook";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -78,6 +83,101 @@ impl Live {
             bare,
         };
         Ok((live, truth))
+    }
+
+    /// Starts the server for rows that are committed while the engine streams: there is nothing yet that must come out.
+    pub(super) async fn start_for_load(
+        source: &Source,
+        load: &Load,
+    ) -> Result<(Live, Truth), Failure> {
+        let kind = source.server.ok_or("source: a load needs a server")?;
+        let options: Vec<&str> = source.server_options.iter().map(String::as_str).collect();
+        let server = Server::start(servers::Flavour::from(kind), &options).await?;
+        let live = Live {
+            server,
+            source: source.clone(),
+            began: Arc::default(),
+            watch: tokio::spawn(async {}),
+            bare: None,
+        };
+        live.make_table(PROBE).await?;
+        let truth = Truth {
+            schema: SCHEMA.to_owned(),
+            table: PROBE.to_owned(),
+            ..Truth::of(&Workload::new(0, load.seed))
+        };
+        Ok((live, truth))
+    }
+
+    /// What the engine is to find: its slot, and the first row, which shows that it streams.
+    pub(super) async fn begin_load(&self) -> Result<(), Failure> {
+        if self.server.flavour() == servers::Flavour::Postgres {
+            self.make_slot(SLOT, PROBE, &self.source.plugin).await?;
+        }
+        self.execute(&format!("INSERT INTO {SCHEMA}.{PROBE} VALUES {FIRST}"))
+            .await
+    }
+
+    /// The table that a load writes.
+    pub(super) fn probe_table(&self) -> String {
+        format!("{SCHEMA}.{PROBE}")
+    }
+
+    /// A table for a bare reader, with PostgreSQL also a slot; the table's name.
+    pub(super) async fn begin_bare(&self) -> Result<String, Failure> {
+        self.make_table(BARE_SLOT).await?;
+        if self.server.flavour() == servers::Flavour::Postgres {
+            self.make_slot(BARE_SLOT, BARE_SLOT, "pgoutput").await?;
+        }
+        Ok(format!("{SCHEMA}.{BARE_SLOT}"))
+    }
+
+    /// Drops the bare reader's slot.
+    pub(super) async fn end_bare(&self) -> Result<(), Failure> {
+        match self.server.flavour() {
+            servers::Flavour::Postgres => {
+                drop_slot(&self.server.connect_postgres().await?, BARE_SLOT).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The bare reader's slot and publication.
+    pub(super) fn bare_slot(&self) -> &'static str {
+        BARE_SLOT
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    async fn make_table(&self, table: &str) -> Result<(), Failure> {
+        let schema = match self.server.flavour() {
+            servers::Flavour::Postgres => "SCHEMA",
+            _ => "DATABASE",
+        };
+        self.execute(&format!("CREATE {schema} IF NOT EXISTS {SCHEMA}"))
+            .await?;
+        self.execute(&format!("CREATE TABLE {SCHEMA}.{table} ({COLUMNS})"))
+            .await
+    }
+
+    async fn make_slot(&self, slot: &str, table: &str, plugin: &str) -> Result<(), Failure> {
+        let client = self.server.connect_postgres().await?;
+        let table = format!("{SCHEMA}.{table}");
+        seed::postgres::publish(&client, slot, Some(&table)).await?;
+        seed::postgres::make_slot(&client, slot, plugin).await
+    }
+
+    async fn execute(&self, sql: &str) -> Result<(), Failure> {
+        match self.server.flavour() {
+            servers::Flavour::Postgres => {
+                let client = self.server.connect_postgres().await?;
+                client.batch_execute(sql).await.map_err(reason)?;
+            }
+            _ => self.server.connect().await?.query_drop(sql).await?,
+        }
+        Ok(())
     }
 
     /// The engine's settings for this source, lines of TOML.

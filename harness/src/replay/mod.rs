@@ -12,6 +12,7 @@ pub mod engine;
 mod faults;
 mod kafka;
 mod live;
+pub mod load;
 pub mod report;
 mod run;
 pub mod scenario;
@@ -25,7 +26,8 @@ use clap::builder::RangedU64ValueParser;
 
 use crate::cli;
 use crate::links::report::LinkFigures;
-use report::{Figures, Report, machine, median};
+use load::LoadFigures;
+use report::{Figures, Percentiles, Report, machine, median};
 pub use run::{Outcome, Progress, run as run_once};
 use scenario::Scenario;
 
@@ -162,6 +164,7 @@ fn unmet(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<String> {
     if !timing {
         return failures;
     }
+    let due = figures.load.as_ref().and_then(|load| load.due_latency_ms);
     let most = [
         ("seconds", expect.seconds_max, figures.seconds),
         (
@@ -170,10 +173,26 @@ fn unmet(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<String> {
             figures.cpu_us_per_change(),
         ),
         ("MiB of memory", expect.rss_mib_max, figures.rss_mib()),
+        (
+            "ms from commit to the broker's log for half of the rows",
+            expect.commit_p50_ms_max,
+            figures.commit_ms("p50").unwrap_or(f64::NAN),
+        ),
+        (
+            "ms from commit to the broker's log for 99 of 100 rows",
+            expect.commit_p99_ms_max,
+            figures.commit_ms("p99").unwrap_or(f64::NAN),
+        ),
+        (
+            "ms from when a commit was due to the broker's log for 99 of 100 rows",
+            expect.due_p99_ms_max,
+            due.map_or(f64::NAN, |due| due.p99),
+        ),
     ];
     for (what, limit, found) in most {
+        // Nothing measured is not little measured.
         if let Some(limit) = limit
-            && found > limit
+            && (found.is_nan() || found > limit)
         {
             failures.push(format!(
                 "expected at most {limit} {what}, measured {found:.2}"
@@ -240,6 +259,9 @@ fn print(report: &Report) {
     for line in (figures.links.iter()).flat_map(LinkFigures::lines) {
         println!("  {line}");
     }
+    if let Some(load) = &figures.load {
+        print_load(load, figures);
+    }
     if report.runs.len() > 1 {
         for (number, run) in report.runs.iter().enumerate() {
             let rate = run.changes_per_second / 1e6;
@@ -254,6 +276,54 @@ fn print(report: &Report) {
     }
     for failure in &report.failures {
         println!("  {failure}");
+    }
+}
+
+/// What a load took, by percentiles.
+fn print_load(load: &LoadFigures, figures: &Figures) {
+    let offered = match load.offered_changes_per_second {
+        Some(rate) => format!("{rate:.0} changes/s offered"),
+        None => "as many changes offered as the server takes".to_owned(),
+    };
+    println!(
+        "  {offered}, {} a commit, {:.0}/s committed by {} writers",
+        load.rows_per_commit, load.committed_changes_per_second, load.writers
+    );
+    let line = |what: &str, times: [Option<f64>; 4]| {
+        let shown = times.map(|time| time.map_or("-".to_owned(), |time| format!("{time:.2}")));
+        let [p50, p90, p99, max] = shown;
+        println!("  {what:<44} p50 {p50:>7} ms, p90 {p90:>7}, p99 {p99:>7}, max {max:>7}");
+    };
+    let measured = |value: &serde_json::Value| {
+        ["p50", "p90", "p99", "max"].map(|name| value.get(name).and_then(serde_json::Value::as_f64))
+    };
+    let percentiles = |of: &Percentiles| [of.p50, of.p90, of.p99, of.max].map(Some);
+    line(
+        "commit sent to broker's log",
+        measured(&figures.commit_latency_ms),
+    );
+    if let Some(due) = &load.due_latency_ms {
+        line("commit due to broker's log", percentiles(due));
+    }
+    if let Some(bare) = &load.bare_latency_ms {
+        line("commit sent to a bare reader", percentiles(bare));
+    }
+    line(
+        "commit sent to the server's answer",
+        percentiles(&load.server_commit_ms),
+    );
+    line(
+        "server's timestamp to acknowledged (engine)",
+        measured(&load.engine_commit_latency_ms),
+    );
+    line(
+        "read to acknowledged (engine)",
+        measured(&figures.latency_ms),
+    );
+    for station in ["decoded", "encoded", "sent", "acknowledged"] {
+        let ms = figures.stations.get(station).and_then(|of| of.get("ms"));
+        let ms = ms.unwrap_or(&serde_json::Value::Null);
+        line(&format!("  to {station}"), measured(ms));
     }
 }
 

@@ -2,9 +2,14 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer as _, V2Serializer};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::load::LoadFigures;
 use super::scenario::{Deed, Link};
 use crate::links::report::LinkFigures;
 
@@ -37,7 +42,7 @@ pub struct Report {
 }
 
 /// What one run measured.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Figures {
     /// Row changes that arrived.
     pub changes: u64,
@@ -67,12 +72,66 @@ pub struct Figures {
     /// The same as hdrhistogram V2, base64.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub histogram: Value,
+    /// Under a load: from sending COMMIT to the broker's log, measured from outside. Otherwise the engine's own, from the source's timestamp
+    /// of the commit to acknowledged; of a recording that says how old it is.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub commit_latency_ms: Value,
+    /// The same in microseconds as hdrhistogram V2, base64.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub commit_histogram: Value,
+    /// From station to station, from the engine's own report.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub stations: Value,
+    /// What measuring times cost the engine, from its own report.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub timing: Value,
+    /// What was offered while the engine streamed, and what came of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadFigures>,
+}
+
+/// Percentiles, in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Percentiles {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+}
+
+impl Percentiles {
+    /// Of microseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Percentiles {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Percentiles {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max() as f64 / 1000.0,
+        }
+    }
+}
+
+/// As hdrhistogram V2, base64.
+pub fn encoded(histogram: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    // Serialising fails only where writing fails, and a Vec takes everything.
+    let written = V2Serializer::new().serialize(histogram, &mut bytes);
+    written.map_or_else(|_| String::new(), |_| BASE64_STANDARD.encode(bytes))
 }
 
 impl Figures {
     /// Engine's processor time per change, in microseconds.
     pub fn cpu_us_per_change(&self) -> f64 {
         self.cpu_seconds * 1e6 / self.changes.max(1) as f64
+    }
+
+    /// A percentile from commit to the broker's log, in milliseconds: `p50`, `p99`, …
+    pub fn commit_ms(&self, percentile: &str) -> Option<f64> {
+        self.commit_latency_ms.get(percentile)?.as_f64()
     }
 
     /// Peak resident set in MiB.
@@ -97,10 +156,14 @@ pub struct Happened {
     pub at_seconds: Option<f64>,
 }
 
-/// The place of the run with the median time.
+/// The place of the run with the median time; under a load, which takes as long as it takes, with the median latency.
 pub fn median(runs: &[Figures]) -> usize {
+    let time = |run: &usize| match &runs[*run].load {
+        Some(_) => runs[*run].commit_ms("p99").unwrap_or(f64::INFINITY),
+        None => runs[*run].seconds,
+    };
     let mut order: Vec<usize> = (0..runs.len()).collect();
-    order.sort_by(|left, right| runs[*left].seconds.total_cmp(&runs[*right].seconds));
+    order.sort_by(|left, right| time(left).total_cmp(&time(right)));
     order
         .get((order.len().saturating_sub(1)) / 2)
         .copied()

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Running, Sample, Usage};
 use super::faults::{Event, Schedule};
+use super::load;
 use super::report::{Figures, Happened};
 use super::scenario::{Deed, Link, Scenario, merge};
 use super::sink::{Contents, Sink};
@@ -78,6 +79,11 @@ pub async fn run(
     };
     std::fs::write(engine.config(), configuration(scenario, &upstreams, &sink)?)?;
 
+    if let (Some(load), [upstream]) = (&scenario.load, &upstreams[..]) {
+        let outcome = load::run(load, scenario, upstream, &sink, &engine).await?;
+        keep_failed(&outcome, directory);
+        return Ok(outcome);
+    }
     let mut course = Course {
         scenario,
         sink,
@@ -94,15 +100,17 @@ pub async fn run(
         arrivals: Vec::new(),
     };
     course.go(progress).await?;
-    let outcome = course.judge().await;
-    if let Ok(outcome) = &outcome
-        && !outcome.failures.is_empty()
-        && std::env::var_os("WALBROOK_KEEP").is_some()
-    {
+    let outcome = course.judge().await?;
+    keep_failed(&outcome, directory);
+    Ok(outcome)
+}
+
+/// Keeps the run's directory when it failed and `WALBROOK_KEEP` is set; otherwise it is removed.
+fn keep_failed(outcome: &Outcome, directory: tempfile::TempDir) {
+    if !outcome.failures.is_empty() && std::env::var_os("WALBROOK_KEEP").is_some() {
         let kept: PathBuf = directory.keep();
         eprintln!("kept {}", kept.display());
     }
-    outcome
 }
 
 /// walbrook.toml of the run: what the replay needs, then the scenario's own values over it.
@@ -329,6 +337,11 @@ impl Course<'_> {
                 .unwrap_or(serde_json::Value::Null)
         };
         let killed = self.was_killed();
+        // Of several processes only the last one reported.
+        let of_one_process = |name| match killed {
+            true => serde_json::Value::Null,
+            false => field(name),
+        };
         let figures = Figures {
             changes,
             records,
@@ -348,17 +361,13 @@ impl Course<'_> {
             bare_changes_per_second: (self.upstreams.iter())
                 .find_map(Upstream::bare_changes_per_second),
             rss_max_bytes: self.usage.rss_max_bytes,
-            // Of several processes only the last one reported.
-            latency_ms: if killed {
-                serde_json::Value::Null
-            } else {
-                field("latency_ms")
-            },
-            histogram: if killed {
-                serde_json::Value::Null
-            } else {
-                field("histogram")
-            },
+            latency_ms: of_one_process("latency_ms"),
+            histogram: of_one_process("histogram"),
+            commit_latency_ms: of_one_process("commit_latency_ms"),
+            commit_histogram: of_one_process("commit_histogram"),
+            stations: of_one_process("stations"),
+            timing: of_one_process("timing"),
+            load: None,
         };
         self.compare(&figures, &engine_report);
         let complaints = self.upstreams.iter().flat_map(Upstream::complaints);
@@ -407,7 +416,7 @@ impl Course<'_> {
 }
 
 /// rskafka reads what our own producer wrote; what rskafka wrote is read by librdkafka.
-fn verification_client(scenario: &Scenario) -> verify::Client {
+pub(super) fn verification_client(scenario: &Scenario) -> verify::Client {
     let producer = scenario
         .walbrook
         .get("kafka")

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fixtures::Recording;
 use serde::Deserialize;
 
+use super::load::Load;
 use crate::links::settings::LinkSettings;
 use crate::serve::Writes;
 use crate::servers::Flavour;
@@ -31,6 +32,9 @@ pub struct Scenario {
     /// What goes wrong on the way.
     #[serde(default)]
     pub fault: Vec<Fault>,
+    /// With one live server: what is committed into it while the engine streams.
+    #[serde(default)]
+    pub load: Option<Load>,
     /// What must hold.
     #[serde(default)]
     pub expect: Expect,
@@ -61,6 +65,9 @@ pub struct Source {
     /// With `recording`: how much one write takes, `large` or `message`.
     #[serde(default)]
     pub send: Writes,
+    /// With `server`: its options (`--name=value`) over those of `harness servers`, which throw durability away.
+    #[serde(default)]
+    pub server_options: Vec<String>,
     /// With `server = "postgres"`: the output plugin, `pgoutput` or `wal2json`.
     #[serde(default = "pgoutput")]
     pub plugin: String,
@@ -251,9 +258,29 @@ pub struct Expect {
     /// At most so many times what the busiest link needs for its bytes; not asserted with `--no-timing`.
     #[serde(default)]
     pub times_limit_max: Option<f64>,
+    /// With `[load]`: milliseconds from sending COMMIT to the broker's log that half of the rows may take; not asserted with `--no-timing`.
+    #[serde(default)]
+    pub commit_p50_ms_max: Option<f64>,
+    /// With `[load]`: the same of 99 of 100 rows.
+    #[serde(default)]
+    pub commit_p99_ms_max: Option<f64>,
+    /// With `[load]`: the same from when the commit was due, so with the writer's and the server's own delays.
+    #[serde(default)]
+    pub due_p99_ms_max: Option<f64>,
     /// Faults of the scenario that must have happened, at least.
     #[serde(default)]
     pub faults_min: Option<usize>,
+}
+
+impl Expect {
+    fn is_of_load(&self) -> bool {
+        let limits = [
+            self.commit_p50_ms_max,
+            self.commit_p99_ms_max,
+            self.due_p99_ms_max,
+        ];
+        limits.iter().any(Option::is_some)
+    }
 }
 
 impl Scenario {
@@ -305,9 +332,32 @@ impl Scenario {
         }
         for source in &self.source {
             match (&source.recording, source.server, source.rows) {
-                (Some(_), None, None) | (None, Some(_), Some(_)) => {}
+                (Some(_), None, None) | (None, Some(_), Some(_)) if self.load.is_none() => {}
+                (None, Some(_), None) if self.load.is_some() => {}
+                _ if self.load.is_some() => {
+                    return Err("source: with `load`, `server` and no `rows`".into());
+                }
                 _ => return Err("source: either `recording`, or `server` and `rows`".into()),
             }
+        }
+        if let Some(load) = &self.load {
+            load.check()?;
+            if self.broker.kind != Kind::Embedded {
+                return Err(
+                    "load: broker.kind = \"kafka\" is not available with it in this version".into(),
+                );
+            }
+            if self.source.len() > 1 {
+                return Err("load: takes one source".into());
+            }
+            if !self.fault.is_empty() {
+                return Err("fault: not available with `load` in this version".into());
+            }
+        } else if self.expect.is_of_load() {
+            return Err(
+                "expect: commit_p50_ms_max, commit_p99_ms_max and due_p99_ms_max need `load`"
+                    .into(),
+            );
         }
         for fault in &self.fault {
             let is_of_link = matches!(fault.deed, Deed::DropOneWay | Deed::Rate);
@@ -525,6 +575,34 @@ mod tests {
             "[[fault]]\nat_changes = 1\ndo = \"move_leader\"",
         ] {
             assert!(broker(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_load_wants_one_live_server_that_holds_nothing() {
+        let load = "[load]\ncommits_per_second = 10.0\nseconds = 2.0\n";
+        let scenario = |text: &str| parsed(&format!("{text}{load}"));
+        assert!(scenario("[[source]]\nserver = \"postgres\"\n").is_ok());
+        for wrong in [
+            "[[source]]\nrecording = \"x\"\n",
+            "[[source]]\nserver = \"mysql\"\nrows = 10\n",
+            "[[source]]\nserver = \"mysql\"\n[[source]]\nserver = \"postgres\"\n",
+            "[[source]]\nserver = \"mysql\"\n[broker]\nkind = \"kafka\"\n",
+            "[[source]]\nserver = \"mysql\"\n[[fault]]\nat_changes = 1\ndo = \"kill_engine\"\n",
+        ] {
+            assert!(scenario(wrong).is_err(), "{wrong}");
+        }
+        let alone = parsed("[[source]]\nrecording = \"x\"\n[expect]\ncommit_p50_ms_max = 1.0");
+        assert!(alone.unwrap_err().contains("load"));
+        for wrong in [
+            "seconds = 1.0",
+            "seconds = 2.0\nwriters = 0",
+            "seconds = 2.0\nrows_per_commit = 0",
+            "seconds = 2.0\ncommits_per_second = 0.0",
+            "seconds = 2.0\nbare_seconds = 0.5",
+        ] {
+            let text = format!("[[source]]\nserver = \"mysql\"\n[load]\n{wrong}");
+            assert!(parsed(&text).is_err(), "{wrong}");
         }
     }
 

@@ -66,6 +66,14 @@ impl Sink {
         Ok(Sink::Embedded(broker))
     }
 
+    /// The broker of this process, whose log says when it was written.
+    pub(super) fn embedded(&self) -> Option<&Broker> {
+        match self {
+            Sink::Embedded(broker) => Some(broker),
+            Sink::Kafka(_) => None,
+        }
+    }
+
     /// Addresses, comma-separated.
     pub(super) fn bootstrap(&self) -> String {
         match self {

@@ -49,7 +49,10 @@ impl Upstream {
                     replayed(&recording?, source, &served.collect::<Vec<_>>(), door).await?
                 }
                 None => {
-                    let (live, truth) = Live::start(source).await?;
+                    let (live, truth) = match &scenario.load {
+                        Some(load) => Live::start_for_load(source, load).await?,
+                        None => Live::start(source).await?,
+                    };
                     (Kind::Live(Box::new(live)), truth)
                 }
             };
@@ -110,6 +113,14 @@ impl Upstream {
         match &self.kind {
             Kind::Replayed { server, .. } => server.complaints(),
             Kind::Live(_) => Vec::new(),
+        }
+    }
+
+    /// The server, if it is a live one.
+    pub(super) fn live(&self) -> Option<&Live> {
+        match &self.kind {
+            Kind::Replayed { .. } => None,
+            Kind::Live(live) => Some(live),
         }
     }
 

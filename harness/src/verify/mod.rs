@@ -24,6 +24,7 @@ mod position;
 mod read;
 
 pub use read::Client;
+pub(crate) use read::{Read, records};
 
 use check::Checker;
 use explain::Explainer;

@@ -40,13 +40,13 @@ impl fmt::Display for Client {
 
 /// One record as a client hands it over.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Read<'a> {
-    pub(super) partition: i32,
-    pub(super) offset: i64,
-    pub(super) key: Option<&'a [u8]>,
-    pub(super) value: Option<&'a [u8]>,
+pub(crate) struct Read<'a> {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
     /// The header `pos`.
-    pub(super) pos: Option<&'a [u8]>,
+    pub(crate) pos: Option<&'a [u8]>,
 }
 
 /// All topics with their partitions.
@@ -86,7 +86,7 @@ pub(super) async fn topics(client: Client, brokers: &str) -> Result<Vec<Topic>, 
 }
 
 /// Calls `each` with every record, in order per partition.
-pub(super) async fn records(
+pub(crate) async fn records(
     client: Client,
     brokers: &str,
     topic: &str,

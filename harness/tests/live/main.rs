@@ -6,6 +6,7 @@
 
 mod column_types;
 mod compression;
+mod load;
 mod postgres;
 mod postgres_select;
 mod records;

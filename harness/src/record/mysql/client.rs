@@ -20,7 +20,7 @@ const PACKET_MAX: u32 = 1 << 30;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// A connection after authentication.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     received: Vec<u8>,
     /// Where the unread part of `received` starts.
@@ -34,7 +34,7 @@ pub(super) struct Client {
 
 impl Client {
     /// Connects as `url` says and authenticates, without TLS.
-    pub(super) fn connect(options: &Opts) -> Result<Client, RecordError> {
+    pub(crate) fn connect(options: &Opts) -> Result<Client, RecordError> {
         let stream = TcpStream::connect((options.ip_or_hostname(), options.tcp_port()))
             .map_err(RecordError::Connection)?;
         stream.set_nodelay(true).map_err(RecordError::Connection)?;
@@ -129,7 +129,7 @@ impl Client {
     }
 
     /// Runs a statement that answers rows; `None` when the server refuses it (an older or newer one may know it).
-    pub(super) fn rows(&mut self, sql: &str) -> Result<Option<ResultSet>, RecordError> {
+    pub(crate) fn rows(&mut self, sql: &str) -> Result<Option<ResultSet>, RecordError> {
         match self.query(sql)? {
             Answer::Rows(rows) => Ok(Some(rows)),
             Answer::Done | Answer::Refused(_) => Ok(None),
@@ -137,7 +137,7 @@ impl Client {
     }
 
     /// Runs a statement that must succeed.
-    pub(super) fn run(&mut self, sql: &str) -> Result<(), RecordError> {
+    pub(crate) fn run(&mut self, sql: &str) -> Result<(), RecordError> {
         match self.query(sql)? {
             Answer::Refused(error) => Err(RecordError::Refused(format!("{sql}: {error}"))),
             Answer::Done | Answer::Rows(_) => Ok(()),
@@ -145,14 +145,19 @@ impl Client {
     }
 
     /// Sends a command; its answer starts with the next [`Client::packet`].
-    pub(super) fn command(&mut self, command: &Command<'_>) -> Result<(), RecordError> {
+    pub(crate) fn command(&mut self, command: &Command<'_>) -> Result<(), RecordError> {
         let mut payload = Vec::new();
         command.encode(&mut payload);
         self.send(&payload, 0)
     }
 
+    /// Another handle of the socket, to shut it down by.
+    pub(crate) fn socket(&self) -> std::io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
     /// The next payload, joined where it came in several packets, and its last sequence id.
-    pub(super) fn packet(&mut self) -> Result<(&[u8], u8), RecordError> {
+    pub(crate) fn packet(&mut self) -> Result<(&[u8], u8), RecordError> {
         self.at += std::mem::take(&mut self.consumed);
         loop {
             if let Some(frame) = self.frames.next(&self.received[self.at..])? {
@@ -199,7 +204,7 @@ impl Client {
 }
 
 /// The server's own words.
-pub(super) fn refused(payload: &[u8]) -> RecordError {
+pub(crate) fn refused(payload: &[u8]) -> RecordError {
     match ServerError::decode(payload) {
         Ok(error) => RecordError::Refused(error.to_string()),
         Err(error) => RecordError::Decode(error),

@@ -1,7 +1,7 @@
 //! A dump of MySQL or MariaDB: the binlog's events as a replica gets them.
 
 mod catalog;
-mod client;
+pub(crate) mod client;
 
 use fixtures::{BinlogPosition, RecordingWriter, Sidecar};
 use protocol::mysql::command::{BinlogDump, Command, DUMP_ANNOTATE_ROWS, DUMP_NON_BLOCK};

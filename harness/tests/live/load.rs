@@ -1,0 +1,65 @@
+//! Rows committed while the engine streams: each arrives once, as it was written, and was timed. How long it took is not asserted.
+
+use std::path::Path;
+
+use harness::replay;
+use harness::replay::scenario::Scenario;
+use harness::servers::{Flavour, install};
+
+use crate::engine;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_under_a_short_load() {
+    short_load(Flavour::Mysql, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_under_a_short_load() {
+    short_load(Flavour::Mariadb, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_under_a_short_load() {
+    short_load(Flavour::Postgres, true).await;
+}
+
+/// The scenario `NAME-50k`, shorter and slower; `has_commit_times`: the source says when a transaction was committed.
+async fn short_load(flavour: Flavour, has_commit_times: bool) {
+    let installed =
+        tokio::task::block_in_place(|| install(flavour)).map_err(|error| error.to_string());
+    let program = match installed.and_then(|_| engine()) {
+        Ok(program) => program,
+        Err(reason) => {
+            assert!(std::env::var_os("CI").is_none(), "required in CI: {reason}");
+            let title = flavour.title();
+            eprintln!("\n*** SKIPPED: no load on {title}: {reason}\n");
+            return;
+        }
+    };
+    let name = format!("{}-50k", flavour.name());
+    let mut scenario = Scenario::read(Path::new(&name)).expect("a scenario");
+    let load = scenario.load.as_mut().expect("a load");
+    (load.commits_per_second, load.rows_per_commit) = (Some(100.0), 10);
+    (load.warm_up_seconds, load.seconds, load.bare_seconds) = (0.5, 2.5, 1.5);
+    let (report, _) = replay::replay(&scenario, &program, 1, false)
+        .await
+        .expect("a run");
+    assert!(report.verified, "{:#?}", report.failures);
+
+    let figures = &report.figures;
+    let load = figures.load.as_ref().expect("figures of the load");
+    assert!(load.commits > 100, "{} commits", load.commits);
+    assert_eq!(figures.changes, load.commits * 10);
+    // The first row comes before the load.
+    assert_eq!(figures.records, figures.changes + 1);
+    let commit = |name| figures.commit_ms(name).expect("a percentile");
+    assert!(commit("p50") > 0.0 && commit("p50") <= commit("max"));
+    assert!(load.due_latency_ms.expect("a rate was offered").max >= commit("max"));
+    assert!(load.bare_latency_ms.expect("a bare reader").p50 > 0.0);
+    assert_eq!(load.engine_commit_latency_ms.is_object(), has_commit_times);
+    let stations = ["decoded", "encoded", "sent", "acknowledged"];
+    let timed = |station: &&str| figures.stations[*station]["ms"]["max"].as_f64() > Some(0.0);
+    assert!(stations.iter().all(timed), "{}", figures.stations);
+    assert!(figures.timing["clock_reads"].as_u64() > Some(0));
+    eprintln!("{name}: {}", figures.commit_latency_ms);
+}
