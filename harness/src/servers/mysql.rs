@@ -157,7 +157,7 @@ fn initialise(
     let mut command = Command::new(program);
     command
         .args(before)
-        .arg("--no-defaults")
+        // They begin with `--no-defaults`, which counts in the first place alone: a second one is an unknown option.
         .args(&installation.options)
         .arg(format!("--datadir={}", data.display()));
     if nix::unistd::getuid().is_root() {
