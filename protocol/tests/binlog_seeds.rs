@@ -1,7 +1,9 @@
 //! The fuzz targets' work over recorded seeds and seeded mutations of them, for machines without nightly and cargo-fuzz.
 //!
 //! Events: every distinct one of the types recordings. JSON: every document in them. Statements: every QUERY. Each is run as it
-//! is and with a few bytes overwritten, removed or repeated; the seed of the mutations is fixed.
+//! is and with a few bytes overwritten, removed or repeated: `MUTATIONS=5000 cargo test -p protocol --test binlog_seeds` does it for long.
+
+mod mutate;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,36 +15,10 @@ use protocol::mysql::statement::Statement;
 use protocol::mysql::table_map::Description;
 use protocol::mysql::value::Value;
 
-const MUTATIONS: usize = 60;
+use mutate::{Random, mutations};
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) % limit.max(1) as u64) as usize
-    }
-
-    fn mutate(&mut self, seed: &[u8]) -> Vec<u8> {
-        let mut bytes = seed.to_vec();
-        for _ in 0..=self.below(4) {
-            let at = self.below(bytes.len());
-            match self.below(4) {
-                _ if bytes.is_empty() => bytes.push(self.below(256) as u8),
-                0 => bytes[at] = [0, 1, 0x7f, 0x80, 0xfc, 0xfd, 0xfe, 0xff][self.below(8)],
-                1 => bytes[at] ^= 1 << self.below(8),
-                2 => {
-                    bytes.remove(at);
-                }
-                _ => bytes.insert(at, self.below(256) as u8),
-            }
-        }
-        bytes
-    }
-}
+/// Of each seed in CI.
+const MUTATIONS: u64 = 60;
 
 #[derive(Default)]
 struct Seeds {
@@ -121,10 +97,10 @@ fn seeds_and_their_mutations() {
     );
     println!("{events} events, {documents} documents, {statements} statements");
     assert!(events > 100 && documents > 10 && statements > 50);
-    let mut random = Random(42);
+    let (mut random, mutations) = (Random::new(), mutations(MUTATIONS));
     let format = Format::before_description(Checksum::Off);
     for seed in &seeds.events {
-        for _ in 0..MUTATIONS {
+        for _ in 0..mutations {
             let mut event = random.mutate(seed);
             // Mostly with a length that fits, so that the body is read at all.
             if random.below(8) > 0 && event.len() >= 13 {
@@ -141,7 +117,7 @@ fn seeds_and_their_mutations() {
     }
     for seed in &seeds.documents {
         json::write_text(seed, &mut Vec::new()).unwrap();
-        for _ in 0..MUTATIONS {
+        for _ in 0..mutations {
             let document = random.mutate(seed);
             let mut out = Vec::new();
             let _ = json::write_text(&document, &mut out);
@@ -149,7 +125,7 @@ fn seeds_and_their_mutations() {
         }
     }
     for seed in &seeds.statements {
-        for _ in 0..MUTATIONS {
+        for _ in 0..mutations {
             let text = random.mutate(seed.as_bytes());
             let _ = Statement::recognise(&String::from_utf8_lossy(&text), random.below(2) == 0);
         }
