@@ -9,10 +9,13 @@
 //! it has handed out already: the pipeline sees one unbroken stream. What reaches the pipeline as an error is final.
 
 mod arrivals;
+mod asker;
 mod backoff;
+pub mod connection_error;
 mod error;
 pub mod mysql;
 pub mod postgres;
+mod reconnect;
 mod socket;
 mod spill;
 mod tls;
@@ -22,6 +25,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use error::{SourceError, Verdict};
+
+use reconnect::Reconnecting;
 
 use crate::batch::Batch;
 use crate::config::{SourceKind, SourceSettings};
@@ -135,11 +140,15 @@ pub struct Limits {
 
 /// A connected source.
 #[derive(Debug)]
-pub enum Source {
+pub struct Source(Of);
+
+/// Which database it is of.
+#[derive(Debug)]
+enum Of {
     /// MySQL or MariaDB.
-    MySql(Box<mysql::MySql>),
+    MySql(Box<Reconnecting<mysql::MySql>>),
     /// PostgreSQL.
-    Postgres(Box<postgres::Postgres>),
+    Postgres(Box<Reconnecting<postgres::Postgres>>),
 }
 
 impl Source {
@@ -159,11 +168,11 @@ impl Source {
         match settings.address.kind {
             SourceKind::MySql | SourceKind::MariaDb => {
                 let source = mysql::MySql::connect(settings, resume, limits, state).await?;
-                Ok(Self::MySql(Box::new(source)))
+                Ok(Self(Of::MySql(Box::new(source))))
             }
             SourceKind::Postgres => {
                 let source = postgres::Postgres::connect(settings, resume, limits, state).await?;
-                Ok(Self::Postgres(Box::new(source)))
+                Ok(Self(Of::Postgres(Box::new(source))))
             }
         }
     }
@@ -189,25 +198,25 @@ impl Source {
     /// Final ones only: the stream cannot continue without loss or without the operator. The rows decoded before the error are in
     /// the batch and sound.
     pub async fn fill(&mut self, batch: &mut Batch) -> Result<Filled, SourceError> {
-        match self {
-            Self::MySql(source) => source.fill(batch).await,
-            Self::Postgres(source) => source.fill(batch).await,
+        match &mut self.0 {
+            Of::MySql(source) => source.fill(batch).await,
+            Of::Postgres(source) => source.fill(batch).await,
         }
     }
 
     /// Closes the batch: keeps the bytes after its last whole event for the next one and writes [`Batch::end`].
     pub fn seal(&mut self, batch: &mut Batch) {
-        match self {
-            Self::MySql(source) => source.seal(batch),
-            Self::Postgres(source) => source.seal(batch),
+        match &mut self.0 {
+            Of::MySql(source) => source.seal(batch),
+            Of::Postgres(source) => source.seal(batch),
         }
     }
 
     /// Ends the stream, and takes away what the source made on the server for this stream alone.
     pub async fn close(self) {
-        match self {
-            Self::MySql(_) => {}
-            Self::Postgres(source) => source.close().await,
+        match self.0 {
+            Of::MySql(source) => source.close().await,
+            Of::Postgres(source) => source.close().await,
         }
     }
 
@@ -215,27 +224,27 @@ impl Source {
     /// transaction that is prepared and not yet decided.
     #[must_use]
     pub fn position(&self) -> Position {
-        match self {
-            Self::MySql(source) => source.position(),
-            Self::Postgres(source) => source.position(),
+        match &self.0 {
+            Of::MySql(source) => source.database().position(),
+            Of::Postgres(source) => source.database().position(),
         }
     }
 
     /// The server's last position when the source connected: what `--until end` waits for.
     #[must_use]
     pub fn end(&self) -> &Position {
-        match self {
-            Self::MySql(source) => source.end(),
-            Self::Postgres(source) => source.end(),
+        match &self.0 {
+            Of::MySql(source) => source.database().end(),
+            Of::Postgres(source) => source.database().end(),
         }
     }
 
     /// The server that is being read. Changes when a reconnect reaches another one that can continue the stream.
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        match self {
-            Self::MySql(source) => source.identity(),
-            Self::Postgres(source) => source.identity(),
+        match &self.0 {
+            Of::MySql(source) => source.database().identity(),
+            Of::Postgres(source) => source.database().identity(),
         }
     }
 
@@ -243,27 +252,27 @@ impl Source {
     /// of them before it is the same here.
     #[must_use]
     pub fn ancestors(&self) -> &[(Identity, Position)] {
-        match self {
-            Self::MySql(_) => &[],
-            Self::Postgres(source) => source.ancestors(),
+        match &self.0 {
+            Of::MySql(_) => &[],
+            Of::Postgres(source) => source.database().ancestors(),
         }
     }
 
     /// Where to say what has become durable. It may be used for as long as it is held, also after the source is gone.
     #[must_use]
     pub fn confirmer(&self) -> Confirmer {
-        Confirmer(match self {
-            Self::MySql(_) => None,
-            Self::Postgres(source) => Some(source.confirmed()),
+        Confirmer(match &self.0 {
+            Of::MySql(_) => None,
+            Of::Postgres(source) => Some(source.database().confirmed()),
         })
     }
 
     /// What the source counted so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        match self {
-            Self::MySql(source) => source.counters(),
-            Self::Postgres(source) => source.counters(),
+        match &self.0 {
+            Of::MySql(source) => source.database().counters(),
+            Of::Postgres(source) => source.database().counters(),
         }
     }
 }

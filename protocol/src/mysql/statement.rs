@@ -37,6 +37,8 @@ pub enum Statement {
         tables: Tables,
         /// `CREATE TABLE … START TRANSACTION`: ROWS events and an XID follow (`CREATE TABLE … SELECT`, MySQL 8.0.21 and later).
         begins_transaction: bool,
+        /// Whether no table that was there before can look different afterwards: `CREATE TABLE` without `OR REPLACE`.
+        only_new: bool,
     },
     /// Statement-based logging: rows changed, and no ROWS event says how.
     Dml {
@@ -216,9 +218,7 @@ impl Reader<'_> {
     }
 
     fn create(&mut self) -> Option<Statement> {
-        if self.skip("OR") {
-            self.skip("REPLACE");
-        }
+        let replaces = self.skip("OR") && self.skip("REPLACE");
         // A temporary table is its session's own: nobody else's rows or shapes change.
         if self.peek_is("TEMPORARY") {
             return None;
@@ -241,6 +241,7 @@ impl Reader<'_> {
                     complete: true,
                 },
                 begins_transaction: is(before, "START") && is(last, "TRANSACTION"),
+                only_new: !replaces,
             });
         }
         self.skip_any(&["UNIQUE", "FULLTEXT", "SPATIAL", "VECTOR"]);
@@ -428,6 +429,7 @@ fn ddl(verb: &'static str, named: Vec<TableName>, complete: bool) -> Statement {
         verb,
         tables: Tables { named, complete },
         begins_transaction: false,
+        only_new: false,
     }
 }
 

@@ -9,25 +9,29 @@
 //! It reads no socket and asks nobody: it is fed one event at a time, in place, and says what it needs ([`Next`]).
 //! Events are indices into the batch's bytes; per row it finds where the images are and pushes one [`Event`].
 
+mod prepared;
+mod rows;
+mod statements;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use protocol::mysql::BinlogPosition;
-use protocol::mysql::event::{Checksum, Format, Header, Kind, Message, Query, XaPrepare};
-use protocol::mysql::gtid::{DomainGtid, Gtid, GtidSet, IntervalSet, SourceId, Tag, Uuid};
-use protocol::mysql::rows::{Rows, RowsKind};
-use protocol::mysql::statement::{self, TableName, XaVerb, Xid};
+use protocol::mysql::event::{Checksum, Format, Header, Kind, Message};
+use protocol::mysql::gtid::{DomainGtid, Flavour, Gtid, GtidSet, IntervalSet, SourceId, Tag, Uuid};
 use protocol::{DecodeError, DecodeErrorKind, Span};
 
-use super::shapes;
-use super::tables::{Shape, Tables, Wanted};
+use self::rows::Sink;
+pub(super) use self::statements::{recognise, schema};
+use super::shapes::{self, Shape};
+use super::tables::{Tables, Wanted};
 use super::transaction::{Delivered, Open, Place, Point};
+use super::versions::{Mark, Versions};
 use super::xa;
-use crate::batch::{Batch, Event, Operation, RowGroup, Transaction};
+use crate::batch::Batch;
 use crate::config::Selection;
 use crate::position::Position;
-use crate::schema::Table;
-use crate::source::{Counters, SourceError};
+use crate::source::{Counters, Identity, SourceError};
 
 /// What has to happen before the next event.
 #[derive(Debug)]
@@ -68,11 +72,15 @@ pub(super) struct Decoder {
     progress: u64,
     open: Option<Open>,
     delivered: Option<Delivered>,
-    /// Rows up to this offset of the first file are only looked at to know the GTIDs before it.
+    /// Up to this offset of the first file only GTIDs are read, to know those before it.
     warm_up: Option<u64>,
     tables: Tables,
     held: Option<xa::Writer>,
     store: xa::Store,
+    /// What was asked about tables, and where it holds.
+    versions: Versions,
+    /// The server that is read.
+    server: Identity,
     /// Number of the present batch.
     batch: u64,
     /// The file's name in the present batch's text.
@@ -86,7 +94,9 @@ impl Decoder {
         row_max: usize,
         has_gtids: bool,
         start: Point,
+        server: Identity,
         store: xa::Store,
+        versions: Versions,
     ) -> Self {
         let format = Format::before_description(Checksum::Off);
         Self {
@@ -105,6 +115,8 @@ impl Decoder {
             tables: Tables::default(),
             held: None,
             store,
+            versions,
+            server,
             batch: 0,
             file_text: None,
             counters: Counters::default(),
@@ -155,8 +167,65 @@ impl Decoder {
         &mut self.counters
     }
 
+    #[cfg(test)]
     pub(super) fn tables_mut(&mut self) -> &mut Tables {
         &mut self.tables
+    }
+
+    /// The server that is read.
+    pub(super) fn server(&self) -> &Identity {
+        &self.server
+    }
+
+    /// From here on the stream comes from this server.
+    pub(super) fn read_from(&mut self, server: Identity) {
+        self.server = server;
+    }
+
+    /// Where the transaction begins that is being read.
+    pub(super) fn begin_of_transaction(&self) -> &Place {
+        self.open.as_ref().map_or(&self.place, |open| &open.first)
+    }
+
+    /// The same, comparable with other runs and servers.
+    fn here(&self) -> Mark {
+        let point = Point {
+            place: self.begin_of_transaction().clone(),
+            gtids: self.safe.gtids.clone(),
+        };
+        Mark::new(&self.server, point)
+    }
+
+    /// Gives a wanted table the shape that was kept for this place; `false` where there is none.
+    pub(super) fn complete_from_kept(&mut self, wanted: &Wanted, flavour: Flavour) -> bool {
+        let kept = (self.versions).at(&wanted.schema, &wanted.name, &self.here());
+        let Some(described) = kept.cloned() else {
+            return false;
+        };
+        match shapes::shape(wanted, described, flavour) {
+            Ok(shape) => {
+                self.tables.complete(wanted, shape.columns, shape.key);
+                true
+            }
+            Err(mismatch) => {
+                tracing::info!(
+                    "asking for the shape of {}.{} again: {mismatch}",
+                    wanted.schema,
+                    wanted.name
+                );
+                false
+            }
+        }
+    }
+
+    /// Gives a wanted table the shape that was asked for, and keeps it.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub(super) fn complete(&mut self, wanted: &Wanted, shape: Shape) -> Result<(), SourceError> {
+        self.tables.complete(wanted, shape.columns, shape.key);
+        let here = self.here();
+        (self.versions).begin(&wanted.schema, &wanted.name, here, shape.described)
     }
 
     /// From where a restart loses nothing.
@@ -270,6 +339,8 @@ impl Decoder {
             events,
         };
         match message {
+            // What stands before the start is not looked at.
+            Message::Rows(_) | Message::TableMap(_) if self.warm_up.is_some() => Ok(Next::Event),
             Message::Rows(rows) => {
                 match &mut self.held {
                     Some(held) => held.push(rows.bytes())?,
@@ -420,209 +491,6 @@ impl Decoder {
         self.settle()
     }
 
-    /// A statement.
-    fn query(&mut self, query: &Query<'_>, offset: u64) -> Result<Next, SourceError> {
-        use statement::Statement as Said;
-        let said = recognise(query);
-        if self.open.is_none() {
-            // Servers without GTIDs begin with the statement itself.
-            self.begin_transaction(offset)?;
-            if said != Said::Begin {
-                self.check_delivered(offset)?;
-            }
-        }
-        let Some(open) = &mut self.open else {
-            return Ok(Next::Event);
-        };
-        match said {
-            Said::Begin => {
-                open.begun = true;
-                open.thread = Some(query.thread);
-                if open.gtid.is_none() && open.rows == 0 {
-                    self.check_delivered(offset)?;
-                }
-            }
-            Said::Commit => self.end_transaction()?,
-            Said::Rollback if open.captured > 0 => {
-                let id = open.id();
-                return Err(self.refuse(
-                    offset,
-                    format_args!(
-                        "transaction {id} changed tables with and without transactions and was rolled back: which of its rows \
-                         remain cannot be known; compare the tables with their topics, and set a later position by \
-                         `walbrook position set`"
-                    ),
-                ));
-            }
-            Said::Rollback => self.end_transaction()?,
-            Said::RollbackToSavepoint if open.captured > 0 || self.held.is_some() => {
-                return Err(self.refuse(
-                    offset,
-                    "ROLLBACK TO SAVEPOINT after rows: which of them remain cannot be known; set a later position by \
-                     `walbrook position set`",
-                ));
-            }
-            Said::RollbackToSavepoint | Said::Savepoint | Said::ReleaseSavepoint => {}
-            Said::Xa(verb, xid) => return self.xa(verb, &xid, query, offset),
-            Said::Dml { tables, .. } if self.captures(&tables, query.database) => {
-                return Err(self.refuse(offset, statement_based(query)));
-            }
-            Said::Ddl {
-                tables,
-                begins_transaction,
-                ..
-            } => {
-                self.redefined(&tables, query.database, offset)?;
-                if let Some(open) = &mut self.open {
-                    open.begun |= begins_transaction;
-                }
-                self.end_if_alone()?;
-            }
-            Said::DropDatabase(_) => {
-                self.tables.forget(None);
-                self.end_if_alone()?;
-            }
-            Said::Truncate(_) | Said::Dml { .. } | Said::Other => self.end_if_alone()?,
-        }
-        Ok(Next::Event)
-    }
-
-    /// Definitions changed: TABLE_MAPs with the same bytes as before may mean something else from here on.
-    /// # Errors
-    /// The names that rows before this place got were asked from the server behind it.
-    fn redefined(
-        &mut self,
-        tables: &statement::Tables,
-        database: &[u8],
-        offset: u64,
-    ) -> Result<(), SourceError> {
-        for table in &tables.named {
-            let schema = schema(table, database);
-            let name = Some((&*schema, &*table.table));
-            if self.tables.described_behind(name, &self.place) {
-                let text = format!(
-                    "the definition of {schema}.{} changes here, but its rows before were named by information_schema as of a \
-                     later place, because the binary log has no names (binlog_row_metadata is not FULL): columns renamed or \
-                     swapped here would be wrong in them; compare its records since the stream began, run SET GLOBAL \
-                     binlog_row_metadata = FULL, and go on from here by `walbrook position set`",
-                    table.table
-                );
-                return Err(self.refuse(offset, text));
-            }
-            self.tables.forget(name);
-        }
-        if !tables.complete {
-            self.tables.forget(None);
-        }
-        Ok(())
-    }
-
-    /// Whether a statement may change a captured table.
-    fn captures(&self, tables: &statement::Tables, database: &[u8]) -> bool {
-        let captured = |table: &TableName| {
-            self.selection
-                .includes(&schema(table, database), &table.table)
-        };
-        if tables.named.iter().any(captured) {
-            return true;
-        }
-        // What it changes besides may be anything; without any name, anything of its database.
-        let database = String::from_utf8_lossy(database);
-        !tables.complete && (database.is_empty() || self.selection.may_include_schema(&database))
-    }
-
-    /// A statement outside BEGIN and COMMIT is a transaction of its own.
-    fn end_if_alone(&mut self) -> Result<(), SourceError> {
-        match &self.open {
-            Some(open) if open.begun => Ok(()),
-            _ => self.end_transaction(),
-        }
-    }
-
-    /// An XA statement.
-    fn xa(
-        &mut self,
-        verb: XaVerb,
-        xid: &Xid,
-        query: &Query<'_>,
-        offset: u64,
-    ) -> Result<Next, SourceError> {
-        match verb {
-            XaVerb::Start => {
-                if let Some(open) = &mut self.open {
-                    open.begun = true;
-                    open.thread = Some(query.thread);
-                }
-                self.hold()?;
-            }
-            XaVerb::End | XaVerb::Prepare => {}
-            XaVerb::Commit | XaVerb::CommitOnePhase => {
-                if let Some(reader) = self.store.commit(xid)? {
-                    return Ok(Next::Replay(reader, offset));
-                }
-                let done = self.open.as_ref().is_some_and(|open| {
-                    let first = &open.first;
-                    self.store.was_decided(open.gtid.as_ref(), first)
-                });
-                if self.warm_up.is_none() && !done {
-                    return Err(self.prepared_before(xid, offset));
-                }
-                self.end_transaction()?;
-            }
-            XaVerb::Rollback => {
-                self.store.roll_back(xid);
-                self.end_transaction()?;
-            }
-        }
-        Ok(Next::Event)
-    }
-
-    /// The rows that follow are kept until it is decided whether they count.
-    fn hold(&mut self) -> Result<(), SourceError> {
-        self.drop_held();
-        if self.warm_up.is_none() {
-            self.held = Some(self.store.start(self.safe.clone())?);
-        }
-        Ok(())
-    }
-
-    /// Rows that were being kept never were, or come again.
-    fn drop_held(&mut self) {
-        if let Some(held) = self.held.take() {
-            held.discard();
-        }
-    }
-
-    #[cold]
-    fn prepared_before(&self, xid: &Xid, offset: u64) -> SourceError {
-        let text = format!(
-            "XA transaction {} commits here, but it was prepared before the stream began, so its rows were not read; to capture them, \
-             go on from before its XA PREPARE by `walbrook position set` (changes since then are written again); to leave them \
-             out, go on behind it: `walbrook position set` with {}",
-            xa::show(xid),
-            self.place.to_position()
-        );
-        self.refuse(offset, text)
-    }
-
-    fn xa_prepared(&mut self, prepare: &XaPrepare<'_>, offset: u64) -> Result<Next, SourceError> {
-        if let Some(writer) = self.held.take() {
-            if prepare.one_phase {
-                let reader = self.store.commit_at_once(writer)?;
-                return Ok(Next::Replay(reader, offset));
-            }
-            self.store.prepare(xa::xid(prepare), writer)?;
-        }
-        self.end_transaction()?;
-        Ok(Next::Event)
-    }
-
-    /// The rows that [`Next::Replay`] asked for have all been read.
-    pub(super) fn replayed(&mut self) -> Result<(), SourceError> {
-        self.end_transaction()?;
-        self.store.replayed(&self.safe)
-    }
-
     fn begin_transaction(&mut self, offset: u64) -> Result<(), SourceError> {
         if let Some(open) = &self.open
             && open.begun
@@ -715,313 +583,14 @@ impl Decoder {
         }
         Ok(())
     }
-
-    /// A ROWS event: `base` is where it starts in the batch's bytes.
-    #[inline]
-    fn rows(
-        &mut self,
-        sink: &mut Sink<'_>,
-        header: &Header,
-        rows: &Rows<'_>,
-        base: usize,
-        offset: u64,
-    ) -> Result<(), SourceError> {
-        let Some(open) = &mut self.open else {
-            return Err(self.refuse(offset, IN_A_TRANSACTION));
-        };
-        let Some(entry) = self.tables.entry(rows.table_id) else {
-            // The end of a statement without rows (`DUMMY_TABLE_ID`, MySQL 5.6 and MariaDB).
-            if rows.column_count == 0 {
-                return Ok(());
-            }
-            return Err(self.refuse(offset, IN_A_TRANSACTION));
-        };
-        let first_row = open.rows;
-        let skip = match &self.delivered {
-            _ if self.warm_up.is_some() => u64::MAX,
-            Some(delivered) => delivered.rows.saturating_sub(first_row),
-            None => 0,
-        };
-        let first_event = sink.events.len();
-        let walked = match &entry.shape {
-            Shape::Captured(table) => {
-                let group = Group {
-                    rows,
-                    base,
-                    header,
-                    offset,
-                    first_row,
-                    skip,
-                    row_max: self.row_max,
-                };
-                let names = Names {
-                    batch: self.batch,
-                    file_text: &mut self.file_text,
-                };
-                walk(sink, names, open, table, &mut entry.slot, &group)
-            }
-            _ => count(rows, entry.columns()),
-        };
-        let walked = match walked {
-            Ok(walked) => walked,
-            Err(Unwalkable::Event(error)) => {
-                sink.events.truncate(first_event);
-                let mariadb = matches!(open.gtid, Some(Gtid::MariaDb(_)));
-                return match shapes::hidden_widths(entry.columns()) {
-                    Some(columns) if mariadb => {
-                        let text = hidden_widths(&entry.name, &columns);
-                        Err(self.refuse(offset, text).because(error))
-                    }
-                    _ => Err(self.unreadable(header.kind, offset, error)),
-                };
-            }
-            Err(Unwalkable::Large(bytes)) => {
-                sink.events.truncate(first_event);
-                let table = match &entry.shape {
-                    Shape::Captured(table) => format!("{}.{}", table.schema, table.name),
-                    _ => String::new(),
-                };
-                let max = self.row_max;
-                return Err(self.refuse(
-                    offset,
-                    format_args!(
-                        "a row of {table} has {bytes} bytes, more than row_max ({max}); raise engine.row_max, or leave the \
-                         table out by tables = [\"!{table}\"]"
-                    ),
-                ));
-            }
-        };
-        open.rows += walked;
-        let pushed = (sink.events.len() - first_event) as u64;
-        if let Shape::Captured(_) = entry.shape {
-            open.captured += walked;
-            self.counters.rows += pushed;
-        } else {
-            self.counters.rows_filtered += walked;
-        }
-        Ok(())
-    }
 }
-
-const IN_A_TRANSACTION: &str = "rows come without their transaction and table: the position is inside a transaction; use one that \
-     lies between two, as `walbrook position show` prints it";
 
 /// The kind that an event's header says, as far as it can be trusted.
 fn kind_of(event: &[u8]) -> Kind {
     Kind(event.get(4).copied().unwrap_or_default())
 }
 
-/// Rows of a MariaDB table with temporal columns of the old form do not have the lengths that the server's present description of
-/// the table gives them.
-fn hidden_widths(table: &str, columns: &str) -> String {
-    format!(
-        "rows of {table} do not fit its present definition: columns {columns} are stored as before MariaDB 10.1, where the binary log \
-         does not tell how many fractional digits, and so bytes, they have, and they had others here than now; run SET GLOBAL \
-         mysql56_temporal_format = ON, then ALTER TABLE {table} FORCE, and go on behind it by `walbrook position set` after a new \
-         snapshot of the table, or leave it out by tables = [\"!{table}\"]"
-    )
-}
-
 /// An event without its checksum.
 fn bare(event: &[u8], checksum: usize) -> &[u8] {
     &event[..event.len().saturating_sub(checksum)]
-}
-
-/// What a statement does. Bytes that are not UTF-8 stand in literals, which nobody looks at.
-fn recognise(query: &Query<'_>) -> statement::Statement {
-    const ANSI_QUOTES: u64 = 0x4;
-    let text = String::from_utf8_lossy(query.statement);
-    let ansi_quotes = query.sql_mode.is_some_and(|mode| mode & ANSI_QUOTES != 0);
-    statement::Statement::recognise(&text, ansi_quotes)
-}
-
-/// The database of a table that a statement names.
-fn schema(table: &TableName, database: &[u8]) -> String {
-    match &table.database {
-        Some(database) => database.clone(),
-        None => String::from_utf8_lossy(database).into_owned(),
-    }
-}
-
-fn statement_based(query: &Query<'_>) -> String {
-    let mut statement = String::from_utf8_lossy(query.statement).into_owned();
-    if let Some((at, _)) = statement.char_indices().nth(200) {
-        statement.truncate(at);
-        statement.push('…');
-    }
-    format!(
-        "a captured table was changed by a logged statement instead of rows: {statement:?}; run SET GLOBAL binlog_format = ROW (no \
-         session may set another one), repeat the change or take a new snapshot, then set a later position by \
-         `walbrook position set`"
-    )
-}
-
-/// The parts of a batch that are not its bytes.
-struct Sink<'b> {
-    text: &'b mut Vec<u8>,
-    tables: &'b mut Vec<Arc<Table>>,
-    transactions: &'b mut Vec<Transaction>,
-    groups: &'b mut Vec<RowGroup>,
-    events: &'b mut Vec<Event>,
-}
-
-/// What the texts of a batch need.
-struct Names<'b> {
-    batch: u64,
-    file_text: &'b mut Option<(Arc<str>, Span)>,
-}
-
-/// A ROWS event and what its rows share.
-struct Group<'e> {
-    rows: &'e Rows<'e>,
-    base: usize,
-    header: &'e Header,
-    offset: u64,
-    first_row: u64,
-    /// This many rows are passed over.
-    skip: u64,
-    row_max: usize,
-}
-
-enum Unwalkable {
-    Event(DecodeError),
-    /// Bytes of a row over the limit.
-    Large(usize),
-}
-
-impl From<DecodeError> for Unwalkable {
-    fn from(error: DecodeError) -> Self {
-        Self::Event(error)
-    }
-}
-
-/// Counts the rows of a table that is not captured.
-fn count(rows: &Rows<'_>, columns: &[protocol::mysql::Column]) -> Result<u64, Unwalkable> {
-    let mut counted = 0;
-    for row in rows.walk(columns)? {
-        row?;
-        counted += 1;
-    }
-    Ok(counted)
-}
-
-/// Pushes the rows of a captured table and returns how many there are, those passed over included.
-#[inline]
-fn walk(
-    sink: &mut Sink<'_>,
-    names: Names<'_>,
-    open: &mut Open,
-    table: &Arc<Table>,
-    slot: &mut (u64, u32),
-    group: &Group<'_>,
-) -> Result<u64, Unwalkable> {
-    let columns = table.columns.mysql();
-    let Group { rows, base, .. } = *group;
-    let operation = match rows.kind {
-        RowsKind::Write => Operation::Create,
-        RowsKind::Update => Operation::Update,
-        RowsKind::Delete => Operation::Delete,
-    };
-    // Bounded by the batch's size and MYSQL_EVENT_MAX, so that every offset in it fits 32 bits.
-    let event_end = base + rows.bytes().len();
-    if u32::try_from(event_end).is_err() {
-        return Err(Unwalkable::Large(rows.bytes().len()));
-    }
-    let base = base as u32;
-    let shifted = |span: Span| match span.is_none() {
-        true => span,
-        false => Span {
-            start: span.start + base,
-            end: span.end + base,
-        },
-    };
-    let number = sink.groups.len() as u32;
-    let first_event = sink.events.len() as u32;
-    let mut row_number: u32 = 0;
-    for row in rows.walk(columns)? {
-        let row = row?;
-        let length = row.before.len() + row.after.len();
-        if length > group.row_max {
-            return Err(Unwalkable::Large(length));
-        }
-        if u64::from(row_number) >= group.skip {
-            sink.events.push(Event {
-                operation,
-                group: number,
-                row: row_number,
-                before: shifted(row.before),
-                after: shifted(row.after),
-            });
-        }
-        row_number += 1;
-    }
-    if u64::from(row_number) <= group.skip {
-        return Ok(u64::from(row_number));
-    }
-    if slot.0 != names.batch {
-        *slot = (names.batch, sink.tables.len() as u32);
-        sink.tables.push(Arc::clone(table));
-    }
-    let transaction = transaction(sink, names, open, first_event);
-    sink.groups.push(RowGroup {
-        table: slot.1,
-        transaction,
-        first_row: group.first_row,
-        offset: group.offset,
-        timestamp_s: group.header.timestamp_s,
-        server_id: group.header.server_id,
-        columns_before: shifted(rows.columns_before),
-        columns_after: shifted(rows.columns_after),
-        before_is_key: false,
-        partial_json: rows.partial,
-        query: Span::NONE,
-    });
-    Ok(u64::from(row_number))
-}
-
-/// The open transaction's index in the batch; `first_event` is the place of its first row there, where it is the first.
-#[inline]
-fn transaction(sink: &mut Sink<'_>, names: Names<'_>, open: &mut Open, first_event: u32) -> u32 {
-    match open.slot {
-        Some((batch, index)) if batch == names.batch => index,
-        _ => {
-            let index = sink.transactions.len() as u32;
-            let file = match names.file_text {
-                Some((file, span)) if *file == open.first.file => *span,
-                other => {
-                    let span = append(sink.text, |text| {
-                        text.extend_from_slice(open.first.file.as_bytes());
-                    });
-                    *other = Some((Arc::clone(&open.first.file), span));
-                    span
-                }
-            };
-            let gtid = match open.gtid {
-                Some(gtid) => append(sink.text, |text| {
-                    use std::io::Write as _;
-                    // Writing into a vector does not fail.
-                    drop(write!(text, "{gtid}"));
-                }),
-                None => Span::NONE,
-            };
-            sink.transactions.push(Transaction {
-                file,
-                offset: open.first.offset,
-                gtid,
-                commit_us: open.commit_us,
-                thread: open.thread,
-                xid: None,
-                previous_commit: None,
-                first_event,
-            });
-            open.slot = Some((names.batch, index));
-            index
-        }
-    }
-}
-
-fn append(text: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Span {
-    let start = text.len();
-    write(text);
-    Span::new(start..text.len()).unwrap_or(Span::NONE)
 }

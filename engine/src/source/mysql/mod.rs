@@ -3,13 +3,14 @@
 //! ```text
 //! session ─► connection ─► stream (packets, containers) ─► decode (transactions, rows) ─► Batch
 //!    ▲            │                                          │
-//!    └─ backoff ◄─┘ lost                                     └─ shapes (information_schema) where TABLE_MAP says too little
+//!    └ reconnect ◄┘ lost                                     └─ shapes (information_schema) where TABLE_MAP says too little
 //! ```
 
 mod checks;
 mod compression;
 pub mod connection;
 mod decode;
+mod outlook;
 mod packets;
 mod server;
 mod session;
@@ -18,25 +19,24 @@ mod stream;
 mod tables;
 mod transaction;
 mod transport;
+mod versions;
 mod xa;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use protocol::mysql::gtid::GtidSet;
-use tokio::task::JoinHandle;
+use protocol::mysql::BinlogPosition;
+use protocol::mysql::gtid::{Flavour, GtidSet};
 
 use self::connection::{ConnectOptions, Connection, ConnectionError};
 use self::decode::Decoder;
-use self::session::{From, Plan, SILENCE_MAX, Session};
-use self::shapes::Asking;
+use self::session::{From, Plan, Session};
+use self::shapes::{Catalog, Question, Shape};
 use self::stream::{Step, Stream};
 use self::transaction::{Place, Point};
-use super::arrivals::Arrivals;
-use super::backoff::Backoff;
-use super::{
-    Counters, Filled, Identity, Limits, Outcome, Requirement, Resume, SourceError, Verdict,
-};
+use self::versions::{Mark, Versions};
+use super::reconnect::{self, Database, ReadError, Reconnecting};
+use super::{Counters, Identity, Limits, Outcome, Requirement, Resume, SourceError};
 use crate::batch::Batch;
 use crate::clock;
 use crate::config::{SourceSettings, Start};
@@ -48,37 +48,12 @@ const READ_MAX: usize = 256 << 10;
 /// A stream of a MySQL or MariaDB server's binary log.
 #[derive(Debug)]
 pub struct MySql {
-    name: Box<str>,
-    plan: Plan,
     stream: Stream,
-    link: Link,
-    backoff: Backoff,
-    /// Progress when the connection was made: it counts as working once there is more.
-    progress_at_connect: u64,
-    asking: Option<Asking>,
-    asker: shapes::Asker,
-    identity: Identity,
+    flavour: Flavour,
     end: Position,
     end_point: Point,
     /// The server that `end` was read from.
     end_server: Identity,
-    until_end: bool,
-    last_read: Instant,
-    arrivals: Arrivals,
-    /// When the first byte came of what the last seal left over.
-    left_at: Option<Instant>,
-    /// Where bytes could not be read the last time: twice at the same place is no accident of the line.
-    unreadable_at: Option<protocol::mysql::BinlogPosition>,
-}
-
-/// The line to the server.
-#[derive(Debug)]
-enum Link {
-    Up(Box<Connection>),
-    /// Being established, in a task of its own so that nothing is lost when a future of [`MySql::fill`] is dropped.
-    Coming(JoinHandle<(Backoff, Result<Session, SourceError>)>),
-    /// Given up.
-    Down,
 }
 
 impl MySql {
@@ -87,7 +62,7 @@ impl MySql {
         resume: Option<Resume>,
         limits: Limits,
         state: &Path,
-    ) -> Result<Self, SourceError> {
+    ) -> Result<Reconnecting<Self>, SourceError> {
         // What an operator sets names no server.
         let continued = resume.as_ref().is_some_and(|it| it.server.is_some());
         let (from, server) = match resume {
@@ -102,6 +77,11 @@ impl MySql {
             check: true,
         };
         let store = xa::Store::open(state, &settings.name, continued)?;
+        let resume = match (&plan.from, &plan.server) {
+            (From::Point(point), Some(server)) => Some(Mark::new(server, point.clone())),
+            _ => None,
+        };
+        let versions = Versions::open(state, &settings.name, resume.as_ref())?;
         let session = Session::open(&plan).await?;
         plan.check = false;
         let compression = session.connection.compression();
@@ -112,7 +92,9 @@ impl MySql {
             limits.row_max,
             session.has_gtids,
             session.start.clone(),
+            session.identity.clone(),
             store,
+            versions,
         );
         let mut stream = Stream::new(decoder, limits.batch_bytes, limits.row_max);
         stream.begin(
@@ -121,26 +103,26 @@ impl MySql {
             session.checksum,
             session.warm_up,
         );
-        let asker = shapes::Asker::new(plan.options.clone(), session.flavour);
-        Ok(Self {
-            name: settings.name.clone(),
-            plan,
+        let catalog = Catalog::new(
+            plan.options.clone(),
+            session.flavour,
+            settings.tables.clone(),
+        );
+        let mysql = Self {
             stream,
-            link: Link::Up(Box::new(session.connection)),
-            backoff: Backoff::default(),
-            progress_at_connect: 0,
-            asking: None,
-            asker,
+            flavour: session.flavour,
             end: position(&session.end),
-            end_server: session.identity.clone(),
-            identity: session.identity,
+            end_server: session.identity,
             end_point: session.end,
-            until_end: limits.until_end,
-            last_read: clock::now(),
-            arrivals: Arrivals::default(),
-            left_at: None,
-            unreadable_at: None,
-        })
+        };
+        Ok(Reconnecting::new(
+            settings.name.clone(),
+            plan,
+            mysql,
+            session.connection,
+            catalog,
+            limits.until_end,
+        ))
     }
 
     pub(super) async fn check(settings: &SourceSettings) -> Result<Vec<Requirement>, SourceError> {
@@ -156,139 +138,113 @@ impl MySql {
         Ok(list)
     }
 
-    pub(super) async fn fill(&mut self, batch: &mut Batch) -> Result<Filled, SourceError> {
-        let events = batch.events.len();
-        let progress = self.stream.decoder.progress();
-        batch.read_at = batch.read_at.or(self.left_at.take());
-        loop {
-            if let Some(asking) = &mut self.asking {
-                let shape = self.asker.answer(asking).await;
-                self.asking = None;
-                let (wanted, shape) = shape?;
-                let tables = self.stream.decoder.tables_mut();
-                let as_of = shape.as_of.as_ref().map(Place::new);
-                tables.complete(&wanted, shape.columns, shape.key, as_of);
-            }
-            match self.stream.decode(batch) {
-                Ok(Step::Read) => {}
-                Ok(Step::Full) => return Ok(Filled::Full),
-                Ok(Step::Ask(wanted)) => {
-                    let at = self.stream.decoder.last_position();
-                    self.asking = Some(self.asker.ask(*wanted, at));
-                    continue;
-                }
-                Ok(Step::Refused(error)) => {
-                    let at = self.stream.decoder.last_position();
-                    self.lost(session::refused(&error, self.plan.server_id, &at))?;
-                }
-                Ok(Step::Ended) => self.lost(SourceError::retry("the server ended the stream"))?,
-                Err(error) => self.unreadable(error)?,
-            }
-            if self.until_end && self.has_reached_end() {
-                return Ok(Filled::End);
-            }
-            let decoder = &self.stream.decoder;
-            if batch.events.len() > events || decoder.progress() > progress {
-                return Ok(Filled::More);
-            }
-            self.read(batch).await?;
-        }
+    pub(super) fn position(&self) -> Position {
+        self.stream.decoder.position()
     }
 
-    /// Awaits one read, or a step of coming back.
-    async fn read(&mut self, batch: &mut Batch) -> Result<(), SourceError> {
-        let connection = match &mut self.link {
-            Link::Up(connection) => connection,
-            Link::Coming(task) => {
-                let done = task.await;
-                return self.came_back(batch, done);
-            }
-            Link::Down => {
-                return Err(SourceError::halt(format!(
-                    "source {} has stopped after an earlier error",
-                    self.name
-                )));
-            }
-        };
-        let room = self.stream.room(batch).min(READ_MAX);
-        batch.bytes.reserve(room);
-        let rest = self.stream.rest(batch);
-        let deadline = tokio::time::Instant::from_std(self.last_read + SILENCE_MAX);
-        let read = tokio::time::timeout_at(deadline, connection.read_into(&mut batch.bytes)).await;
-        match read {
-            Ok(Ok(length)) => {
-                self.last_read = clock::now();
-                self.arrivals.read(self.last_read, length, rest);
-                batch.read_at.get_or_insert(self.last_read);
-                self.stream.decoder.counters_mut().bytes += length as u64;
-                Ok(())
-            }
-            Ok(Err(error @ ConnectionError::Protocol { .. })) => {
-                self.unreadable(SourceError::retry(error.to_string()))
-            }
-            Ok(Err(error)) => self.lost(error.into()),
-            Err(_) => self.lost(SourceError::retry(format!(
-                "the server has been silent for {} s, without a heartbeat",
-                SILENCE_MAX.as_secs()
-            ))),
-        }
+    pub(super) fn end(&self) -> &Position {
+        &self.end
     }
 
-    /// Bytes that cannot be read: once per place the line may have damaged them, twice it was not the line.
-    fn unreadable(&mut self, error: SourceError) -> Result<(), SourceError> {
-        let at = self.stream.decoder.last_position();
-        if error.verdict() == Verdict::Retry && self.unreadable_at.replace(at.clone()) == Some(at) {
-            self.link = Link::Down;
-            return Err(SourceError::halt(format!(
-                "{error}; it came twice like this over different connections, so either the server's file is damaged there (compare \
-                 `mysqlbinlog --verify-binlog-checksum`), or it has something that this version does not read"
-            )));
-        }
-        self.lost(error)
+    pub(super) fn identity(&self) -> &Identity {
+        self.stream.decoder.server()
     }
 
-    /// The stream broke off: come back, or give up.
-    fn lost(&mut self, error: SourceError) -> Result<(), SourceError> {
-        if error.verdict() != Verdict::Retry {
-            self.link = Link::Down;
-            return Err(error);
-        }
-        let decoder = &self.stream.decoder;
-        if decoder.progress() > self.progress_at_connect {
-            self.backoff.reset();
-        }
-        tracing::warn!(source = %self.name, "connection lost, coming back: {error}");
-        self.plan.from = From::Point(decoder.safe().clone());
-        self.plan.server = Some(self.identity.clone());
-        let task = tokio::spawn(come_back(
-            self.name.clone(),
-            self.plan.clone(),
-            self.backoff.clone(),
-        ));
-        self.link = Link::Coming(task);
-        Ok(())
+    pub(super) fn counters(&self) -> Counters {
+        *self.stream.decoder.counters()
+    }
+}
+
+impl Database for MySql {
+    type Plan = Plan;
+    type Session = Session;
+    type Line = Connection;
+    type Place = BinlogPosition;
+    type Catalog = Catalog;
+
+    const SILENCE_MAX: Duration = Duration::from_secs(15);
+    const SILENT: &'static str = "without a heartbeat";
+    const UNREADABLE: &'static str = "either the server's file is damaged there (compare `mysqlbinlog --verify-binlog-checksum`), or it \
+         has something that this version does not read";
+
+    async fn open(plan: &Plan) -> Result<Session, SourceError> {
+        Session::open(plan).await
     }
 
-    fn came_back(
-        &mut self,
-        batch: &mut Batch,
-        done: Result<(Backoff, Result<Session, SourceError>), tokio::task::JoinError>,
-    ) -> Result<(), SourceError> {
-        self.link = Link::Down;
-        let (backoff, session) =
-            done.map_err(|error| SourceError::halt("reconnecting was given up").because(error))?;
-        self.backoff = backoff;
-        let session = session?;
-        tracing::info!(source = %self.name, server = %session.identity, from = %session.start.place.to_position(), "connected again");
+    fn resume(&mut self, batch: &mut Batch, session: Session) -> Result<Connection, SourceError> {
         self.stream
             .begin(batch, session.frames, session.checksum, session.warm_up);
-        let decoder = &mut self.stream.decoder;
-        self.progress_at_connect = decoder.progress();
-        decoder.counters_mut().reconnects += 1;
-        self.identity = session.identity;
-        self.last_read = clock::now();
-        self.link = Link::Up(Box::new(session.connection));
-        Ok(())
+        self.flavour = session.flavour;
+        self.stream.decoder.read_from(session.identity);
+        Ok(session.connection)
+    }
+
+    fn aim(&self, plan: &mut Plan) {
+        plan.from = From::Point(self.stream.decoder.safe().clone());
+        plan.server = Some(self.identity().clone());
+    }
+
+    fn decode(
+        &mut self,
+        plan: &Plan,
+        batch: &mut Batch,
+    ) -> Result<reconnect::Step<Question>, SourceError> {
+        use reconnect::Step as Next;
+        loop {
+            return Ok(match self.stream.decode(batch)? {
+                Step::Read => Next::Read,
+                Step::Full => Next::Full,
+                Step::Ask(wanted) => {
+                    let decoder = &mut self.stream.decoder;
+                    if decoder.complete_from_kept(&wanted, self.flavour) {
+                        continue;
+                    }
+                    Next::Ask(Question {
+                        wanted: *wanted,
+                        from: decoder.begin_of_transaction().clone(),
+                        server: decoder.server().clone(),
+                    })
+                }
+                Step::Refused(error) => {
+                    Next::Lost(session::refused(&error, plan.server_id, &self.place()))
+                }
+                Step::Ended => Next::Lost(SourceError::retry("the server ended the stream")),
+            });
+        }
+    }
+
+    fn answered(&mut self, question: Question, shape: Shape) -> Result<(), SourceError> {
+        self.stream.decoder.complete(&question.wanted, shape)
+    }
+
+    fn make_room(&self, batch: &mut Batch) {
+        let room = self.stream.room(batch).min(READ_MAX);
+        batch.bytes.reserve(room);
+    }
+
+    async fn read(
+        line: &mut Connection,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(usize, Instant), ReadError> {
+        match line.read_into(bytes).await {
+            Ok(length) => Ok((length, clock::now())),
+            Err(error @ ConnectionError::Protocol { .. }) => {
+                Err(ReadError::Unreadable(SourceError::retry(error.to_string())))
+            }
+            Err(error) => Err(ReadError::Lost(error.into())),
+        }
+    }
+
+    fn rest(&self, batch: &Batch) -> usize {
+        self.stream.rest(batch)
+    }
+
+    fn is_expanding(&self) -> bool {
+        self.stream.is_expanding()
+    }
+
+    fn seal(&mut self, batch: &mut Batch) {
+        self.stream.seal(batch);
     }
 
     /// Whether everything up to the end at connect has been decoded.
@@ -301,61 +257,24 @@ impl MySql {
         {
             return true;
         }
-        self.identity == self.end_server && is_past(&safe.place, &end.place)
+        *self.identity() == self.end_server && is_past(&safe.place, &end.place)
     }
 
-    pub(super) fn seal(&mut self, batch: &mut Batch) {
-        self.left_at = match self.stream.is_expanding() {
-            true => self.arrivals.oldest_of_last(),
-            false => self.arrivals.oldest(self.stream.rest(batch)),
-        };
-        self.stream.seal(batch);
+    fn progress(&self) -> u64 {
+        self.stream.decoder.progress()
     }
 
-    pub(super) fn position(&self) -> Position {
-        self.stream.decoder.position()
+    fn place(&self) -> BinlogPosition {
+        self.stream.decoder.last_position()
     }
 
-    pub(super) fn end(&self) -> &Position {
-        &self.end
+    fn whereabouts(&self) -> String {
+        let from = self.stream.decoder.safe().place.to_position();
+        format!("{} from {from}", self.identity())
     }
 
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    pub(super) fn counters(&self) -> Counters {
-        *self.stream.decoder.counters()
-    }
-}
-
-impl Drop for MySql {
-    fn drop(&mut self) {
-        if let Link::Coming(task) = &self.link {
-            task.abort();
-        }
-    }
-}
-
-/// Opens sessions until one succeeds or fails for good.
-async fn come_back(
-    name: Box<str>,
-    plan: Plan,
-    mut backoff: Backoff,
-) -> (Backoff, Result<Session, SourceError>) {
-    loop {
-        // The first attempt comes at once: most often only the connection was lost.
-        if backoff.attempts() > 0 {
-            tokio::time::sleep(backoff.next(rand::random())).await;
-        } else {
-            let _ = backoff.next(0.0);
-        }
-        match Session::open(&plan).await {
-            Err(error) if error.verdict() == Verdict::Retry => {
-                tracing::warn!(source = %name, attempts = backoff.attempts(), "cannot come back yet: {error}");
-            }
-            other => return (backoff, other),
-        }
+    fn counters_mut(&mut self) -> &mut Counters {
+        self.stream.decoder.counters_mut()
     }
 }
 
@@ -393,14 +312,15 @@ fn position(point: &Point) -> Position {
     }
 }
 
-/// Whether `place` is at or past `end`, on one server: files are numbered, also beyond 999999.
+/// Whether `place` is at or past `end`, on one server.
 fn is_past(place: &Place, end: &Place) -> bool {
-    let number = |file: &str| {
-        let digits = file.rsplit_once('.').map_or("", |(_, digits)| digits);
-        digits.parse::<u64>().unwrap_or(0)
-    };
-    let key = |place: &Place| (number(&place.file), place.offset);
-    key(place) >= key(end)
+    order(place) >= order(end)
+}
+
+/// Orders places of one server: files are numbered, also beyond 999999.
+fn order(place: &Place) -> (u64, u64) {
+    let digits = (place.file.rsplit_once('.')).map_or("", |(_, digits)| digits);
+    (digits.parse().unwrap_or(0), place.offset)
 }
 
 #[cfg(test)]

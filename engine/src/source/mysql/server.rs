@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use protocol::mysql::BinlogPosition;
+use protocol::mysql::event::Checksum;
 use protocol::mysql::gtid::{Flavour, GtidSet};
 
 use crate::source::{Identity, SourceError};
@@ -95,6 +96,14 @@ impl Variables {
         match self.flavour() {
             Flavour::MySql => self.is("gtid_mode", "ON"),
             Flavour::MariaDb => self.text("gtid_binlog_pos").is_some(),
+        }
+    }
+
+    /// How the first event of a dump is written.
+    pub(super) fn checksum(&self) -> Checksum {
+        match self.is("binlog_checksum", "CRC32") {
+            true => Checksum::Crc32,
+            false => Checksum::Off,
         }
     }
 

@@ -21,9 +21,6 @@ use crate::source::{Identity, Requirement, SourceError, Verdict};
 
 /// The server says at least this often that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// A server that has been silent for this long is gone.
-pub(super) const SILENCE_MAX: Duration = Duration::from_secs(15);
-
 /// Where a dump begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum From {
@@ -37,7 +34,7 @@ pub(super) enum From {
 
 /// How to open a session.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(in crate::source) struct Plan {
     pub(super) options: ConnectOptions,
     /// We register with it.
     pub(super) server_id: u32,
@@ -50,7 +47,7 @@ pub(super) struct Plan {
 
 /// A server whose dump has begun.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(in crate::source) struct Session {
     pub(super) connection: Connection,
     pub(super) identity: Identity,
     pub(super) flavour: Flavour,
@@ -176,10 +173,7 @@ impl Session {
                 connection.binlog_dump(&from, plan.server_id, flags).await?;
             }
         }
-        let checksum = match variables.text("binlog_checksum") {
-            Some(value) if value.eq_ignore_ascii_case("CRC32") => Checksum::Crc32,
-            _ => Checksum::Off,
-        };
+        let checksum = variables.checksum();
         let frames = match connection.is_compressed() {
             true => Frames::unchecked(),
             false => Frames::starting_at(1),
@@ -402,37 +396,51 @@ fn without(a: &IntervalSet, b: &IntervalSet) -> IntervalSet {
     left
 }
 
-/// Tells the server what we understand. Unknown user variables are no error, so both families' old and new names are set.
+/// Tells the server what a replica understands. Unknown user variables are no error, so both families' old and new names are set.
 async fn prepare(
     connection: &mut Connection,
     plan: &Plan,
     flavour: Flavour,
     after: Option<&GtidSet>,
 ) -> Result<(), SourceError> {
+    understand(connection, flavour).await?;
     let period = HEARTBEAT.as_nanos();
     // The server drops an older connection that gives the same uuid: a dead one of ours, after a reconnect.
     let uuid = format!("77616c62-726f-4f6b-8000-{:012x}", plan.server_id);
     let mut statements = vec![
-        "SET @master_binlog_checksum = @@global.binlog_checksum, @source_binlog_checksum = @@global.binlog_checksum"
-            .to_owned(),
         format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"),
         format!("SET @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"),
     ];
-    if flavour == Flavour::MariaDb {
-        statements.push("SET @mariadb_slave_capability = 4".to_owned());
-        if let Some(set) = after {
-            statements.push(format!("SET @slave_connect_state = '{set}'"));
-            statements.push("SET @slave_gtid_strict_mode = 0".to_owned());
-            statements.push("SET @slave_gtid_ignore_duplicates = 0".to_owned());
-        }
+    if flavour == Flavour::MariaDb
+        && let Some(set) = after
+    {
+        statements.push(format!("SET @slave_connect_state = '{set}'"));
+        statements.push("SET @slave_gtid_strict_mode = 0".to_owned());
+        statements.push("SET @slave_gtid_ignore_duplicates = 0".to_owned());
     }
     for statement in &statements {
-        match connection.query(statement).await {
-            Ok(_) => {}
-            // Servers before 5.6.1 have no checksums.
-            Err(ConnectionError::Refused { error, .. }) if error.code == 1193 => {}
-            Err(error) => return Err(error.into()),
-        }
+        connection.query(statement).await?;
+    }
+    Ok(())
+}
+
+/// Tells the server that we read its events as they are: with checksums, and on MariaDB with its own kinds.
+pub(super) async fn understand(
+    connection: &mut Connection,
+    flavour: Flavour,
+) -> Result<(), ConnectionError> {
+    const CHECKSUMS: &str = "SET @master_binlog_checksum = @@global.binlog_checksum, \
+         @source_binlog_checksum = @@global.binlog_checksum";
+    match connection.query(CHECKSUMS).await {
+        Ok(_) => {}
+        // Servers before 5.6.1 have no checksums.
+        Err(ConnectionError::Refused { error, .. }) if error.code == 1193 => {}
+        Err(error) => return Err(error),
+    }
+    if flavour == Flavour::MariaDb {
+        connection
+            .query("SET @mariadb_slave_capability = 4")
+            .await?;
     }
     Ok(())
 }

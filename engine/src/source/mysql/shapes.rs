@@ -3,21 +3,29 @@
 //! With `binlog_row_metadata=MINIMAL` (MySQL's default) a TABLE_MAP has types and signedness, with MariaDB's default `NO_LOG` types
 //! alone. Names, key, character sets and labels are asked from the server, and must agree with everything that the event does say:
 //! column count, types, sizes, NULL-ability. What disagrees was changed since: the shape at this place cannot be known, and the
-//! stream halts rather than guess.
+//! stream halts rather than guess. So it does where nothing disagrees but the binary log changes the table between this place and
+//! the server's end ([`super::outlook`]): a column that was renamed has the type it had.
+
+mod declared;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use protocol::mysql::charset::Charset;
 use protocol::mysql::gtid::Flavour;
 use protocol::mysql::table_map::Description;
-use protocol::mysql::{BinlogPosition, Column, ColumnType};
-use tokio::task::JoinHandle;
+use protocol::mysql::{Column, ColumnType};
+use tokio::sync::Mutex;
 
+use self::declared::{Declared, charset};
 use super::connection::{ConnectOptions, Connection};
+use super::outlook::Outlook;
 use super::server::Answer;
 use super::session;
 use super::tables::Wanted;
-use crate::source::{SourceError, Verdict};
+use super::transaction::Place;
+use super::versions::Described;
+use crate::config::Selection;
+use crate::source::{Identity, SourceError, asker};
 
 /// Whether MariaDB may have written UUID, INET4 or INET6 columns as these: their TABLE_MAP does not tell them from CHAR and BINARY.
 pub(super) fn may_hide_types(columns: &[Column]) -> bool {
@@ -58,131 +66,133 @@ fn hides_width(column: &Column) -> bool {
 
 /// A table as the server describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(in crate::source) struct Shape {
     pub(super) columns: Vec<Column>,
     pub(super) key: Box<[u16]>,
-    /// Where the server stood just after it was asked.
-    pub(super) as_of: Option<BinlogPosition>,
+    /// What it was made from.
+    pub(super) described: Described,
 }
 
-/// Asks for shapes.
-#[derive(Debug)]
-pub(super) struct Asker {
+/// A table whose TABLE_MAP says too little, and where that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::source) struct Question {
+    pub(super) wanted: Wanted,
+    /// Where the transaction begins that has the TABLE_MAP.
+    pub(super) from: Place,
+    /// The server whose log it is in.
+    pub(super) server: Identity,
+}
+
+/// information_schema.
+#[derive(Debug, Clone)]
+pub(in crate::source) struct Catalog {
     options: ConnectOptions,
     flavour: Flavour,
-    /// Kept open: thousands of tables may follow each other.
-    connection: Option<Connection>,
+    selection: Selection,
+    /// What is known of the log between the stream and the server's end.
+    outlook: Arc<Mutex<Option<Outlook>>>,
 }
 
-/// An answer that is awaited, in a task of its own so that nothing is lost when the future that waits is dropped.
-#[derive(Debug)]
-pub(super) struct Asking {
-    wanted: Wanted,
-    task: JoinHandle<(Option<Connection>, Result<Shape, SourceError>)>,
-}
-
-impl Asker {
-    pub(super) fn new(options: ConnectOptions, flavour: Flavour) -> Self {
+impl Catalog {
+    pub(super) fn new(options: ConnectOptions, flavour: Flavour, selection: Selection) -> Self {
         Self {
             options,
             flavour,
-            connection: None,
+            selection,
+            outlook: Arc::default(),
         }
     }
 
-    /// Begins to ask for the shape of `wanted`, whose TABLE_MAP ends at `at`.
-    pub(super) fn ask(&mut self, wanted: Wanted, at: BinlogPosition) -> Asking {
-        let options = self.options.clone();
-        let connection = self.connection.take();
-        let (question, flavour) = (wanted.clone(), self.flavour);
-        let task = tokio::spawn(async move {
-            let mut connection = connection;
-            let shape = look_up(&options, &mut connection, &question, flavour, &at).await;
-            (connection, shape)
-        });
-        Asking { wanted, task }
-    }
-
-    /// Waits for the answer. Cancel-safe.
-    pub(super) async fn answer(
-        &mut self,
-        asking: &mut Asking,
-    ) -> Result<(Wanted, Shape), SourceError> {
-        let (connection, shape) = (&mut asking.task)
-            .await
-            .map_err(|error| SourceError::halt("asking for a table's shape").because(error))?;
-        self.connection = connection;
-        shape.map(|shape| (asking.wanted.clone(), shape))
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-const ATTEMPTS: usize = 5;
-
-async fn look_up(
-    options: &ConnectOptions,
-    slot: &mut Option<Connection>,
-    wanted: &Wanted,
-    flavour: Flavour,
-    at: &BinlogPosition,
-) -> Result<Shape, SourceError> {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        match look_up_once(options, slot, wanted, flavour, at).await {
-            Err(error) if error.verdict() == Verdict::Retry && attempt < ATTEMPTS => {
-                tracing::warn!("asking information_schema again: {error}");
-                *slot = None;
-                tokio::time::sleep(std::time::Duration::from_millis(200 << attempt)).await;
-            }
-            other => return other,
-        }
-    }
-}
-
-async fn look_up_once(
-    options: &ConnectOptions,
-    slot: &mut Option<Connection>,
-    wanted: &Wanted,
-    flavour: Flavour,
-    at: &BinlogPosition,
-) -> Result<Shape, SourceError> {
-    let mut connection = match slot.take() {
-        Some(connection) => connection,
-        None => Connection::connect(options).await?,
-    };
-    let columns = connection.query(&columns_query(wanted)).await?;
-    let keys = connection.query(&keys_query(wanted)).await?;
-    let status = session::status(&mut connection).await?;
-    *slot = Some(connection);
-    let columns = session::text(columns);
-    let mut shape = shape(wanted, &columns, &session::text(keys), flavour).map_err(|mismatch| {
+    /// Refuses a table that is changed between its place in the stream and `until`, where it was described.
+    async fn unchanged(&self, question: &Question, until: Place) -> Result<(), SourceError> {
+        let Question {
+            wanted,
+            from,
+            server,
+        } = question;
+        let mut kept = self.outlook.lock().await;
+        let outlook = match &mut *kept {
+            Some(outlook) if outlook.covers(server, from) => outlook,
+            other => other.insert(Outlook::new(server.clone(), from.clone())),
+        };
+        outlook
+            .extend(&self.options, &self.selection, &until)
+            .await?;
         let Wanted { schema, name, .. } = wanted;
-        SourceError::halt(format!(
-            "the shape of {schema}.{name} at {at} cannot be known: the binary log has only its columns' types there, and the \
-             table is another one now ({mismatch}); run SET GLOBAL binlog_row_metadata = FULL for what comes, and start \
-             after the table's last ALTER by `walbrook position set`, or leave it out by tables = [\"!{schema}.{name}\"]"
-        ))
-    })?;
-    shape.as_of = status.map(|status| status.position);
-    Ok(shape)
+        match outlook.change(schema, name, from) {
+            None => Ok(()),
+            Some(change) => Err(SourceError::halt(format!(
+                "the names of {schema}.{name}'s columns at {} cannot be known: the binary log has none there (binlog_row_metadata was \
+                 not FULL), and its definition was changed since, last at {} by {:?}; run SET GLOBAL binlog_row_metadata = FULL for what \
+                 comes, then take a new snapshot of the table and go on behind the change by `walbrook position set` with {}, or \
+                 leave the table out by tables = [\"!{schema}.{name}\"]",
+                from.to_position(),
+                change.at.to_position(),
+                change.statement,
+                change.end.to_position()
+            ))),
+        }
+    }
+}
+
+impl asker::Catalog for Catalog {
+    type Connection = Connection;
+    type Question = Question;
+    type Shape = Shape;
+
+    const NAME: &'static str = "information_schema";
+
+    async fn look_up(
+        &self,
+        slot: &mut Option<Connection>,
+        question: &Question,
+    ) -> Result<Shape, SourceError> {
+        let wanted = &question.wanted;
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => Connection::connect(&self.options).await?,
+        };
+        let columns = connection
+            .query(&columns_query(&wanted.schema, &wanted.name))
+            .await?;
+        let keys = connection.query(&keys_query(wanted)).await?;
+        let status = session::status(&mut connection).await?;
+        *slot = Some(connection);
+        let described = Described {
+            columns: session::text(columns),
+            keys: session::text(keys),
+        };
+        let shape = shape(wanted, described, self.flavour).map_err(|mismatch| {
+            let Wanted { schema, name, .. } = wanted;
+            let at = question.from.to_position();
+            SourceError::halt(format!(
+                "the shape of {schema}.{name} at {at} cannot be known: the binary log has only its columns' types there, and the \
+                 table is another one now ({mismatch}); run SET GLOBAL binlog_row_metadata = FULL for what comes, and start \
+                 after the table's last ALTER by `walbrook position set`, or leave it out by tables = [\"!{schema}.{name}\"]"
+            ))
+        })?;
+        // Names in the stream itself are proof enough.
+        if wanted.captured && !wanted.description.names {
+            let status =
+                status.ok_or_else(|| SourceError::halt("the server's binary log has no status"))?;
+            self.unchanged(question, Place::new(&status.position))
+                .await?;
+        }
+        Ok(shape)
+    }
 }
 
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-fn columns_query(wanted: &Wanted) -> String {
+/// Asks for the columns of a table, whose names come first.
+pub(super) fn columns_query(schema: &str, table: &str) -> String {
     format!(
         "SELECT COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, EXTRA, CHARACTER_SET_NAME FROM information_schema.COLUMNS \
          WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
-        quoted(&wanted.schema),
-        quoted(&wanted.name)
+        quoted(schema),
+        quoted(table)
     )
 }
 
@@ -196,16 +206,16 @@ fn keys_query(wanted: &Wanted) -> String {
 }
 
 /// What the TABLE_MAP and the server's present description disagree about.
-type Mismatch = String;
+pub(super) type Mismatch = String;
 
 /// Joins what the TABLE_MAP says with the server's description.
-fn shape(
+pub(super) fn shape(
     wanted: &Wanted,
-    columns: &Answer,
-    keys: &Answer,
+    described: Described,
     flavour: Flavour,
 ) -> Result<Shape, Mismatch> {
     let description = &wanted.description;
+    let columns = &described.columns;
     if columns.is_empty() {
         return Err("it is gone, or the user may not see it: GRANT SELECT on it".into());
     }
@@ -222,11 +232,11 @@ fn shape(
         .zip(columns)
         .map(|(column, row)| join(description, column, row, flavour))
         .collect::<Result<Vec<Column>, Mismatch>>()?;
-    let key = key(description, &joined, keys);
+    let key = key(description, &joined, &described.keys);
     Ok(Shape {
         columns: joined,
         key,
-        as_of: None,
+        described,
     })
 }
 
@@ -293,208 +303,10 @@ fn join(
     })
 }
 
-/// The character set of this name, by the lowest of its collations' ids.
-fn charset(name: &str) -> Option<Charset> {
-    let name = match name {
-        "utf8" => "utf8mb3",
-        name => name,
-    };
-    (1..=u16::from(u8::MAX))
-        .map(|collation| Charset { collation })
-        .find(|charset| {
-            charset.name() == Some(name) || name == "utf8mb3" && charset.name() == Some("utf8")
-        })
-}
-
-/// A COLUMN_TYPE: `decimal(10,2) unsigned`, `enum('a','b')`, `varchar(20)`.
-struct Declared<'a> {
-    base: &'a str,
-    arguments: &'a str,
-    unsigned: bool,
-}
-
-impl<'a> Declared<'a> {
-    fn read(text: &'a str) -> Self {
-        let (base, rest) = match text.find(['(', ' ']) {
-            Some(at) => text.split_at(at),
-            None => (text, ""),
-        };
-        let (arguments, rest) = match (rest.strip_prefix('('), rest.rfind(')')) {
-            (Some(inner), Some(end)) => (&inner[..end - 1], &rest[end + 1..]),
-            _ => ("", rest),
-        };
-        Self {
-            base,
-            arguments,
-            unsigned: rest.contains("unsigned") || rest.contains("zerofill"),
-        }
-    }
-
-    fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
-        self.arguments
-            .split(',')
-            .filter_map(|number| number.trim().parse().ok())
-    }
-
-    fn labels(&self) -> Box<[Box<str>]> {
-        let (mut labels, mut label) = (Vec::new(), String::new());
-        let mut characters = self.arguments.chars().peekable();
-        let mut inside = false;
-        while let Some(character) = characters.next() {
-            match character {
-                '\'' if inside && characters.peek() == Some(&'\'') => {
-                    characters.next();
-                    label.push('\'');
-                }
-                '\'' if inside => {
-                    labels.push(std::mem::take(&mut label).into_boxed_str());
-                    inside = false;
-                }
-                '\'' => inside = true,
-                other if inside => label.push(other),
-                _ => {}
-            }
-        }
-        labels.into()
-    }
-
-    /// The wire type with what the declaration adds; `None` when they cannot be the same column.
-    fn resolve(
-        &self,
-        description: &Description,
-        wire: &ColumnType,
-        charset: Option<Charset>,
-        flavour: Flavour,
-    ) -> Option<ColumnType> {
-        use ColumnType as T;
-        let unsigned = self.unsigned;
-        let signed_as = |known: bool| !description.signedness || known == unsigned;
-        let base = self.base.to_ascii_lowercase();
-        // Of other types the number is a width, VARBINARY(300), that need not fit.
-        let fsp = u8::try_from(self.numbers().next().unwrap_or(0)).unwrap_or(u8::MAX);
-        let mariadb = flavour == Flavour::MariaDb;
-        Some(match (base.as_str(), wire) {
-            ("tinyint" | "bool" | "boolean", T::TinyInt { unsigned: known })
-                if signed_as(*known) =>
-            {
-                T::TinyInt { unsigned }
-            }
-            ("smallint", T::SmallInt { unsigned: known }) if signed_as(*known) => {
-                T::SmallInt { unsigned }
-            }
-            ("mediumint", T::MediumInt { unsigned: known }) if signed_as(*known) => {
-                T::MediumInt { unsigned }
-            }
-            ("int" | "integer", T::Int { unsigned: known }) if signed_as(*known) => {
-                T::Int { unsigned }
-            }
-            ("bigint", T::BigInt { unsigned: known }) if signed_as(*known) => {
-                T::BigInt { unsigned }
-            }
-            ("float", T::Float)
-            | ("double" | "real", T::Double)
-            | ("year", T::Year)
-            | ("date", T::Date)
-            | ("json", T::Json { .. })
-            | ("vector", T::Vector { .. }) => wire.clone(),
-            ("decimal" | "numeric", T::Decimal { precision, scale })
-                if self
-                    .numbers()
-                    .eq([u64::from(*precision), u64::from(*scale)]) =>
-            {
-                wire.clone()
-            }
-            ("bit", T::Bit { bits }) if self.numbers().eq([u64::from(*bits)]) => wire.clone(),
-            ("time", T::Time { old: true, .. }) => T::Time { fsp, old: true },
-            ("datetime", T::DateTime { old: true, .. }) => T::DateTime { fsp, old: true },
-            ("timestamp", T::Timestamp { old: true, .. }) => T::Timestamp { fsp, old: true },
-            ("time", T::Time { fsp: known, .. })
-            | ("datetime", T::DateTime { fsp: known, .. })
-            | ("timestamp", T::Timestamp { fsp: known, .. })
-                if *known == fsp =>
-            {
-                wire.clone()
-            }
-            ("uuid", T::Char { width: 16, .. } | T::Binary { width: 16, .. }) if mariadb => T::Uuid,
-            ("inet6", T::Char { width: 16, .. } | T::Binary { width: 16, .. }) if mariadb => {
-                T::Inet6
-            }
-            ("inet4", T::Char { width: 4, .. } | T::Binary { width: 4, .. }) if mariadb => T::Inet4,
-            ("char", T::Char { .. }) => wire.clone().with_charset(charset?),
-            ("binary", T::Char { width, .. } | T::Binary { width, .. })
-                if self.numbers().eq([u64::from(*width)]) =>
-            {
-                wire.clone().with_charset(Charset::BINARY)
-            }
-            ("varchar", T::VarChar { .. }) => wire.clone().with_charset(charset?),
-            ("varbinary", T::VarChar { .. } | T::VarBinary { .. }) => {
-                wire.clone().with_charset(Charset::BINARY)
-            }
-            ("tinytext" | "text" | "mediumtext" | "longtext", T::Text { length_bytes, .. })
-                if width(&base) == *length_bytes =>
-            {
-                wire.clone().with_charset(charset?)
-            }
-            (
-                "tinyblob" | "blob" | "mediumblob" | "longblob",
-                T::Text { length_bytes, .. } | T::Blob { length_bytes, .. },
-            ) if width(&base) == *length_bytes => wire.clone().with_charset(Charset::BINARY),
-            // MariaDB writes VECTOR as VARBINARY or BLOB.
-            (
-                "vector",
-                T::VarChar { .. } | T::VarBinary { .. } | T::Text { .. } | T::Blob { .. },
-            ) => wire.clone().with_charset(Charset::BINARY),
-            ("enum", T::Enum { width, labels }) => {
-                let declared = self.labels();
-                let fits = usize::from(*width) == if declared.len() > 255 { 2 } else { 1 };
-                if !fits || description.labels && *labels != declared {
-                    return None;
-                }
-                T::Enum {
-                    width: *width,
-                    labels: declared,
-                }
-            }
-            ("set", T::Set { width, labels }) => {
-                let declared = self.labels();
-                let bytes = match declared.len().div_ceil(8) {
-                    5..=8 => 8,
-                    3 => 3,
-                    few => few,
-                };
-                if usize::from(*width) != bytes || description.labels && *labels != declared {
-                    return None;
-                }
-                T::Set {
-                    width: *width,
-                    labels: declared,
-                }
-            }
-            (
-                "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
-                | "multipolygon" | "geomcollection" | "geometrycollection",
-                T::Geometry { length_bytes, .. },
-            ) => T::Geometry {
-                length_bytes: *length_bytes,
-                point: base == "point",
-            },
-            _ => return None,
-        })
-    }
-}
-
-/// Length bytes of a TEXT or BLOB of this name.
-fn width(base: &str) -> u8 {
-    match base.as_bytes().first() {
-        Some(b't') if base.starts_with("tiny") => 1,
-        Some(b'm') => 3,
-        Some(b'l') => 4,
-        _ => 2,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use protocol::mysql::charset::Charset;
+
     use super::*;
 
     fn column(kind: ColumnType, nullable: bool) -> Column {
@@ -586,13 +398,11 @@ mod tests {
             row("u", "uuid", "YES", None),
             row("e", "enum('a','it''s','x,y')", "YES", Some("latin1")),
         ];
-        let shape = shape(
-            &wanted,
-            &columns,
-            &keys(&[("name", "name", "YES"), ("u", "id", "")]),
-            Flavour::MariaDb,
-        )
-        .unwrap();
+        let described = Described {
+            columns,
+            keys: keys(&[("name", "name", "YES"), ("u", "id", "")]),
+        };
+        let shape = shape(&wanted, described, Flavour::MariaDb).unwrap();
         assert_eq!(*shape.key, [0]);
         assert_eq!(shape.columns[0].kind, ColumnType::BigInt { unsigned: true });
         assert_eq!(&*shape.columns[1].name, "name");
@@ -614,8 +424,9 @@ mod tests {
     #[test]
     fn what_changed_since_is_never_guessed() {
         let int = || wanted(vec![column(ColumnType::Int { unsigned: false }, false)]);
-        let try_row = |wanted: Wanted, rows: Vec<Vec<Option<String>>>| {
-            shape(&wanted, &rows, &Answer::new(), Flavour::MySql).unwrap_err()
+        let try_row = |wanted: Wanted, columns: Vec<Vec<Option<String>>>| {
+            let keys = Answer::new();
+            shape(&wanted, Described { columns, keys }, Flavour::MySql).unwrap_err()
         };
         for (rows, part) in [
             (vec![], "it is gone"),

@@ -11,7 +11,6 @@ use protocol::mysql::Column;
 use protocol::mysql::table_map::{Description, TableMap};
 
 use super::shapes;
-use super::transaction::Place;
 use crate::config::Selection;
 use crate::schema::{Columns, Table};
 
@@ -44,9 +43,6 @@ pub(super) struct Entry {
     pub(super) shape: Shape,
     /// Where the table stands in a batch: the batch's number, and its index in [`crate::batch::Batch::tables`].
     pub(super) slot: (u64, u32),
-    /// Where the server stood when it was asked for names that the stream does not have: a definition that changes before this
-    /// place means that they may be later ones than the rows had.
-    as_of: Option<Place>,
 }
 
 impl Entry {
@@ -68,7 +64,7 @@ pub(super) struct Wanted {
     /// The TABLE_MAP's bytes behind the table id: what the shape belongs to.
     pub(super) body: Box<[u8]>,
     pub(super) description: Description,
-    captured: bool,
+    pub(super) captured: bool,
     index: usize,
 }
 
@@ -137,7 +133,6 @@ impl Tables {
                     body: map.body.into(),
                     shape: self.shape(map, selection)?,
                     slot: (u64::MAX, 0),
-                    as_of: None,
                 };
                 match known {
                     Some(index) => {
@@ -228,38 +223,13 @@ impl Tables {
     }
 
     /// Gives a wanted table its columns and key.
-    pub(super) fn complete(
-        &mut self,
-        wanted: &Wanted,
-        columns: Vec<Column>,
-        key: Box<[u16]>,
-        as_of: Option<Place>,
-    ) {
+    pub(super) fn complete(&mut self, wanted: &Wanted, columns: Vec<Column>, key: Box<[u16]>) {
         let shape = match wanted.captured {
             true => Shape::Captured(self.table(&wanted.schema, &wanted.name, columns, key)),
             false => Shape::Excluded(columns.into()),
         };
         if let Some(entry) = self.entries.get_mut(wanted.index) {
             entry.shape = shape;
-            // Names in the stream itself are proof enough.
-            entry.as_of = as_of.filter(|_| wanted.captured && !wanted.description.names);
-        }
-    }
-
-    /// Whether the table (`None`: any table) was described by the server at a place behind `place`, so that a definition that changes
-    /// there may already have been in the description.
-    pub(super) fn described_behind(&self, table: Option<(&str, &str)>, place: &Place) -> bool {
-        let behind = |entry: &Entry| {
-            let as_of = entry.as_of.as_ref();
-            as_of.is_some_and(|as_of| !super::is_past(place, as_of))
-        };
-        match table {
-            Some((schema, name)) => self
-                .by_name
-                .get(&(schema.into(), name.into()))
-                .and_then(|index| self.entries.get(*index))
-                .is_some_and(behind),
-            None => self.entries.iter().any(behind),
         }
     }
 
@@ -283,18 +253,14 @@ impl Tables {
     }
 
     /// Forgets a table whose definition changed (`None`: all tables), so that its next TABLE_MAP is read anew even where it has
-    /// the same bytes: without names in it, a renamed column does not show.
+    /// the same bytes: without names in it, a renamed column does not show. Statements may spell names in another case.
     pub(super) fn forget(&mut self, table: Option<(&str, &str)>) {
-        match table {
-            Some((schema, name)) => {
-                if let Some(index) = self.by_name.get(&(schema.into(), name.into())) {
-                    self.entries[*index].body = Box::default();
-                }
-            }
-            None => {
-                for entry in &mut self.entries {
-                    entry.body = Box::default();
-                }
+        for ((schema, name), index) in &self.by_name {
+            let meant = table.is_none_or(|(a, b)| {
+                schema.eq_ignore_ascii_case(a) && name.eq_ignore_ascii_case(b)
+            });
+            if meant {
+                self.entries[*index].body = Box::default();
             }
         }
     }

@@ -10,6 +10,7 @@ use super::decode::Decoder;
 use super::is_past;
 use super::stream::{Step, Stream};
 use super::transaction::{Place, Point};
+use super::versions::Versions;
 use super::xa;
 use crate::batch::{Batch, Operation};
 use crate::config::Selection;
@@ -136,7 +137,9 @@ impl Memory {
         };
         let store = xa::Store::open(state.path(), "test", false).unwrap();
         let selection = Selection::new(tables).unwrap();
-        let decoder = Decoder::new(selection, 64 << 20, true, start, store);
+        let versions = Versions::open(state.path(), "test", None).unwrap();
+        let server = "mysql:test".parse().unwrap();
+        let decoder = Decoder::new(selection, 64 << 20, true, start, server, store, versions);
         let mut memory = Self {
             stream: Stream::new(decoder, batch_bytes, 64 << 20),
             batch: Batch::default(),
@@ -191,7 +194,7 @@ impl Memory {
                         column.name = format!("c{index}").into();
                     }
                     let tables = self.stream.decoder.tables_mut();
-                    tables.complete(&wanted, columns, Box::default(), None);
+                    tables.complete(&wanted, columns, Box::default());
                 }
                 other => panic!("{other:?}"),
             }

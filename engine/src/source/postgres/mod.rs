@@ -3,7 +3,7 @@
 //! ```text
 //! session ─► connection ─► stream (frames) ─► decode (transactions, rows) ─► Batch
 //!    ▲            │ ▲                             │
-//!    └─ backoff ◄─┘ └ feedback ◄─ checkpoint      └─ shapes (the catalog) where a description says too little
+//!    └ reconnect ◄┘ └ feedback ◄─ checkpoint      └─ shapes (the catalog) where a description says too little
 //! ```
 
 mod binding;
@@ -29,7 +29,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::postgres::Lsn;
-use tokio::task::JoinHandle;
 
 pub(in crate::source) use self::binding::end_point_hash;
 use self::connection::ConnectOptions;
@@ -38,37 +37,26 @@ pub(in crate::source) use self::feedback::Confirmed;
 use self::feedback::Feedback;
 use self::line::Reader;
 use self::session::{From, Plan, Session};
-use self::shapes::Asking;
+use self::shapes::{Catalog, Shape};
 use self::stream::{Step, Stream};
+use self::tables::Question;
 use self::watch::Watch;
-use super::arrivals::Arrivals;
-use super::backoff::Backoff;
-use super::{Counters, Filled, Identity, Limits, Requirement, Resume, SourceError, Verdict};
+use super::reconnect::{self, Database, ReadError, Reconnecting};
+use super::{Counters, Identity, Limits, Requirement, Resume, SourceError};
 use crate::batch::Batch;
-use crate::clock;
 use crate::config::{SourceSettings, Start};
 use crate::position::Position;
 
 /// Bytes that one read may bring, at most and at least; half a batch otherwise.
 const READ_MAX: usize = 128 << 10;
 const READ_MIN: usize = 8 << 10;
-/// A server that has been silent for this long is gone: it answers our status updates at least, being asked to.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long the end of the log may stay away before the server is asked for it.
 const END_PATIENCE: Duration = Duration::from_millis(20);
 
 /// A stream of a PostgreSQL database's changes.
 #[derive(Debug)]
 pub struct Postgres {
-    name: Box<str>,
-    plan: Plan,
     stream: Stream,
-    link: Link,
-    backoff: Backoff,
-    /// Progress when the connection was made: it counts as working once there is more.
-    progress_at_connect: u64,
-    asking: Option<Asking>,
-    asker: shapes::Asker,
     watch: Option<Watch>,
     confirmed: Arc<Confirmed>,
     identity: Identity,
@@ -76,31 +64,17 @@ pub struct Postgres {
     end: Position,
     end_lsn: Lsn,
     until_end: bool,
-    last_read: Instant,
-    arrivals: Arrivals,
-    /// When the first byte came of what the last seal left over.
-    left_at: Option<Instant>,
     /// Bytes that one read may bring.
     chunk: usize,
-    /// Whether the server has been asked for a sign of life since the last read.
-    asked: bool,
     /// Whether the publication was made by us.
     made_publication: bool,
-    /// Where bytes could not be read the last time: twice at the same place is no accident of the line.
-    unreadable_at: Option<Lsn>,
 }
 
-/// The line to the server.
+/// What a session reads from and writes to.
 #[derive(Debug)]
-enum Link {
-    Up {
-        reader: Reader,
-        feedback: Feedback,
-    },
-    /// Being established, in a task of its own so that nothing is lost when a future of [`Postgres::fill`] is dropped.
-    Coming(JoinHandle<(Backoff, Result<Session, SourceError>)>),
-    /// Given up.
-    Down,
+pub(in crate::source) struct Line {
+    reader: Reader,
+    feedback: Feedback,
 }
 
 fn plan(settings: &SourceSettings, from: From, server: Option<Identity>) -> Plan {
@@ -120,7 +94,7 @@ impl Postgres {
         resume: Option<Resume>,
         limits: Limits,
         state: &Path,
-    ) -> Result<Self, SourceError> {
+    ) -> Result<Reconnecting<Self>, SourceError> {
         // What an operator sets names no server.
         let continued = resume.as_ref().is_some_and(|it| it.server.is_some());
         let (from, server) = match resume {
@@ -145,235 +119,50 @@ impl Postgres {
         );
         let mut first = Batch::default();
         stream.begin(&mut first, &session.streaming.first);
-        let left_at = (!first.bytes.is_empty()).then(clock::now);
         stream.keep(&mut first);
         let confirmed = Arc::new(Confirmed::default());
         confirmed.confirm(session.start);
-        let asker = shapes::Asker::new(plan.options.clone());
-        let watch = Watch::start(&plan);
-        let chunk = (limits.batch_bytes / 2).clamp(READ_MIN, READ_MAX);
-        let (socket, round_trip) = (session.streaming.socket, session.streaming.round_trip);
-        let (reader, writer) = line(socket, chunk, round_trip)?;
-        Ok(Self {
-            name: settings.name.clone(),
+        let postgres = Self {
             stream,
-            link: Link::Up {
-                feedback: Feedback::start(Arc::clone(&confirmed), writer),
-                reader,
-            },
-            plan,
-            backoff: Backoff::default(),
-            progress_at_connect: 0,
-            asking: None,
-            asker,
-            watch,
+            watch: Watch::start(&plan),
             confirmed,
             identity: session.identity,
             ancestors: session.ancestors,
             end: Position::Postgres { lsn: session.end },
             end_lsn: session.end,
             until_end: limits.until_end,
-            last_read: clock::now(),
-            arrivals: Arrivals::default(),
-            left_at,
-            chunk,
-            asked: false,
+            chunk: (limits.batch_bytes / 2).clamp(READ_MIN, READ_MAX),
             made_publication: session.made_publication,
-            unreadable_at: None,
+        };
+        let line = postgres.line(session.streaming.socket, session.streaming.round_trip)?;
+        let catalog = Catalog::new(plan.options.clone());
+        Ok(Reconnecting::new(
+            settings.name.clone(),
+            plan,
+            postgres,
+            line,
+            catalog,
+            limits.until_end,
+        ))
+    }
+
+    fn line(
+        &self,
+        socket: super::socket::Socket,
+        round_trip: Duration,
+    ) -> Result<Line, SourceError> {
+        let (reader, writer) = line::take(socket, self.chunk, round_trip).map_err(|error| {
+            SourceError::halt("the thread that reads the server's stream cannot be started")
+                .because(error)
+        })?;
+        Ok(Line {
+            feedback: Feedback::start(Arc::clone(&self.confirmed), writer),
+            reader,
         })
     }
 
     pub(super) async fn check(settings: &SourceSettings) -> Result<Vec<Requirement>, SourceError> {
         session::check(&plan(settings, From::Now, None)).await
-    }
-
-    pub(super) async fn fill(&mut self, batch: &mut Batch) -> Result<Filled, SourceError> {
-        let events = batch.events.len();
-        let progress = self.stream.decoder.progress();
-        batch.read_at = batch.read_at.or(self.left_at.take());
-        loop {
-            if let Some(asking) = &mut self.asking {
-                let answer = self.asker.answer(asking).await;
-                self.asking = None;
-                let (question, shape) = answer?;
-                self.stream.answered(&question, shape);
-            }
-            if let Some(watch) = &mut self.watch {
-                watch.check()?;
-            }
-            match self.stream.decode(batch) {
-                Ok(Step::Read) => {}
-                Ok(Step::Full) => return Ok(Filled::Full),
-                Ok(Step::Ask(question)) => {
-                    self.asking = Some(self.asker.ask(*question));
-                    continue;
-                }
-                Ok(Step::Refused(error)) => {
-                    let at = self.stream.decoder.safe();
-                    self.lost(session::refused(&error, &self.plan, at))?;
-                }
-                Ok(Step::Ended) => self.lost(SourceError::retry("the server ended the stream"))?,
-                Err(error) => self.unreadable(error)?,
-            }
-            if std::mem::take(&mut self.stream.server_wants_reply) {
-                self.confirmed.answer();
-            }
-            let decoder = &self.stream.decoder;
-            if self.until_end && decoder.is_between_transactions() && decoder.safe() >= self.end_lsn
-            {
-                return Ok(Filled::End);
-            }
-            if batch.events.len() > events || decoder.progress() > progress {
-                return Ok(Filled::More);
-            }
-            self.read(batch).await?;
-        }
-    }
-
-    /// Awaits one read, or a step of coming back.
-    async fn read(&mut self, batch: &mut Batch) -> Result<(), SourceError> {
-        let reader = match &mut self.link {
-            Link::Up { reader, .. } => reader,
-            Link::Coming(task) => {
-                let done = task.await;
-                return self.came_back(batch, done);
-            }
-            Link::Down => {
-                return Err(SourceError::halt(format!(
-                    "source {} has stopped after an earlier error",
-                    self.name
-                )));
-            }
-        };
-        // A server that has nothing to say is asked once for a sign of life: soon, where its end is waited for.
-        let patience = match (self.until_end, self.asked) {
-            (_, true) => SILENCE_MAX,
-            (true, false) => END_PATIENCE,
-            (false, false) => SILENCE_MAX / 2,
-        };
-        let deadline = tokio::time::Instant::from_std(self.last_read + patience);
-        let rest = self.stream.rest(batch);
-        let read = tokio::time::timeout_at(deadline, reader.read(&mut batch.bytes)).await;
-        match read {
-            Ok(Ok(None)) => self.lost(SourceError::retry("the server closed the connection")),
-            Ok(Ok(Some((length, at)))) => {
-                self.last_read = clock::now();
-                self.asked = false;
-                self.arrivals.read(at, length, rest);
-                batch.read_at.get_or_insert(at);
-                self.stream.decoder.counters_mut().bytes += length as u64;
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                self.lost(SourceError::retry("the connection was lost").because(error))
-            }
-            Err(_) if !self.asked => {
-                self.asked = true;
-                self.last_read = clock::now();
-                self.confirmed.ask();
-                Ok(())
-            }
-            Err(_) => self.lost(SourceError::retry(format!(
-                "the server has been silent for {} s, though asked for a sign of life",
-                SILENCE_MAX.as_secs()
-            ))),
-        }
-    }
-
-    /// Bytes that cannot be read: once per place the line may have damaged them, twice it was not the line.
-    fn unreadable(&mut self, error: SourceError) -> Result<(), SourceError> {
-        let at = self.stream.decoder.safe();
-        if error.verdict() == Verdict::Retry && self.unreadable_at.replace(at) == Some(at) {
-            self.link = Link::Down;
-            return Err(SourceError::halt(format!(
-                "{error}; it came twice like this over different connections, so the server has something that this version does not \
-                 read (compare pg_recvlogical on a copy of the slot: pg_copy_logical_replication_slot)"
-            )));
-        }
-        self.lost(error)
-    }
-
-    /// The stream broke off: come back, or give up.
-    fn lost(&mut self, error: SourceError) -> Result<(), SourceError> {
-        if error.verdict() != Verdict::Retry {
-            self.link = Link::Down;
-            return Err(error);
-        }
-        if self.plan.slot.temporary {
-            self.link = Link::Down;
-            return Err(SourceError::halt(format!(
-                "{error}; the temporary slot went with the connection, and what was written since cannot be had"
-            )));
-        }
-        let decoder = &self.stream.decoder;
-        if decoder.progress() > self.progress_at_connect {
-            self.backoff.reset();
-        }
-        tracing::warn!(source = %self.name, "connection lost, coming back: {error}");
-        self.plan.from = From::Point(decoder.safe());
-        self.plan.server = Some(self.identity.clone());
-        // The old connection is closed first: the slot is free sooner.
-        self.link = Link::Down;
-        let task = tokio::spawn(come_back(
-            self.name.clone(),
-            self.plan.clone(),
-            self.backoff.clone(),
-        ));
-        self.link = Link::Coming(task);
-        Ok(())
-    }
-
-    fn came_back(
-        &mut self,
-        batch: &mut Batch,
-        done: Result<(Backoff, Result<Session, SourceError>), tokio::task::JoinError>,
-    ) -> Result<(), SourceError> {
-        self.link = Link::Down;
-        let (backoff, session) =
-            done.map_err(|error| SourceError::halt("reconnecting was given up").because(error))?;
-        self.backoff = backoff;
-        let session = session?;
-        tracing::info!(source = %self.name, server = %session.identity, from = %session.start, "connected again");
-        let (socket, round_trip) = (session.streaming.socket, session.streaming.round_trip);
-        let (reader, writer) = line(socket, self.chunk, round_trip)?;
-        self.stream.begin(batch, &session.streaming.first);
-        let decoder = &mut self.stream.decoder;
-        self.progress_at_connect = decoder.progress();
-        decoder.counters_mut().reconnects += 1;
-        self.identity = session.identity;
-        self.ancestors = session.ancestors;
-        self.last_read = clock::now();
-        if self.stream.rest(batch) > 0 {
-            batch.read_at.get_or_insert(self.last_read);
-        }
-        self.asked = false;
-        self.link = Link::Up {
-            feedback: Feedback::start(Arc::clone(&self.confirmed), writer),
-            reader,
-        };
-        Ok(())
-    }
-
-    /// Ends the stream, and takes away what was made for this one alone.
-    pub(super) async fn close(mut self) {
-        self.link = Link::Down;
-        if self.plan.slot.temporary
-            && self.made_publication
-            && let Err(error) = session::tidy(&self.plan).await
-        {
-            tracing::warn!(
-                "publication {} remains: {error}",
-                self.plan.slot.publication
-            );
-        }
-    }
-
-    pub(super) fn seal(&mut self, batch: &mut Batch) {
-        self.left_at = match self.stream.is_expanding() {
-            true => self.arrivals.oldest_of_last(),
-            false => self.arrivals.oldest(self.stream.rest(batch)),
-        };
-        self.stream.seal(batch);
     }
 
     pub(super) fn position(&self) -> Position {
@@ -401,47 +190,140 @@ impl Postgres {
     }
 }
 
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        match std::mem::replace(&mut self.link, Link::Down) {
-            // What becomes durable after the last read is still to be said: the task ends with `Confirmed::close`.
-            Link::Up { feedback, .. } => feedback.detach(),
-            Link::Coming(task) => task.abort(),
-            Link::Down => {}
+impl Database for Postgres {
+    type Plan = Plan;
+    type Session = Session;
+    type Line = Line;
+    type Place = Lsn;
+    type Catalog = Catalog;
+
+    /// It answers our status updates at least, being asked to.
+    const SILENCE_MAX: Duration = Duration::from_secs(30);
+    const SILENT: &'static str = "though asked for a sign of life";
+    const UNREADABLE: &'static str = "the server has something that this version does not read (compare pg_recvlogical on a copy of the \
+         slot: pg_copy_logical_replication_slot)";
+
+    async fn open(plan: &Plan) -> Result<Session, SourceError> {
+        Session::open(plan).await
+    }
+
+    fn resume(&mut self, batch: &mut Batch, session: Session) -> Result<Line, SourceError> {
+        let line = self.line(session.streaming.socket, session.streaming.round_trip)?;
+        self.stream.begin(batch, &session.streaming.first);
+        self.identity = session.identity;
+        self.ancestors = session.ancestors;
+        Ok(line)
+    }
+
+    fn aim(&self, plan: &mut Plan) {
+        plan.from = From::Point(self.stream.decoder.safe());
+        plan.server = Some(self.identity.clone());
+    }
+
+    fn gone_with_the_line(plan: &Plan) -> Option<&'static str> {
+        plan.slot.temporary.then_some(
+            "the temporary slot went with the connection, and what was written since cannot be had",
+        )
+    }
+
+    fn decode(
+        &mut self,
+        plan: &Plan,
+        batch: &mut Batch,
+    ) -> Result<reconnect::Step<Question>, SourceError> {
+        use reconnect::Step as Next;
+        if let Some(watch) = &mut self.watch {
+            watch.check()?;
+        }
+        let step = self.stream.decode(batch);
+        if std::mem::take(&mut self.stream.server_wants_reply) {
+            self.confirmed.answer();
+        }
+        Ok(match step? {
+            Step::Read => Next::Read,
+            Step::Full => Next::Full,
+            Step::Ask(question) => Next::Ask(*question),
+            Step::Refused(error) => Next::Lost(session::refused(&error, plan, self.place())),
+            Step::Ended => Next::Lost(SourceError::retry("the server ended the stream")),
+        })
+    }
+
+    fn answered(&mut self, question: Question, shape: Shape) -> Result<(), SourceError> {
+        self.stream.answered(&question, shape);
+        Ok(())
+    }
+
+    async fn read(line: &mut Line, bytes: &mut Vec<u8>) -> Result<(usize, Instant), ReadError> {
+        match line.reader.read(bytes).await {
+            Ok(None) => Err(ReadError::Lost(SourceError::retry(
+                "the server closed the connection",
+            ))),
+            Ok(Some(arrived)) => Ok(arrived),
+            Err(error) => Err(ReadError::Lost(
+                SourceError::retry("the connection was lost").because(error),
+            )),
         }
     }
-}
 
-fn line(
-    socket: super::socket::Socket,
-    chunk: usize,
-    round_trip: Duration,
-) -> Result<(Reader, line::Writer), SourceError> {
-    line::take(socket, chunk, round_trip).map_err(|error| {
-        SourceError::halt("the thread that reads the server's stream cannot be started")
-            .because(error)
-    })
-}
+    fn rest(&self, batch: &Batch) -> usize {
+        self.stream.rest(batch)
+    }
 
-/// Opens sessions until one succeeds or fails for good.
-async fn come_back(
-    name: Box<str>,
-    plan: Plan,
-    mut backoff: Backoff,
-) -> (Backoff, Result<Session, SourceError>) {
-    loop {
-        // The first attempt comes at once: most often only the connection was lost.
-        if backoff.attempts() > 0 {
-            tokio::time::sleep(backoff.next(rand::random())).await;
-        } else {
-            let _ = backoff.next(0.0);
+    fn is_expanding(&self) -> bool {
+        self.stream.is_expanding()
+    }
+
+    fn seal(&mut self, batch: &mut Batch) {
+        self.stream.seal(batch);
+    }
+
+    /// A server that has nothing to say is asked once for a sign of life: soon, where its end is waited for.
+    fn patience(&self, asked: bool) -> Duration {
+        match (self.until_end, asked) {
+            (_, true) => Self::SILENCE_MAX,
+            (true, false) => END_PATIENCE,
+            (false, false) => Self::SILENCE_MAX / 2,
         }
-        match Session::open(&plan).await {
-            Err(error) if error.verdict() == Verdict::Retry => {
-                tracing::warn!(source = %name, attempts = backoff.attempts(), "cannot come back yet: {error}");
-            }
-            other => return (backoff, other),
+    }
+
+    fn ask_for_life(&mut self) -> bool {
+        self.confirmed.ask();
+        true
+    }
+
+    /// What becomes durable after the last read is still to be said: the task ends with [`Confirmed::close`].
+    fn leave(line: Line) {
+        line.feedback.detach();
+    }
+
+    async fn close(&self, plan: &Plan) {
+        if plan.slot.temporary
+            && self.made_publication
+            && let Err(error) = session::tidy(plan).await
+        {
+            tracing::warn!("publication {} remains: {error}", plan.slot.publication);
         }
+    }
+
+    fn has_reached_end(&self) -> bool {
+        let decoder = &self.stream.decoder;
+        decoder.is_between_transactions() && decoder.safe() >= self.end_lsn
+    }
+
+    fn progress(&self) -> u64 {
+        self.stream.decoder.progress()
+    }
+
+    fn place(&self) -> Lsn {
+        self.stream.decoder.safe()
+    }
+
+    fn whereabouts(&self) -> String {
+        format!("{} from {}", self.identity, self.stream.decoder.safe())
+    }
+
+    fn counters_mut(&mut self) -> &mut Counters {
+        self.stream.decoder.counters_mut()
     }
 }
 

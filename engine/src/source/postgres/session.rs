@@ -34,7 +34,7 @@ pub(super) enum From {
 
 /// How to open a session.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(in crate::source) struct Plan {
     pub(super) options: ConnectOptions,
     pub(super) slot: SlotSettings,
     pub(super) selection: Selection,
@@ -47,7 +47,7 @@ pub(super) struct Plan {
 
 /// A server whose stream has begun.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(in crate::source) struct Session {
     pub(super) streaming: Streaming,
     pub(super) identity: Identity,
     pub(super) ancestors: Vec<(Identity, Position)>,

@@ -1,21 +1,18 @@
 //! What a relation's description lacks, from the catalog on a connection of its own.
 
 use protocol::postgres::{TypeKind, TypeRow, catalog};
-use tokio::task::JoinHandle;
 
 use super::connection::{ConnectOptions, Connection, Purpose};
 use super::server::{Answer, Row};
 use super::tables::{Index, Question, Wanted};
-use crate::source::{SourceError, Verdict};
-
-const ATTEMPTS: usize = 5;
+use crate::source::{SourceError, asker};
 
 /// A type is made of types at most this deep: arrays of domains over arrays.
 const DEPTH_MAX: usize = 16;
 
 /// What the catalog says about a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(in crate::source) struct Shape {
     pub(super) indices: Vec<Index>,
     pub(super) types: Vec<TypeRow>,
     /// Of a table that was named: its columns, and how it is identified; none where the catalog has it no more.
@@ -34,102 +31,49 @@ pub(super) struct CatalogColumn {
     pub(super) text: String,
 }
 
-/// Asks the catalog.
-#[derive(Debug)]
-pub(super) struct Asker {
+/// The system catalog.
+#[derive(Debug, Clone)]
+pub(in crate::source) struct Catalog {
     options: ConnectOptions,
-    /// Kept open: thousands of tables may follow each other.
-    connection: Option<Connection>,
 }
 
-/// An answer that is awaited, in a task of its own so that nothing is lost when the future that waits is dropped.
-#[derive(Debug)]
-pub(super) struct Asking {
-    question: Question,
-    task: JoinHandle<(Option<Connection>, Result<Shape, SourceError>)>,
-}
-
-impl Asker {
+impl Catalog {
     pub(super) fn new(options: ConnectOptions) -> Self {
-        Self {
-            options,
-            connection: None,
-        }
-    }
-
-    pub(super) fn ask(&mut self, question: Question) -> Asking {
-        let options = self.options.clone();
-        let connection = self.connection.take();
-        let asked = question.clone();
-        let task = tokio::spawn(async move {
-            let mut connection = connection;
-            let shape = look_up(&options, &mut connection, &asked).await;
-            (connection, shape)
-        });
-        Asking { question, task }
-    }
-
-    /// Waits for the answer. Cancel-safe.
-    pub(super) async fn answer(
-        &mut self,
-        asking: &mut Asking,
-    ) -> Result<(Question, Shape), SourceError> {
-        let (connection, shape) = (&mut asking.task)
-            .await
-            .map_err(|error| SourceError::halt("asking for a table's shape").because(error))?;
-        self.connection = connection;
-        shape.map(|shape| (asking.question.clone(), shape))
+        Self { options }
     }
 }
 
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+impl asker::Catalog for Catalog {
+    type Connection = Connection;
+    type Question = Question;
+    type Shape = Shape;
 
-async fn look_up(
-    options: &ConnectOptions,
-    slot: &mut Option<Connection>,
-    question: &Question,
-) -> Result<Shape, SourceError> {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        match look_up_once(options, slot, question).await {
-            Err(error) if error.verdict() == Verdict::Retry && attempt < ATTEMPTS => {
-                tracing::warn!("asking the catalog again: {error}");
-                *slot = None;
-                tokio::time::sleep(std::time::Duration::from_millis(200 << attempt)).await;
-            }
-            other => return other,
-        }
-    }
-}
+    const NAME: &'static str = "the catalog";
 
-async fn look_up_once(
-    options: &ConnectOptions,
-    slot: &mut Option<Connection>,
-    question: &Question,
-) -> Result<Shape, SourceError> {
-    let mut connection = match slot.take() {
-        Some(connection) => connection,
-        None => Connection::connect(options, Purpose::Queries).await?,
-    };
-    let mut shape = match question {
-        Question::Relation(wanted) => of_relation(&mut connection, wanted).await?,
-        Question::Named { schema, name } => of_name(&mut connection, schema, name).await?,
-    };
-    let missing = match question {
-        Question::Relation(wanted) => wanted.types.clone(),
-        Question::Named { .. } => (shape.columns.iter())
-            .map(|column| column.type_oid)
-            .filter(|oid| *oid >= FIRST_OF_USERS)
-            .collect(),
-    };
-    learn(&mut connection, &mut shape, missing).await?;
-    *slot = Some(connection);
-    Ok(shape)
+    async fn look_up(
+        &self,
+        slot: &mut Option<Connection>,
+        question: &Question,
+    ) -> Result<Shape, SourceError> {
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => Connection::connect(&self.options, Purpose::Queries).await?,
+        };
+        let mut shape = match question {
+            Question::Relation(wanted) => of_relation(&mut connection, wanted).await?,
+            Question::Named { schema, name } => of_name(&mut connection, schema, name).await?,
+        };
+        let missing = match question {
+            Question::Relation(wanted) => wanted.types.clone(),
+            Question::Named { .. } => (shape.columns.iter())
+                .map(|column| column.type_oid)
+                .filter(|oid| *oid >= FIRST_OF_USERS)
+                .collect(),
+        };
+        learn(&mut connection, &mut shape, missing).await?;
+        *slot = Some(connection);
+        Ok(shape)
+    }
 }
 
 async fn of_relation(connection: &mut Connection, wanted: &Wanted) -> Result<Shape, SourceError> {

@@ -66,7 +66,7 @@ pub(super) struct Entry {
 
 /// What has to be asked from the catalog before the stream can go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Question {
+pub(in crate::source) enum Question {
     /// About a relation that pgoutput described.
     Relation(Wanted),
     /// About a table that wal2json named.
@@ -75,7 +75,7 @@ pub(super) enum Question {
 
 /// A table of which more has to be asked before its rows can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(in crate::source) struct Wanted {
     pub(super) described: Described,
     /// Types that the catalog has to explain.
     pub(super) types: Vec<u32>,

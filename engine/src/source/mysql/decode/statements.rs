@@ -1,0 +1,156 @@
+//! Statements of the binary log: transaction control, definitions that change, and changes that no rows describe.
+
+use protocol::mysql::event::Query;
+use protocol::mysql::statement::{self, TableName};
+
+use super::{Decoder, Next};
+use crate::source::SourceError;
+
+impl Decoder {
+    /// A statement.
+    pub(super) fn query(&mut self, query: &Query<'_>, offset: u64) -> Result<Next, SourceError> {
+        use statement::Statement as Said;
+        let said = recognise(query);
+        if self.open.is_none() {
+            // Servers without GTIDs begin with the statement itself.
+            self.begin_transaction(offset)?;
+            if said != Said::Begin {
+                self.check_delivered(offset)?;
+            }
+        }
+        let Some(open) = &mut self.open else {
+            return Ok(Next::Event);
+        };
+        match said {
+            Said::Begin => {
+                open.begun = true;
+                open.thread = Some(query.thread);
+                if open.gtid.is_none() && open.rows == 0 {
+                    self.check_delivered(offset)?;
+                }
+            }
+            Said::Commit => self.end_transaction()?,
+            Said::Rollback if open.captured > 0 => {
+                let id = open.id();
+                return Err(self.refuse(
+                    offset,
+                    format_args!(
+                        "transaction {id} changed tables with and without transactions and was rolled back: which of its rows \
+                         remain cannot be known; compare the tables with their topics, and set a later position by \
+                         `walbrook position set`"
+                    ),
+                ));
+            }
+            Said::Rollback => self.end_transaction()?,
+            Said::RollbackToSavepoint if open.captured > 0 || self.held.is_some() => {
+                return Err(self.refuse(
+                    offset,
+                    "ROLLBACK TO SAVEPOINT after rows: which of them remain cannot be known; set a later position by \
+                     `walbrook position set`",
+                ));
+            }
+            Said::RollbackToSavepoint | Said::Savepoint | Said::ReleaseSavepoint => {}
+            Said::Xa(verb, xid) => return self.xa(verb, &xid, query, offset),
+            Said::Dml { tables, .. } if self.captures(&tables, query.database) => {
+                return Err(self.refuse(offset, statement_based(query)));
+            }
+            Said::Ddl {
+                tables,
+                begins_transaction,
+                only_new,
+                ..
+            } => {
+                if !only_new {
+                    self.redefined(&tables, query.database)?;
+                }
+                if let Some(open) = &mut self.open {
+                    open.begun |= begins_transaction;
+                }
+                self.end_if_alone()?;
+            }
+            Said::DropDatabase(_) => {
+                self.redefined(&statement::Tables::default(), query.database)?;
+                self.end_if_alone()?;
+            }
+            Said::Truncate(_) | Said::Dml { .. } | Said::Other => self.end_if_alone()?,
+        }
+        Ok(Next::Event)
+    }
+
+    /// Definitions changed: TABLE_MAPs with the same bytes as before may mean something else from here on.
+    ///
+    /// # Errors
+    /// It cannot be noted for a later start.
+    fn redefined(
+        &mut self,
+        tables: &statement::Tables,
+        database: &[u8],
+    ) -> Result<(), SourceError> {
+        if self.warm_up.is_some() {
+            return Ok(());
+        }
+        let here = self.here();
+        for table in &tables.named {
+            let schema = schema(table, database);
+            let name = Some((&*schema, &*table.table));
+            self.tables.forget(name);
+            self.versions.end(name, &here)?;
+        }
+        if !tables.complete {
+            self.tables.forget(None);
+            self.versions.end(None, &here)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a statement may change a captured table.
+    fn captures(&self, tables: &statement::Tables, database: &[u8]) -> bool {
+        let captured = |table: &TableName| {
+            self.selection
+                .includes(&schema(table, database), &table.table)
+        };
+        if tables.named.iter().any(captured) {
+            return true;
+        }
+        // What it changes besides may be anything; without any name, anything of its database.
+        let database = String::from_utf8_lossy(database);
+        !tables.complete && (database.is_empty() || self.selection.may_include_schema(&database))
+    }
+
+    /// A statement outside BEGIN and COMMIT is a transaction of its own.
+    fn end_if_alone(&mut self) -> Result<(), SourceError> {
+        match &self.open {
+            Some(open) if open.begun => Ok(()),
+            _ => self.end_transaction(),
+        }
+    }
+}
+
+/// What a statement does. Bytes that are not UTF-8 stand in literals, which nobody looks at.
+pub(in crate::source::mysql) fn recognise(query: &Query<'_>) -> statement::Statement {
+    const ANSI_QUOTES: u64 = 0x4;
+    let text = String::from_utf8_lossy(query.statement);
+    let ansi_quotes = query.sql_mode.is_some_and(|mode| mode & ANSI_QUOTES != 0);
+    statement::Statement::recognise(&text, ansi_quotes)
+}
+
+/// The database of a table that a statement names.
+pub(in crate::source::mysql) fn schema(table: &TableName, database: &[u8]) -> String {
+    match &table.database {
+        Some(database) => database.clone(),
+        None => String::from_utf8_lossy(database).into_owned(),
+    }
+}
+
+fn statement_based(query: &Query<'_>) -> String {
+    let mut statement = String::from_utf8_lossy(query.statement).into_owned();
+    if let Some((at, _)) = statement.char_indices().nth(200) {
+        statement.truncate(at);
+        statement.push('…');
+    }
+    format!(
+        "a captured table was changed by a logged statement instead of rows: {statement:?}; run SET GLOBAL binlog_format = ROW (no \
+         session may set another one), repeat the change or take a new snapshot, then set a later position by \
+         `walbrook position set`"
+    )
+}
