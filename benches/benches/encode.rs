@@ -9,7 +9,7 @@ use std::time::Duration;
 use benches::cpu_time::CpuTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use engine::batch::Batch;
-use engine::config::{Compression, EncodeSettings};
+use engine::config::{Compression, EncodeSettings, Keys};
 use engine::encode::{Encoder, Template};
 use engine::encoded::Route;
 use protocol::kafka::record_batch::{Decoder, stamp};
@@ -21,6 +21,7 @@ fn settings(compression: Compression) -> Arc<EncodeSettings> {
         source: "shop".into(),
         connector: "mysql",
         version: env!("CARGO_PKG_VERSION"),
+        keys: Keys::default(),
         compression,
         batch_max: 1 << 20,
         row_max: 64 << 20,
@@ -35,7 +36,7 @@ fn templates(batch: &Batch, settings: &EncodeSettings) -> Vec<Arc<Template>> {
             topic_id: 0,
             partitions: 3,
         };
-        Template::new(Arc::clone(table), route, settings)
+        Template::new(Arc::clone(table), route, settings).unwrap()
     };
     batch.tables.iter().map(template).collect()
 }

@@ -220,6 +220,7 @@ impl Maker {
                     .map_or("", |of| &of.database)
                     .into(),
                 columns,
+                identity: Box::default(),
             }),
         })
     }

@@ -56,4 +56,6 @@ pub struct Postgres {
     pub database: Box<str>,
     /// In the order of the tuples.
     pub columns: Box<[postgres::Column]>,
+    /// Columns of the replica identity: an update that changes none of them comes without an image before.
+    pub identity: Box<[u16]>,
 }

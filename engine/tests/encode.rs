@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use engine::batch::Batch;
 use engine::checkpoint::Checkpoint;
-use engine::config::{Compression, EncodeSettings};
+use engine::config::{Compression, EncodeSettings, Keys};
 use engine::encode::{Encoder, Template, topic_name};
 use engine::encoded::Route;
 use engine::position::Position;
@@ -35,6 +35,7 @@ fn records(connector: &'static str, batches: &[Batch]) -> String {
         source: "golden".into(),
         connector,
         version: "0",
+        keys: Keys::default(),
         compression: Compression::None,
         batch_max: 1 << 20,
         row_max: 64 << 20,
@@ -54,7 +55,7 @@ fn records(connector: &'static str, batches: &[Batch]) -> String {
                 topic_id: n as u32,
                 partitions: 1,
             };
-            Template::new(Arc::clone(table), route, &settings)
+            Template::new(Arc::clone(table), route, &settings).unwrap()
         };
         let templates: Vec<_> = batch.tables.iter().enumerate().map(template).collect();
         let text =
@@ -122,6 +123,7 @@ fn histories(connector: &'static str, batches: &[Batch]) -> Histories {
         source: "twin".into(),
         connector,
         version: "0",
+        keys: Keys::default(),
         compression: Compression::None,
         batch_max: 1 << 20,
         row_max: 64 << 20,
@@ -135,7 +137,8 @@ fn histories(connector: &'static str, batches: &[Batch]) -> Histories {
     };
     let mut histories = Histories::new();
     for batch in batches {
-        let template = |table: &Arc<_>| Template::new(Arc::clone(table), route.clone(), &settings);
+        let template =
+            |table: &Arc<_>| Template::new(Arc::clone(table), route.clone(), &settings).unwrap();
         let templates: Vec<_> = batch.tables.iter().map(template).collect();
         for mut part in encoder.encode(batch, &templates, None, NOW).unwrap() {
             stamp(&mut part.bytes, -1, -1, -1).unwrap();
@@ -211,6 +214,7 @@ fn settled_rows_are_left_out() {
         source: "golden".into(),
         connector: "mysql",
         version: "0",
+        keys: Keys::default(),
         compression: Compression::Lz4,
         batch_max: 1 << 20,
         row_max: 64 << 20,
@@ -222,7 +226,8 @@ fn settled_rows_are_left_out() {
         topic_id: 4,
         partitions: 3,
     };
-    let template = |table: &Arc<_>| Template::new(Arc::clone(table), route.clone(), &settings);
+    let template =
+        |table: &Arc<_>| Template::new(Arc::clone(table), route.clone(), &settings).unwrap();
     let templates: Vec<_> = batches[0].tables.iter().map(template).collect();
     let mut encoder = Encoder::new(Arc::clone(&settings));
     let mut encode = |settled: Option<&Settled>| {

@@ -17,10 +17,10 @@ use crate::batch::Batch;
 use crate::cli::TapArguments;
 use crate::clock;
 use crate::config::{
-    Compression, ConfigError, EncodeSettings, Origin, Secret, Selection, SlotSettings,
+    Compression, ConfigError, EncodeSettings, Keys, Origin, Secret, Selection, SlotSettings,
     SourceAddress, SourceSettings, Start, derived_server_id, environment,
 };
-use crate::encode::{Encoder, Template};
+use crate::encode::{Encoder, Template, UnknownKeyColumn};
 use crate::encoded::Route;
 use crate::source::{Filled, Limits, Source};
 
@@ -115,6 +115,7 @@ fn settings(arguments: &TapArguments) -> Result<SourceSettings, ConfigError> {
         name: "tap".into(),
         address,
         tables,
+        keys: Keys::default(),
         start,
         server_id,
         slot,
@@ -217,6 +218,7 @@ impl<W: Write> Printer<W> {
             source: settings.name.clone(),
             connector: settings.address.kind.as_str(),
             version: env!("CARGO_PKG_VERSION"),
+            keys: settings.keys.clone(),
             compression: Compression::None,
             batch_max: RECORDS_MAX,
             tombstones: false,
@@ -249,18 +251,21 @@ impl<W: Write> Printer<W> {
             .tables
             .iter()
             .map(|table| {
+                if let Some(template) = self.templates.get(&table.version) {
+                    return Ok(Arc::clone(template));
+                }
                 // One route for all tables: a single partition keeps the order of the server.
-                let template = self.templates.entry(table.version).or_insert_with(|| {
-                    let route = Route {
-                        topic: "tap".into(),
-                        topic_id: 0,
-                        partitions: 1,
-                    };
-                    Template::new(Arc::clone(table), route, &self.settings)
-                });
-                Arc::clone(template)
+                let route = Route {
+                    topic: "tap".into(),
+                    topic_id: 0,
+                    partitions: 1,
+                };
+                let template = Template::new(Arc::clone(table), route, &self.settings)?;
+                self.templates.insert(table.version, Arc::clone(&template));
+                Ok(template)
             })
-            .collect();
+            .collect::<Result<_, UnknownKeyColumn>>()
+            .map_err(|e| Failure::Text(e.to_string()))?;
         let parts = self
             .encoder
             .encode(batch, &templates, None, clock::since_epoch())

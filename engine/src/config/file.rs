@@ -10,7 +10,7 @@ use super::document::{self, Entry, Node, Section, Value, apply_set};
 use super::error::{ConfigError, Origin, suggestion};
 use super::expand::{Variables, environment};
 use super::{
-    Compression, Config, EngineSettings, KafkaSettings, KafkaTls, OnOversize, OnUnpublished,
+    Compression, Config, EngineSettings, KafkaSettings, KafkaTls, Keys, OnOversize, OnUnpublished,
     Plugin, ProducerKind, Sasl, SaslMechanism, Secret, Selection, SlotSettings, SourceAddress,
     SourceKind, SourceSettings, Start, TopicSettings, size,
 };
@@ -123,7 +123,12 @@ impl Config {
     /// A digest of what decides which row goes to which topic and partition: the `selection` of checkpoints.
     #[must_use]
     pub fn routing_digest(&self, source: &SourceSettings) -> String {
-        super::tables::short_digest(&format!("{}\n{}", source.tables.digest(), self.kafka.topic))
+        super::tables::short_digest(&format!(
+            "{}\n{}{}",
+            source.tables.digest(),
+            self.kafka.topic,
+            source.keys.text()
+        ))
     }
 }
 
@@ -219,6 +224,7 @@ fn source(
     let known = [
         "url",
         "tables",
+        "keys",
         "start",
         "server_id",
         "slot",
@@ -249,6 +255,10 @@ fn source(
             Selection::new(&globs).map_err(|e| ConfigError::new(&origin, format!("tables: {e}")))?
         }
     };
+    let keys = match section.take("keys") {
+        Some(node) => Keys::parse(node, &tables)?,
+        None => Keys::default(),
+    };
     let start = match section.text("start", "\"now\"")? {
         None => Start::Now,
         Some((text, origin)) => {
@@ -264,6 +274,7 @@ fn source(
         name: name.into(),
         address,
         tables,
+        keys,
         start,
         server_id,
         slot,

@@ -371,6 +371,44 @@ fn postgresql_has_settings_of_its_own() {
 }
 
 #[test]
+fn keys_are_columns_of_captured_tables() {
+    let of = |keys: &str| {
+        format!(
+            "[source.b]\nurl='mysql://u@db1'\ntables=['shop.*']\nkeys = {keys}\n[kafka]\nbrokers=['k']"
+        )
+    };
+    let config = parse_with(&of(r#"{ "shop.audit" = ["a", "b"] }"#), &[]).unwrap();
+    let keys = &config.sources[0].keys;
+    assert_eq!(keys.of("shop", "audit").unwrap(), ["a", "b"]);
+    assert_eq!(keys.of("shop", "other"), None);
+    let digest = |keys: &str| {
+        let config = parse_with(&of(keys), &[]).unwrap();
+        config.routing_digest(&config.sources[0])
+    };
+    let none = digest("{}");
+    let one = digest(r#"{ "shop.audit" = ["a", "b"] }"#);
+    assert_ne!(one, none);
+    assert_ne!(one, digest(r#"{ "shop.audit" = ["b", "a"] }"#));
+    assert_ne!(one, digest(r#"{ "shop.audit" = ["a\", \"b"] }"#));
+    for (keys, words) in [
+        ("['a']", "keys is no table"),
+        (r#"{ audit = ["a"] }"#, "\"audit\" names no table"),
+        (
+            r#"{ "other.audit" = ["a"] }"#,
+            "table other.audit is not captured",
+        ),
+        (r#"{ "shop.audit" = "a" }"#, "has no list of columns"),
+        (r#"{ "shop.audit" = [] }"#, "has no columns"),
+        (r#"{ "shop.audit" = [1] }"#, "a column that is no text"),
+        (r#"{ "shop.audit" = ["a", "a"] }"#, "named twice"),
+    ] {
+        let said = error(&of(keys));
+        assert!(said.contains(words), "{keys}: {said}");
+        assert!(said.contains(":4"), "{keys}: {said}");
+    }
+}
+
+#[test]
 fn sources_are_found_by_name() {
     let config = parse_with(SHORT, &[]).unwrap();
     assert!(config.source("shop").is_ok());

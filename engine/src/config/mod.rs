@@ -4,6 +4,7 @@ mod document;
 mod error;
 mod expand;
 mod file;
+pub mod keys;
 pub mod secret;
 mod size;
 pub mod tables;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 pub use error::{ConfigError, Origin};
 pub use expand::{Variables, environment};
 pub(crate) use file::derived_server_id;
+pub use keys::Keys;
 pub use secret::Secret;
 pub use tables::Selection;
 
@@ -41,6 +43,8 @@ pub struct SourceSettings {
     pub address: SourceAddress,
     /// Which tables are captured.
     pub tables: Selection,
+    /// The columns that make a table's record key, where they are named.
+    pub keys: Keys,
     /// Where to begin without a checkpoint.
     pub start: Start,
     /// MySQL: the id by which the server knows us as a replica; unique among its replicas.
@@ -294,6 +298,8 @@ pub struct EncodeSettings {
     pub connector: &'static str,
     /// `source.version` of the envelope: ours.
     pub version: &'static str,
+    /// The columns that make a table's record key, where they are named.
+    pub keys: Keys,
     /// How record batches are compressed.
     pub compression: Compression,
     /// One record batch as sent, in bytes; the producer lowers it to what broker and topic take.
@@ -332,6 +338,7 @@ impl Config {
             source: source.name.clone(),
             connector: source.address.kind.as_str(),
             version: env!("CARGO_PKG_VERSION"),
+            keys: source.keys.clone(),
             compression: self.kafka.compression,
             batch_max: self.kafka.batch_max,
             row_max: source.row_max,

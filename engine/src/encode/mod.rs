@@ -36,7 +36,7 @@ use crate::schema::Columns;
 use crate::settled::Settled;
 
 pub use error::{EncodeError, EncodeErrorKind};
-pub use template::Template;
+pub use template::{Template, UnknownKeyColumn};
 pub use topic::{TOPIC_NAME_MAX, TopicError, Topics, topic_name};
 
 use dialect::Dialect;

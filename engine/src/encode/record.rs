@@ -199,6 +199,10 @@ impl<D: Dialect> RecordWriter<D> {
     ) -> Result<Keys, EncodeErrorKind> {
         let new = self.write_new_key(row)?;
         if row.before.is_none() && !D::UPDATES_HAVE_BEFORE {
+            if let Some(column) = row.template.unseen_key_column {
+                let column = row.template.column_name(usize::from(column));
+                return Err(EncodeErrorKind::ReplicaIdentity { column });
+            }
             return Ok(Keys::Kept(new));
         }
         if let (Some(before), Some(after)) = (row.before, row.after)

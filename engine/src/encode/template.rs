@@ -24,6 +24,8 @@ pub struct Template {
     pub(super) columns: Box<[ColumnTemplate]>,
     /// In key order; empty for a null key.
     pub(super) key: Box<[KeyColumn]>,
+    /// A key column whose changes the server does not show in every update; PostgreSQL only, where the configuration names the key.
+    pub(super) unseen_key_column: Option<u16>,
     /// The partition of records without a key.
     pub(super) null_key_partition: u32,
     /// `,"source":{"version":…,"name":…,"ts_ms":`
@@ -99,8 +101,14 @@ impl Prefix {
 impl Template {
     /// Prepares what the records of `table` have in common when they go to `route`, whose topic takes record batches of
     /// `settings.batch_max` bytes.
-    #[must_use]
-    pub fn new(table: Arc<Table>, route: Route, settings: &EncodeSettings) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// `settings.keys` names a column that the table does not have.
+    pub fn new(
+        table: Arc<Table>,
+        route: Route,
+        settings: &EncodeSettings,
+    ) -> Result<Arc<Self>, UnknownKeyColumn> {
         let columns: Vec<(&str, bool)> = match &table.columns {
             Columns::MySql(columns) => columns
                 .iter()
@@ -124,8 +132,14 @@ impl Template {
                 ascii: *ascii,
             })
             .collect();
-        let key = table
-            .key
+        let numbers = key_columns(&table, &columns, settings)?;
+        let unseen_key_column = match &table.columns {
+            Columns::Postgres(of) if numbers != table.key => {
+                (numbers.iter().copied()).find(|number| !of.identity.contains(number))
+            }
+            _ => None,
+        };
+        let key = numbers
             .iter()
             .filter_map(|n| columns.get(usize::from(*n)).map(|(name, _)| (*n, name)))
             .enumerate()
@@ -136,17 +150,18 @@ impl Template {
             .collect();
         let whole_name = format!("{}.{}", table.schema, table.name);
         let null_key_partition = murmur2::partition(whole_name.as_bytes(), route.partitions.max(1));
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             batch_max: settings.batch_max,
             columns: column_templates,
             key,
+            unseen_key_column,
             null_key_partition,
             source_head: source_head(settings),
             source_database: source.database,
             source_table: source.table,
             table,
             route,
-        })
+        }))
     }
 
     /// The table version that it was made for.
@@ -185,6 +200,43 @@ impl Template {
             _ => format!("number {}", column + 1).into(),
         }
     }
+}
+
+/// Numbers of the columns that make the key: those that the configuration names, otherwise the table's own.
+fn key_columns(
+    table: &Table,
+    columns: &[(&str, bool)],
+    settings: &EncodeSettings,
+) -> Result<Box<[u16]>, UnknownKeyColumn> {
+    let Some(names) = settings.keys.of(&table.schema, &table.name) else {
+        return Ok(table.key.clone());
+    };
+    let number = |name: &String| {
+        let at = columns.iter().position(|(column, _)| column == name);
+        at.and_then(|at| u16::try_from(at).ok())
+            .ok_or_else(|| UnknownKeyColumn {
+                table: format!("{}.{}", table.schema, table.name).into(),
+                column: name.as_str().into(),
+                columns: columns.iter().map(|(name, _)| (*name).into()).collect(),
+            })
+    };
+    names.iter().map(number).collect()
+}
+
+/// The configuration names a key column that a table does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`keys` names column {column} of table {table}, which has {} at this place of the stream; name columns that it has, or \
+     leave the table out of keys for its own key",
+    .columns.join(", ")
+)]
+pub struct UnknownKeyColumn {
+    /// `schema.table`.
+    pub table: Box<str>,
+    /// What it does not have.
+    pub column: Box<str>,
+    /// What it has.
+    pub columns: Box<[Box<str>]>,
 }
 
 /// A table's parts of the `source` block.

@@ -279,7 +279,7 @@ impl Feed {
                 batch_max: self.producer.batch_max(route.topic_id),
                 ..EncodeSettings::clone(&self.settings)
             };
-            let template = Template::new(Arc::clone(table), route, &settings);
+            let template = Template::new(Arc::clone(table), route, &settings)?;
             self.templates.by_version.insert(table.version, template);
         }
         if new.is_empty() {

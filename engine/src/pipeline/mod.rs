@@ -40,7 +40,7 @@ use crate::batch::Batch;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::clock;
 use crate::config::{Compression, Config, SourceSettings};
-use crate::encode::{EncodeError, TopicError, Topics};
+use crate::encode::{EncodeError, TopicError, Topics, UnknownKeyColumn};
 use crate::position::Position;
 use crate::producer::{Producer, ProducerError, ProducerMetrics};
 use crate::settled::SettledError;
@@ -80,6 +80,9 @@ pub enum PipelineError {
     /// A table cannot have a topic.
     #[error("{0}")]
     Topic(#[from] TopicError),
+    /// A table lacks a column that was to be its key.
+    #[error("{0}")]
+    Key(#[from] UnknownKeyColumn),
     /// Something between these; the text says what and what to do.
     #[error("{0}")]
     Halt(String),

@@ -331,3 +331,24 @@ pub enum Outcome {
     /// It does not, and streaming is refused; says the exact statement or setting that mends it.
     Missing(String),
 }
+
+/// Whether a table has the columns that the configuration names for its key; `columns` is empty where it does not exist.
+fn key_columns(schema: &str, table: &str, key: &[String], columns: &[String]) -> Requirement {
+    let missing: Vec<&str> = (key.iter().map(String::as_str))
+        .filter(|name| !columns.iter().any(|column| column == name))
+        .collect();
+    Requirement {
+        what: format!("keys: {schema}.{table} has {}", key.join(", ")),
+        outcome: match missing.is_empty() {
+            true => Outcome::Met,
+            false if columns.is_empty() => Outcome::Advice(format!(
+                "there is no table {schema}.{table}, or this user may not see it"
+            )),
+            false => Outcome::Missing(format!(
+                "it has no {}; its columns are {}",
+                missing.join(", "),
+                columns.join(", ")
+            )),
+        },
+    }
+}

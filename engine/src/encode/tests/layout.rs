@@ -185,8 +185,8 @@ fn tables_of_one_topic_share_its_partitions() {
     };
     // The second version was made after the topic had grown.
     let templates = [
-        Template::new(a, route(2), &settings),
-        Template::new(b, route(3), &settings),
+        Template::new(a, route(2), &settings).unwrap(),
+        Template::new(b, route(3), &settings).unwrap(),
     ];
     let parts = Encoder::new(Arc::new(settings))
         .encode(&maker.batch, &templates, None, NOW)

@@ -21,7 +21,7 @@ use protocol::mysql::{Column, ColumnType};
 
 use super::*;
 use crate::batch::{Batch, Event, Operation, RowGroup, Transaction};
-use crate::config::{Compression, EncodeSettings};
+use crate::config::{Compression, EncodeSettings, Keys};
 use crate::encoded::{EncodedBatch, Route};
 use crate::schema::{Columns, Table};
 
@@ -35,6 +35,7 @@ pub(super) fn settings() -> EncodeSettings {
         source: "tmy".into(),
         connector: "mysql",
         version: "3.1.3.Final",
+        keys: Keys::default(),
         compression: Compression::None,
         batch_max: 1 << 20,
         row_max: 64 << 20,
@@ -81,7 +82,7 @@ pub(super) fn templates(batch: &Batch, settings: &EncodeSettings) -> Vec<Arc<Tem
             topic_id: n as u32,
             partitions: 3,
         };
-        Template::new(Arc::clone(table), route, settings)
+        Template::new(Arc::clone(table), route, settings).unwrap()
     };
     batch.tables.iter().enumerate().map(template).collect()
 }

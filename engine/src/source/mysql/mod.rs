@@ -36,7 +36,7 @@ use self::stream::{Step, Stream};
 use self::transaction::{Place, Point};
 use self::versions::{Mark, Versions};
 use super::reconnect::{self, Database, ReadError, Reconnecting};
-use super::{Counters, Identity, Limits, Outcome, Requirement, Resume, SourceError};
+use super::{Counters, Identity, Limits, Outcome, Requirement, Resume, SourceError, key_columns};
 use crate::batch::Batch;
 use crate::clock;
 use crate::config::{SourceSettings, Start};
@@ -130,6 +130,15 @@ impl MySql {
         let mut connection = Connection::connect(&options).await?;
         let (_, _, mut list) =
             session::requirements(&mut connection, &options, settings.server_id).await?;
+        for (schema, table, key) in settings.keys.iter() {
+            let rows = connection
+                .query(&shapes::columns_query(schema, table))
+                .await?;
+            let names: Vec<String> = (session::text(rows).into_iter())
+                .filter_map(|row| row.into_iter().next()?)
+                .collect();
+            list.push(key_columns(schema, table, key, &names));
+        }
         list.push(Requirement {
             what: format!("wire compression {}", connection.compression()),
             outcome: Outcome::Met,

@@ -61,6 +61,29 @@ pub(super) fn refuse(requirements: &[Requirement]) -> Result<(), SourceError> {
     }
 }
 
+/// What a key of the configuration needs of the replica identity, where that does not show all of it.
+pub(super) fn key_identity(
+    schema: &str,
+    table: &str,
+    key: &[String],
+    shown: &[String],
+) -> Option<Requirement> {
+    let hidden: Vec<&str> = (key.iter().map(String::as_str))
+        .filter(|name| !shown.iter().any(|column| column == name))
+        .collect();
+    (!hidden.is_empty()).then(|| {
+        requirement(
+            format!("keys: the replica identity of {schema}.{table} shows its key"),
+            Outcome::Advice(format!(
+                "it does not hold {}, so updates and deletes of the table halt; ALTER TABLE {}.{} REPLICA IDENTITY FULL",
+                hidden.join(", "),
+                super::server::quoted(schema),
+                super::server::quoted(table)
+            )),
+        )
+    })
+}
+
 pub(super) fn requirement(what: impl Into<String>, outcome: Outcome) -> Requirement {
     Requirement {
         what: what.into(),

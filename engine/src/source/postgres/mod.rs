@@ -162,7 +162,7 @@ impl Postgres {
     }
 
     pub(super) async fn check(settings: &SourceSettings) -> Result<Vec<Requirement>, SourceError> {
-        session::check(&plan(settings, From::Now, None)).await
+        session::check(&plan(settings, From::Now, None), &settings.keys).await
     }
 
     pub(super) fn position(&self) -> Position {

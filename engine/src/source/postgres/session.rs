@@ -13,9 +13,9 @@ use super::checks::{self, Facts};
 use super::connection::{ConnectOptions, Connection, Purpose, Streaming, server_verdict};
 use super::publication;
 use super::server::{Answer, Publication, Role, Settings, Slot, Status, UserTable};
-use crate::config::{Plugin, Selection, SlotSettings};
+use crate::config::{Keys, Plugin, Selection, SlotSettings};
 use crate::position::Position;
-use crate::source::{Identity, Outcome, Requirement, SourceError, Verdict};
+use crate::source::{Identity, Outcome, Requirement, SourceError, Verdict, key_columns};
 
 /// A process that was killed keeps its slot for as long as the server takes to notice.
 const SLOT_BUSY_MAX: Duration = Duration::from_secs(10);
@@ -123,11 +123,38 @@ pub(super) fn published_by(answer: &Answer, publication: &str) -> Vec<(String, S
 }
 
 /// What `walbrook check` looks at.
-pub(super) async fn check(plan: &Plan) -> Result<Vec<Requirement>, SourceError> {
+pub(super) async fn check(plan: &Plan, keys: &Keys) -> Result<Vec<Requirement>, SourceError> {
     let mut connection = Connection::connect(&plan.options, Purpose::Queries).await?;
     let surroundings = Surroundings::ask(&mut connection, &plan.slot).await?;
+    let mut list = surroundings.requirements(plan);
+    for (schema, table, key) in keys.iter() {
+        let columns = connection
+            .query(&catalog::columns_of(schema, table))
+            .await?;
+        let indices = connection
+            .query(&catalog::keys_of_table(schema, table))
+            .await?;
+        let names = |answer: &Answer, flag: Option<&str>| -> Vec<String> {
+            (answer.rows())
+                .filter(|row| flag.is_none_or(|flag| row.is(flag)))
+                .filter_map(|row| Some(row.text("attname")?.to_owned()))
+                .collect()
+        };
+        let columns = names(&columns, None);
+        list.push(key_columns(schema, table, key, &columns));
+        let identity = (surroundings.tables.iter())
+            .find(|of| of.schema == schema && of.name == table)
+            .map(|of| of.identity);
+        let shown = match identity {
+            Some('d') => names(&indices, Some("indisprimary")),
+            Some('i') => names(&indices, Some("indisreplident")),
+            Some('n') => Vec::new(),
+            _ => columns,
+        };
+        list.extend(checks::key_identity(schema, table, key, &shown));
+    }
     connection.close().await;
-    Ok(surroundings.requirements(plan))
+    Ok(list)
 }
 
 impl Session {

@@ -187,6 +187,11 @@ impl Tables {
             columns: Columns::Postgres(Postgres {
                 database: self.database.clone(),
                 columns: described.columns.iter().map(column).collect(),
+                identity: (0u16..)
+                    .zip(&described.columns)
+                    .filter(|(_, column)| column.is_key || described.identity == b'f')
+                    .map(|(number, _)| number)
+                    .collect(),
             }),
         }))
     }

@@ -234,3 +234,40 @@ fn rows_without_a_key_stay_in_one_partition() {
         protocol::kafka::murmur2::partition(b"public.nopk", 3) as i32
     );
 }
+
+#[test]
+fn a_key_of_the_configuration_needs_a_replica_identity_that_shows_it() {
+    let keyed = |columns: &[&str]| EncodeSettings {
+        keys: crate::config::Keys::new(&[("public", "td", columns)]),
+        ..settings()
+    };
+    let mut maker = Maker::new();
+    maker.update(&td(), Before::Nothing, &[Text("1"), Text("b"), Unchanged]);
+    // Nobody says what v was.
+    let error = encode_with(&maker.batch, keyed(&["v"])).unwrap_err();
+    assert!(
+        error.to_string().contains("key column v")
+            && error.to_string().contains("REPLICA IDENTITY"),
+        "{error}"
+    );
+    // The identity's columns have not changed.
+    assert!(encode_with(&maker.batch, keyed(&["id"])).is_ok());
+    let mut maker = Maker::new();
+    let old = [Text("1"), Text("a"), Null];
+    maker.update(&td(), Before::Full(&old), &[Text("1"), Text("b"), Null]);
+    maker.create(&td(), &[Text("2"), Text("c"), Null]);
+    let parts = encode_with(&maker.batch, keyed(&["v"])).unwrap();
+    let mut keys: Vec<_> = (read(&parts).iter())
+        .map(|record| record.key.clone().unwrap())
+        .collect();
+    keys.sort();
+    assert_eq!(
+        keys,
+        [
+            r#"{"v":"a"}"#,
+            r#"{"v":"a"}"#,
+            r#"{"v":"b"}"#,
+            r#"{"v":"c"}"#
+        ]
+    );
+}

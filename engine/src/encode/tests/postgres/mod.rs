@@ -46,6 +46,7 @@ fn table(name: &str, key: &[u16], columns: &[(&str, ColumnType)]) -> Arc<Table> 
         columns: Columns::Postgres(Postgres {
             database: "tt".into(),
             columns: columns.iter().map(column).collect(),
+            identity: key.into(),
         }),
     })
 }
