@@ -1,7 +1,7 @@
 //! Checkpoints as files, one per source, in the state directory.
 //!
 //! ```text
-//! walbrook-checkpoint 1 crc32c 0a1b2c3d\n      format version; checksum of everything after this line
+//! walbrook-checkpoint 2 crc32c 0a1b2c3d\n      format version; checksum of everything after this line
 //! {"source":"shop","position":{…},…}\n         JSON
 //! ```
 //! A save writes `NAME.checkpoint.tmp`, syncs it, renames it over `NAME.checkpoint` and syncs the directory: after a power cut there is
@@ -18,7 +18,8 @@ use super::{Checkpoint, CheckpointError, CheckpointStore};
 use crate::position::Position;
 
 const MAGIC: &str = "walbrook-checkpoint";
-const VERSION: u32 = 1;
+/// 2 has `cluster`.
+const VERSION: u32 = 2;
 
 /// The state directory as a store. Whoever writes holds its [`super::StateLock`].
 #[derive(Debug, Clone)]
@@ -125,6 +126,8 @@ struct Body {
     position: PositionBody,
     server: Option<String>,
     selection: String,
+    #[serde(default)]
+    cluster: Option<String>,
     producers: BTreeMap<i64, BTreeSet<String>>,
     offsets: BTreeMap<String, BTreeMap<i32, i64>>,
 }
@@ -171,6 +174,7 @@ fn encode(checkpoint: &Checkpoint, source: &str) -> Vec<u8> {
         position,
         server: checkpoint.server.as_ref().map(ToString::to_string),
         selection: checkpoint.selection.clone(),
+        cluster: checkpoint.cluster.clone(),
         producers: checkpoint.producers.clone(),
         offsets: checkpoint.offsets.clone(),
     };
@@ -228,6 +232,7 @@ fn decode(bytes: &[u8], source: &str) -> Result<Checkpoint, Problem> {
         position,
         server,
         selection: body.selection,
+        cluster: body.cluster,
         producers: body.producers,
         offsets: body.offsets,
     })
@@ -278,6 +283,7 @@ mod tests {
                     .unwrap(),
             ),
             selection: "0123456789abcdef".into(),
+            cluster: Some("MkU3OEVBNTcwNTJENDM2Qg".into()),
             producers: BTreeMap::from([
                 (1001, BTreeSet::from(["mysql:x".to_owned()])),
                 (7, BTreeSet::new()),
@@ -313,7 +319,7 @@ mod tests {
         let text = String::from_utf8(encode(&example(), "shop")).unwrap();
         let (first, json) = text.split_once('\n').unwrap();
         assert!(
-            first.starts_with("walbrook-checkpoint 1 crc32c "),
+            first.starts_with("walbrook-checkpoint 2 crc32c "),
             "{first}"
         );
         assert_eq!(
@@ -321,7 +327,7 @@ mod tests {
             concat!(
                 r#"{"source":"shop","position":{"mysql":{"binlog":"binlog.000002:53632951","#,
                 r#""gtids":"3e11fa47-71ca-11e1-9e33-c80aa9429562:1-1500"}},"#,
-                r#""server":"mysql:3e11fa47-71ca-11e1-9e33-c80aa9429562","selection":"0123456789abcdef","#,
+                r#""server":"mysql:3e11fa47-71ca-11e1-9e33-c80aa9429562","selection":"0123456789abcdef","cluster":"MkU3OEVBNTcwNTJENDM2Qg","#,
                 r#""producers":{"7":[],"1001":["mysql:x"]},"#,
                 r#""offsets":{"shop.shop.events":{"0":12,"1":0,"10":5}}}"#,
                 "\n"
@@ -331,6 +337,18 @@ mod tests {
             decode(text.as_bytes(), "other")
                 .is_err_and(|p| matches!(p, Problem::Damaged(w) if w.contains("shop")))
         );
+    }
+
+    #[test]
+    fn a_checkpoint_of_the_first_format_is_read() {
+        let json = concat!(
+            r#"{"source":"shop","position":{"mysql":{"binlog":"binlog.000002:53632951"}},"server":null,"#,
+            r#""selection":"s","producers":{},"offsets":{}}"#,
+            "\n"
+        );
+        let text = format!("{MAGIC} 1 crc32c {:08x}\n{json}", checksum(json.as_bytes()));
+        let read = decode(text.as_bytes(), "shop").ok().unwrap();
+        assert_eq!((read.selection.as_str(), read.cluster), ("s", None));
     }
 
     #[test]
@@ -367,7 +385,7 @@ mod tests {
         fs::write(store.path("shop"), "walbrook-checkpoint 9 whatever\n{}").unwrap();
         let text = store.load("shop").unwrap_err().to_string();
         assert!(
-            text.contains("has format 9, this walbrook reads format 1"),
+            text.contains("has format 9, this walbrook reads format 2"),
             "{text}"
         );
     }

@@ -28,6 +28,8 @@ pub struct Resume {
     pub position: Position,
     /// What decides which row goes to which partition: [`Checkpoint::selection`].
     pub selection: String,
+    /// The Kafka cluster that is written to, where it says who it is: [`Checkpoint::cluster`].
+    pub cluster: Option<String>,
     /// The ids of our producer in this process (one, where the client does not use several).
     pub producers: Vec<i64>,
 }
@@ -88,6 +90,7 @@ impl Ledger {
                 position: resume.position,
                 server: Some(resume.server.clone()),
                 selection: resume.selection,
+                cluster: resume.cluster,
                 ..previous
             },
             waiting: VecDeque::new(),
@@ -109,6 +112,7 @@ impl Ledger {
                 position: resume.position,
                 server: Some(resume.server.clone()),
                 selection: resume.selection,
+                cluster: resume.cluster,
                 producers: BTreeMap::new(),
                 offsets: BTreeMap::new(),
             },
@@ -315,6 +319,7 @@ mod tests {
             server: "mysql:a".parse().unwrap(),
             position: at(4),
             selection: "s".into(),
+            cluster: None,
             producers: vec![producer],
         }
     }

@@ -32,6 +32,8 @@ pub struct Checkpoint {
     /// Digest of what decides which row goes to which partition (`tables`, `topic`); empty when the operator set the
     /// position. With another one there is no dedupe.
     pub selection: String,
+    /// The Kafka cluster that `producers` and `offsets` belong to; `None` where it is not known.
+    pub cluster: Option<String>,
     /// Producer ids whose records may lie behind `offsets`, each with the servers that it wrote changes of. Saved before the first
     /// record of a new id is sent.
     pub producers: BTreeMap<i64, BTreeSet<String>>,
@@ -48,6 +50,7 @@ impl Checkpoint {
             position,
             server: None,
             selection: String::new(),
+            cluster: None,
             producers: BTreeMap::new(),
             offsets: BTreeMap::new(),
         }

@@ -16,6 +16,7 @@ use crate::checkpoint::Ledger;
 use crate::clock;
 use crate::producer::Producer;
 use crate::settled::Settled;
+use crate::source::Identity;
 
 /// A recycled batch keeps at most this many times the usual size: one giant row must not be paid for ever.
 const RECYCLED_EXCESS: usize = 2;
@@ -32,6 +33,8 @@ pub(super) struct Delivery {
     pub(super) batch_bytes: usize,
     pub(super) topics: HashMap<u32, Arc<str>>,
     pub(super) saver: Saver,
+    /// The server whose changes are written, as the feed announced it last.
+    pub(super) server: Identity,
     /// What an earlier run wrote beyond the checkpoint, until the stream has passed it.
     pub(super) settled: Option<Arc<Settled>>,
     /// Ends the delivery although not everything is acknowledged.
@@ -53,6 +56,7 @@ impl Delivery {
     }
 
     async fn deliver(&mut self) -> Result<(), PipelineError> {
+        let mut new_ids = self.producer.new_ids();
         let mut encoding: Option<(Departure, Reservation, oneshot::Receiver<Encoded>)> = None;
         let mut fed = true;
         while fed || encoding.is_some() || !self.account.is_idle() {
@@ -81,6 +85,10 @@ impl Delivery {
                     drop(expected);
                 }
                 Some(new) = self.new_topics.recv() => self.register(new).await?,
+                Some(new) = new_ids.recv() => {
+                    self.note_ids().await?;
+                    new.use_it();
+                }
                 saved = self.saver.tick(&mut self.account) => saved?,
                 () = self.give_up.notified() => return Ok(()),
             }
@@ -139,6 +147,17 @@ impl Delivery {
         Ok(())
     }
 
+    /// Makes the checkpoint name the producer's ids before records are written under a new one: a restart would take them for
+    /// somebody else's, and write their rows again.
+    async fn note_ids(&mut self) -> Result<(), PipelineError> {
+        let producer_ids = self.producer.producer_ids();
+        let server = self.server.clone();
+        self.account
+            .amend(|ledger| ledger.producers(&producer_ids, &server));
+        self.saver.save_now(&mut self.account).await?;
+        Ok(())
+    }
+
     /// Makes the checkpoint name new topics before the first record is sent to them.
     async fn register(&mut self, new: NewTopics) -> Result<(), PipelineError> {
         let producer_ids = self.producer.producer_ids();
@@ -148,6 +167,7 @@ impl Delivery {
                 ledger.topic(&topic.name, &topic.ends);
             }
         });
+        self.server = new.server;
         for topic in new.topics {
             self.topics.insert(topic.id, topic.name);
         }

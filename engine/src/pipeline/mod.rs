@@ -200,6 +200,7 @@ pub async fn run(
         topics: resumed.topics,
         saver: Saver::new(store, &settings.name, confirmer.clone()),
         settled: resumed.settled.clone(),
+        server: resumed.source.identity().clone(),
         give_up: Arc::clone(&give_up),
     };
     let mut feed = Feed {

@@ -47,10 +47,11 @@ pub(super) async fn resume(
         server: source.identity().clone(),
         position: source.position(),
         selection,
+        cluster: producer.cluster_id().map(str::to_owned),
         producers: producer.producer_ids(),
     };
     info!(source = %name, server = %now.server, position = %now.position, resumed = previous.is_some(), "streaming");
-    let previous = previous.filter(|checkpoint| may_dedupe(name, checkpoint, &now.selection));
+    let previous = previous.filter(|checkpoint| may_dedupe(name, checkpoint, &now));
     let Some(mut previous) = previous else {
         return Ok(Resumed {
             source,
@@ -77,19 +78,30 @@ pub(super) async fn resume(
     })
 }
 
-/// Whether what the checkpoint says about topics still holds for this configuration.
-fn may_dedupe(source: &str, checkpoint: &Checkpoint, selection: &str) -> bool {
+/// Whether what the checkpoint says about topics still holds for this configuration and cluster.
+fn may_dedupe(source: &str, checkpoint: &Checkpoint, now: &checkpoint::Resume) -> bool {
     if checkpoint.offsets.is_empty() {
         return false;
     }
-    let same = checkpoint.selection == selection;
-    if !same {
+    if checkpoint.selection != now.selection {
         warn!(
             source,
-            "`tables` or `topic` changed since the checkpoint: changes that were written after it are written again"
+            "`tables`, `keys` or `topic` changed since the checkpoint: changes that were written after it are written again"
         );
+        return false;
     }
-    same
+    // A client that does not know the cluster can tell nothing.
+    if let (Some(was), Some(is)) = (&checkpoint.cluster, &now.cluster)
+        && was != is
+    {
+        warn!(
+            source,
+            "the checkpoint is of the Kafka cluster {was}, this one is {is}: going on after the checkpoint's position, which says that \
+             what was before it is in the other cluster; changes that were written after it are written again"
+        );
+        return false;
+    }
+    true
 }
 
 /// Reads every partition from the checkpoint's offset to its end.

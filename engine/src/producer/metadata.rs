@@ -18,6 +18,7 @@ pub(super) struct Cluster {
     bootstrap: Vec<Endpoint>,
     brokers: BTreeMap<i32, Endpoint>,
     controller: Option<i32>,
+    cluster_id: Option<Box<str>>,
     control: Option<(Endpoint, Connection)>,
     /// Which candidate is asked first, so that one that hangs is not the first each time.
     turn: usize,
@@ -42,6 +43,7 @@ impl Cluster {
             bootstrap: brokers.iter().map(parse).collect::<Result<_, _>>()?,
             brokers: BTreeMap::new(),
             controller: None,
+            cluster_id: None,
             control: None,
             turn: 0,
         })
@@ -55,6 +57,11 @@ impl Cluster {
     /// Where the brokers listen, by node id.
     pub(super) fn brokers(&self) -> &BTreeMap<i32, Endpoint> {
         &self.brokers
+    }
+
+    /// The cluster's own name for itself, once metadata have said it.
+    pub(super) fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
     }
 
     /// Asks any broker; goes through all that are known until one answers.
@@ -137,6 +144,9 @@ impl Cluster {
         }
         self.brokers
             .retain(|id, _| metadata.brokers.iter().any(|(of, ..)| of == id));
+        if let Some(id) = &metadata.cluster_id {
+            self.cluster_id = Some(id.as_str().into());
+        }
         self.controller = Some(metadata.controller).filter(|id| *id >= 0);
         Ok(metadata)
     }

@@ -33,6 +33,8 @@ mod verdict;
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::{mpsc, oneshot};
+
 use crate::config::{KafkaSettings, ProducerKind};
 use crate::encoded::{EncodedBatch, Route};
 
@@ -70,6 +72,22 @@ pub struct TailRecord<'a> {
     pub pos: Option<&'a [u8]>,
     /// Header `gtid`.
     pub gtid: Option<&'a [u8]>,
+}
+
+/// A producer id that was taken anew while running, and is not used yet.
+#[derive(Debug)]
+pub struct NewId {
+    /// The id.
+    pub id: i64,
+    used: oneshot::Sender<()>,
+}
+
+impl NewId {
+    /// Records may be written under it.
+    pub fn use_it(self) {
+        // The producer may be gone.
+        let _ = self.used.send(());
+    }
 }
 
 /// Counters since the start.
@@ -222,6 +240,25 @@ impl Producer {
         match &self.client {
             Client::Native(native) => native.producer_ids(),
             Client::Rskafka(_) => vec![-1],
+        }
+    }
+
+    /// Tells of producer ids that are taken anew while running (a leader has forgotten ours), the one that asked last. From now on
+    /// nothing is written under such an id before [`NewId::use_it`].
+    #[must_use]
+    pub fn new_ids(&self) -> mpsc::UnboundedReceiver<NewId> {
+        match &self.client {
+            Client::Native(native) => native.new_ids(),
+            Client::Rskafka(_) => mpsc::unbounded_channel().1,
+        }
+    }
+
+    /// The Kafka cluster's own name for itself; `None` where it, or the client, does not say.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<&str> {
+        match &self.client {
+            Client::Native(native) => native.cluster_id(),
+            Client::Rskafka(_) => None,
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, ProducerId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -32,7 +32,7 @@ use super::metadata::Cluster;
 use super::partition::Identity;
 use super::registry::Registry;
 use super::response::{InitProducerId, TopicMetadata};
-use super::{Acknowledged, ProducerMetrics, TailRecord, tail, topics, verdict};
+use super::{Acknowledged, NewId, ProducerMetrics, TailRecord, tail, topics, verdict};
 
 /// How long brokers may be silent at start before that is an error. Once connected, we wait for ever.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -46,6 +46,7 @@ pub(super) struct Native {
     shared: Arc<Shared>,
     settings: TopicSettings,
     batch_max: usize,
+    cluster_id: Option<Box<str>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     registry: Mutex<Registry>,
     brokers: Mutex<HashMap<i32, BrokerTask>>,
     producer_ids: Mutex<Vec<i64>>,
+    /// Who wants to hear of a new producer id before it is used.
+    new_ids: Mutex<Option<mpsc::UnboundedSender<NewId>>>,
     acknowledged: Notify,
     driver: Notify,
     timer: Notify,
@@ -77,6 +80,7 @@ impl Native {
         let connector = Arc::new(Connector::new(settings)?);
         let mut cluster = Cluster::new(Arc::clone(&connector), &settings.brokers)?;
         let identity = start(&mut cluster, settings).await?;
+        let cluster_id = cluster.cluster_id().map(Into::into);
         let shared = Arc::new(Shared {
             endpoints: Mutex::new(cluster.brokers().clone()),
             dispatch: Mutex::default(),
@@ -85,6 +89,7 @@ impl Native {
             registry: Mutex::default(),
             brokers: Mutex::default(),
             producer_ids: Mutex::new(vec![identity.id]),
+            new_ids: Mutex::default(),
             acknowledged: Notify::new(),
             driver: Notify::new(),
             timer: Notify::new(),
@@ -98,6 +103,7 @@ impl Native {
             shared,
             settings: settings.topics,
             batch_max: settings.batch_max,
+            cluster_id,
             tasks,
         })
     }
@@ -171,6 +177,16 @@ impl Native {
 
     pub(super) fn in_flight_requests(&self) -> usize {
         self.shared.with(|dispatch| dispatch.in_flight_requests())
+    }
+
+    pub(super) fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
+    }
+
+    pub(super) fn new_ids(&self) -> mpsc::UnboundedReceiver<NewId> {
+        let (tell, hear) = mpsc::unbounded_channel();
+        *lock(&self.shared.new_ids) = Some(tell);
+        hear
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -309,6 +325,18 @@ impl Shared {
             "a broker has forgotten our producer id; going on with a new one"
         );
         lock(&self.producer_ids).push(identity.id);
+        let listener = lock(&self.new_ids).clone();
+        if let Some(listener) = listener {
+            let (used, may_use) = oneshot::channel();
+            let told = listener.send(NewId {
+                id: identity.id,
+                used,
+            });
+            // Without anybody who notes it, nothing may be written under it.
+            if told.is_err() || may_use.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
         self.with(|dispatch| dispatch.identify(identity, clock::now()));
         Ok(())
     }

@@ -114,6 +114,8 @@ impl Response for ApiVersions {
 pub(super) struct Metadata {
     /// Node id, host, port.
     pub(super) brokers: Vec<(i32, String, i32)>,
+    /// The cluster's own name for itself.
+    pub(super) cluster_id: Option<String>,
     /// Node id of the controller, −1 without one.
     pub(super) controller: i32,
     /// The topics asked for.
@@ -161,7 +163,7 @@ impl Response for Metadata {
             nullable_string(cursor, "Metadata rack")?;
             Ok(broker)
         })?;
-        nullable_string(cursor, "Metadata cluster id")?;
+        let cluster_id = nullable_string(cursor, "Metadata cluster id")?;
         let controller = cursor.i32_be("Metadata controller id")?;
         let topics = array(cursor, "Metadata topics", |cursor| {
             let code = cursor.i16_be("Metadata topic error")?;
@@ -184,6 +186,7 @@ impl Response for Metadata {
         }
         Ok(Self {
             brokers,
+            cluster_id,
             controller,
             topics,
         })
@@ -688,6 +691,7 @@ mod tests {
             message.topics[0].partitions[0].leader_epoch = if version >= 7 { 5 } else { -1 };
             let metadata = through(&message, version, Metadata::read);
             assert_eq!(metadata.brokers, [(7, "k1".to_owned(), 9093)]);
+            assert_eq!(metadata.cluster_id.as_deref(), Some("c"));
             assert_eq!(metadata.controller, 7);
             assert_eq!(metadata.topics[0].name, "t");
             let partition = &metadata.topics[0].partitions[0];

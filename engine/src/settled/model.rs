@@ -173,6 +173,7 @@ impl World {
             server: server.identity.clone(),
             position: server.position(next, &done),
             selection: "s".into(),
+            cluster: None,
             producers: vec![producer],
         };
         let executed: GtidSet = set_text(&server.log.iter().copied().collect())

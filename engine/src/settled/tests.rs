@@ -18,6 +18,7 @@ fn tails(records: &[(i64, i64, &str, Option<&str>)], end: i64) -> Tails {
         server: server("a"),
         position: "binlog.000001:4".parse().unwrap(),
         selection: String::new(),
+        cluster: None,
         producers: vec![7],
     });
     ledger.topic("t", &[(0, 0)]);
