@@ -6,12 +6,17 @@
 
 mod column_types;
 mod compression;
+mod failover;
+mod golden;
 mod load;
 mod postgres;
 mod postgres_select;
 mod records;
+mod refusals;
 mod select;
+mod shapes;
 mod workload;
+mod xa;
 
 use std::path::{Path, PathBuf};
 
@@ -74,7 +79,7 @@ fn configured(
     };
     let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
     let configuration = format!(
-        "[source.live]\nurl = {url:?}\ntables = {tables:?}\nstart = \"earliest\"\n[kafka]\nbrokers = {brokers:?}\n\
+        "[source.live]\nurl = {url:?}\ntables = {tables:?}\nstart = \"earliest\"\nserver_id = 4711\n[kafka]\nbrokers = {brokers:?}\n\
          [kafka.topics]\npartitions = 3\nreplication = 1\n"
     );
     std::fs::write(engine.config(), configuration).expect("a writable directory");
@@ -92,4 +97,32 @@ async fn run_to_end(engine: &Engine) {
         "the engine ended with {status}:\n{}",
         engine.last_words()
     );
+}
+
+/// Runs the engine until it halts, and answers what it said in this run.
+async fn run_to_halt(engine: &Engine) -> String {
+    let before = std::fs::read_to_string(engine.log()).map_or(0, |log| log.len());
+    let mut running = engine.start().expect("the engine starts");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let status = running.ended(deadline).await.expect("a child");
+    let said = std::fs::read_to_string(engine.log()).expect("a log");
+    let said = said.get(before..).unwrap_or_default().to_owned();
+    let status = status.unwrap_or_else(|| panic!("the engine hangs:\n{said}"));
+    assert_eq!(status.code(), Some(1), "{said}");
+    said
+}
+
+/// `walbrook position …` of the only source.
+fn position(engine: &Engine, arguments: &[&str]) -> String {
+    let (verb, rest) = arguments.split_first().expect("a verb");
+    let output = std::process::Command::new(&engine.program)
+        .args(["position", verb, "-c"])
+        .arg(engine.config())
+        .arg("live")
+        .args(rest)
+        .current_dir(&engine.directory)
+        .output()
+        .expect("walbrook runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
 }

@@ -1,0 +1,225 @@
+//! Rows without column names: `binlog_row_metadata=MINIMAL` and `NO_LOG`. The names are those of the time when a row was written, or
+//! there is no record of it.
+
+use std::collections::BTreeMap;
+
+use harness::broker::Broker;
+use harness::replay::engine::Engine;
+use harness::servers::{Flavour, Server};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+use serde_json::{Value, json};
+
+use crate::records::states;
+use crate::{configured, position, ready, run_to_end, run_to_halt};
+
+/// A server that writes no names, an engine, and where its records go.
+struct Nameless {
+    server: Server,
+    connection: Conn,
+    broker: Broker,
+    engine: Engine,
+    _directory: tempfile::TempDir,
+}
+
+impl Nameless {
+    async fn new(flavour: Flavour) -> Option<Self> {
+        let (program, server) = ready(flavour).await?;
+        let broker = Broker::loopback().await.expect("a broker");
+        let directory = tempfile::tempdir().expect("a directory");
+        let tables = ["shop.*"];
+        let url = server.cdc_url();
+        let engine = configured(&program, directory.path(), &url, &tables, &broker);
+        let mut connection = server.connect().await.expect("a connection");
+        let metadata = match flavour {
+            Flavour::Mariadb => "NO_LOG",
+            _ => "MINIMAL",
+        };
+        let set = format!("SET GLOBAL binlog_row_metadata = {metadata}");
+        connection.query_drop(set).await.expect("a setting");
+        let mut nameless = Self {
+            server,
+            connection,
+            broker,
+            engine,
+            _directory: directory,
+        };
+        nameless.run("CREATE DATABASE shop").await;
+        nameless
+            .run("CREATE TABLE shop.t (id INT PRIMARY KEY, a INT NOT NULL, b INT NOT NULL)")
+            .await;
+        Some(nameless)
+    }
+
+    async fn run(&mut self, statement: &str) {
+        self.connection
+            .query_drop(statement)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
+    /// Where the server stands, as `FILE:OFFSET`.
+    async fn end(&mut self) -> String {
+        let query = match self.server.flavour() {
+            Flavour::Mariadb => "SHOW MASTER STATUS",
+            _ => "SHOW BINARY LOG STATUS",
+        };
+        let row: mysql_async::Row = (self.connection.query_first(query).await)
+            .expect("a status")
+            .expect("a row");
+        let file: String = row.get(0).expect("a file");
+        let offset: u64 = row.get(1).expect("an offset");
+        format!("{file}:{offset}")
+    }
+
+    /// The rows that records left in a table, by their key.
+    async fn rows(&self, table: &str) -> BTreeMap<String, Value> {
+        let mut states = states(&self.broker).await;
+        (states.remove(&("shop".to_owned(), table.to_owned()))).unwrap_or_default()
+    }
+}
+
+/// A column is renamed while the engine is stopped in front of it: the rows before have the old name, those behind it the new one.
+async fn renamed_behind_the_checkpoint(flavour: Flavour) {
+    let Some(mut it) = Nameless::new(flavour).await else {
+        return;
+    };
+    it.run("INSERT INTO shop.t VALUES (1, 10, 100)").await;
+    run_to_end(&it.engine).await;
+    it.run("INSERT INTO shop.t VALUES (2, 20, 200)").await;
+    it.run("ALTER TABLE shop.t RENAME COLUMN a TO c").await;
+    it.run("INSERT INTO shop.t VALUES (3, 30, 300)").await;
+    run_to_end(&it.engine).await;
+    let expected = [
+        ("{\"id\":1}", json!({"id": 1, "a": 10, "b": 100})),
+        ("{\"id\":2}", json!({"id": 2, "a": 20, "b": 200})),
+        ("{\"id\":3}", json!({"id": 3, "c": 30, "b": 300})),
+    ];
+    let expected = expected.map(|(key, row)| (key.to_owned(), row));
+    assert_eq!(it.rows("t").await, BTreeMap::from(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_names_are_kept_over_a_restart() {
+    renamed_behind_the_checkpoint(Flavour::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_names_are_kept_over_a_restart() {
+    renamed_behind_the_checkpoint(Flavour::Mariadb).await;
+}
+
+/// The first start lies before a change that the types do not show: no record, but a halt that says what to do; and doing it helps.
+async fn changed_before_the_first_start(flavour: Flavour) {
+    let Some(mut it) = Nameless::new(flavour).await else {
+        return;
+    };
+    it.run("CREATE TABLE shop.other (id INT PRIMARY KEY, n INT NOT NULL)")
+        .await;
+    it.run("INSERT INTO shop.other VALUES (1, 1)").await;
+    it.run("INSERT INTO shop.t VALUES (1, 10, 100)").await;
+    // Swapped: types and NULL-ability are the same.
+    it.run("ALTER TABLE shop.t CHANGE a b INT NOT NULL, CHANGE b a INT NOT NULL")
+        .await;
+    let behind = it.end().await;
+    it.run("INSERT INTO shop.t VALUES (2, 200, 20)").await;
+    // None of these changes what shop.t looks like.
+    it.run("CREATE TABLE IF NOT EXISTS shop.t (id INT PRIMARY KEY)")
+        .await;
+    it.run("ALTER TABLE shop.other RENAME COLUMN n TO m").await;
+    for _ in 0..2 {
+        let said = run_to_halt(&it.engine).await;
+        for part in [
+            "the names of shop.",
+            "cannot be known",
+            "ALTER TABLE shop.",
+            "walbrook position set",
+        ] {
+            assert!(said.contains(part), "{part:?} is missing:\n{said}");
+        }
+        assert_eq!(it.rows("t").await, BTreeMap::new(), "{said}");
+    }
+    // Without the other table it is shop.t that is named, with the place behind its change.
+    let text = std::fs::read_to_string(it.engine.config()).expect("a configuration");
+    let text = text.replace("[\"shop.*\"]", "[\"shop.*\", \"!shop.other\"]");
+    std::fs::write(it.engine.config(), text).expect("a configuration");
+    let said = run_to_halt(&it.engine).await;
+    assert!(said.contains("the names of shop.t's columns"), "{said}");
+    assert!(said.contains(&behind), "{behind} is missing:\n{said}");
+    position(&it.engine, &["set", &behind]);
+    run_to_end(&it.engine).await;
+    let row = json!({"id": 2, "b": 200, "a": 20});
+    let expected = BTreeMap::from([("{\"id\":2}".to_owned(), row)]);
+    assert_eq!(it.rows("t").await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_names_that_cannot_be_known_halt() {
+    changed_before_the_first_start(Flavour::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_names_that_cannot_be_known_halt() {
+    changed_before_the_first_start(Flavour::Mariadb).await;
+}
+
+/// Kills at any moment while columns are renamed again and again: every record has the names of its time, or there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_names_are_right_whenever_the_engine_dies() {
+    let Some(mut it) = Nameless::new(Flavour::Mysql).await else {
+        return;
+    };
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let (mut id, mut halts) = (0, 0);
+    let mut random = seed;
+    let mut names = ("a".to_owned(), "b".to_owned());
+    let mut expected = BTreeMap::new();
+    for round in 0..8 {
+        let mut running = it.engine.start().expect("the engine starts");
+        for _ in 0..20 {
+            id += 1;
+            let insert = format!(
+                "INSERT INTO shop.t VALUES ({id}, {}, {})",
+                id * 10,
+                id * 100
+            );
+            it.run(&insert).await;
+            let row = [("id", id), (&*names.0, id * 10), (&*names.1, id * 100)];
+            let row: serde_json::Map<String, Value> = (row.into_iter())
+                .map(|(name, n)| (name.to_owned(), n.into()))
+                .collect();
+            expected.insert(format!("{{\"id\":{id}}}"), Value::Object(row));
+        }
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        tokio::time::sleep(std::time::Duration::from_millis(random >> 33 & 0xff)).await;
+        // Still running or done: both are states to start from.
+        let _ = running.kill();
+        drop(running);
+        let old = std::mem::replace(&mut names.0, format!("a{round}"));
+        let rename = format!("ALTER TABLE shop.t RENAME COLUMN {old} TO {}", names.0);
+        it.run(&rename).await;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let mut running = it.engine.start().expect("the engine starts");
+        let status = running.ended(deadline).await.expect("a child");
+        let status = status.unwrap_or_else(|| panic!("it hangs:\n{}", it.engine.last_words()));
+        if !status.success() {
+            // Killed before anything was kept: nobody knows the names of the rows before the change any more.
+            let said = it.engine.last_words();
+            assert!(said.contains("the names of shop.t's columns"), "{said}");
+            halts += 1;
+            let end = it.end().await;
+            position(&it.engine, &["set", &end]);
+        }
+    }
+    let found = it.rows("t").await;
+    for (key, row) in &found {
+        assert_eq!(row, &expected[key], "{key}");
+    }
+    println!("{} of {id} rows, {halts} halts", found.len());
+    if halts == 0 {
+        assert_eq!(found.len(), expected.len());
+    }
+}
