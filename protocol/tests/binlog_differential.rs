@@ -17,7 +17,7 @@ use mysql_common::serde_json;
 use protocol::mysql::column::ColumnType;
 use protocol::mysql::event::{Checksum, Format, Header, Message};
 use protocol::mysql::json;
-use protocol::mysql::rows::{Image, Rows};
+use protocol::mysql::rows::{FullImage, Image, Rows};
 use protocol::mysql::table_map::Description;
 use protocol::mysql::value::Value;
 
@@ -26,6 +26,8 @@ struct Counts {
     rows: usize,
     values: usize,
     diffs: usize,
+    /// Images that hold every column, read as such too.
+    full: usize,
     /// ROWS events that mysql_common cannot read.
     unread: usize,
 }
@@ -137,6 +139,10 @@ impl Both {
                 let Some(theirs) = theirs else { continue };
                 let present = present.of(ours.bytes()).unwrap();
                 let image = span.of(ours.bytes()).unwrap();
+                let mut full = FullImage::new(&table.columns, image)
+                    .ok()
+                    .filter(|_| !partial && theirs.len() == table.columns.len());
+                self.counts.full += usize::from(full.is_some());
                 let mut image = if partial {
                     Image::partial(&table.columns, present, image).unwrap()
                 } else {
@@ -147,9 +153,15 @@ impl Both {
                     let theirs = theirs.as_ref(nth);
                     let kind = &table.columns[index].kind;
                     check(kind, value, theirs, &mut self.counts);
+                    if let Some(full) = &mut full {
+                        // By its text, because NaN is not itself.
+                        let again = full.next(&table.columns[index]).unwrap();
+                        assert_eq!(format!("{again:?}"), format!("{value:?}"));
+                    }
                     nth += 1;
                 }
                 assert_eq!(nth, theirs.len());
+                full.map_or(Ok(()), |full| full.finish()).unwrap();
             }
         }
     }
@@ -284,6 +296,7 @@ fn mysql_5_6() {
 fn mysql_9_7() {
     let counts = compare("mysql-9.7-20k");
     assert_eq!(counts.rows, 20_000);
+    assert!(counts.full >= counts.rows, "its images are full");
 }
 
 #[test]
@@ -294,6 +307,7 @@ fn mysql_9_7_types() {
         values,
         diffs,
         unread,
+        ..
     } = counts;
     println!("{rows} rows, {values} values, {diffs} diffs, {unread} events unread");
     assert!(rows > 100 && diffs > 3 && unread < 20);

@@ -6,7 +6,8 @@
 //! image | one bit per present column: NULL | values of the columns that are present and not NULL |
 //! PARTIAL_UPDATE_ROWS' after image: | options lenenc | if 1: a bit per JSON column of the table | image |
 //! ```
-//! [`RowWalker`] finds where each row's images are without decoding them; [`Image`] decodes one. Neither allocates.
+//! [`RowWalker`] finds where each row's images are without decoding them; [`Image`] decodes one, [`FullImage`] one that is known to hold
+//! every column. None of them allocates.
 //! Source: `libs/mysql/binlog/event/rows_event.h`, `sql/rpl_record.cc`.
 
 use super::column::{Column, ColumnType};
@@ -15,6 +16,10 @@ use super::lenenc;
 use super::value::{StoredWidth, Value, stored_length, stored_width};
 use crate::limits::COLUMNS_MAX;
 use crate::{Cursor, DecodeError, DecodeErrorKind, Span};
+
+mod full_image;
+
+pub use full_image::FullImage;
 
 /// What a ROWS event does to its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

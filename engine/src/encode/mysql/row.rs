@@ -3,9 +3,9 @@
 //! Columns that an image lacks (`binlog_row_image` MINIMAL or NOBLOB) are null. In an after image they are taken from the before
 //! image where that holds them: the update left them as they were.
 
-use protocol::mysql::rows::Image;
-use protocol::mysql::{Column, Value};
-use protocol::{Cursor, DecodeError};
+use protocol::DecodeError;
+use protocol::mysql::Value;
+use protocol::mysql::rows::{FullImage, Image};
 
 use super::value::{ValueError, ValueWriter};
 use crate::encode::error::EncodeErrorKind;
@@ -39,51 +39,6 @@ impl<'a> RowImage<'a> {
             }),
             Err(error) => Err(broken(template, 0, error)),
         }
-    }
-}
-
-/// A full image being read: as [`Image`], without asking which columns are there.
-#[derive(Debug, Clone, Copy)]
-struct FullReader<'a, 't> {
-    columns: &'t [Column],
-    nulls: &'a [u8],
-    cursor: Cursor<'a>,
-    next: usize,
-}
-
-impl<'a, 't> FullReader<'a, 't> {
-    #[inline]
-    fn new(columns: &'t [Column], image: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut cursor = Cursor::new(image);
-        let nulls = cursor.take(columns.len().div_ceil(8), "ROWS NULL bits")?;
-        Ok(Self {
-            columns,
-            nulls,
-            cursor,
-            next: 0,
-        })
-    }
-
-    /// The next column's value; `None` for NULL. Called at most once per column.
-    #[inline(always)]
-    fn next(&mut self, column: &Column) -> Result<Option<Value<'a>>, DecodeError> {
-        let index = self.next;
-        self.next += 1;
-        if holds(self.nulls, index) {
-            return Ok(None);
-        }
-        Value::read(&column.kind, &mut self.cursor).map(Some)
-    }
-
-    /// The value of `column`, which no earlier call went beyond.
-    #[inline]
-    fn find(&mut self, column: usize) -> Result<Option<Value<'a>>, DecodeError> {
-        let columns = self.columns;
-        let mut found = None;
-        for passed in columns.get(self.next..=column).unwrap_or_default() {
-            found = self.next(passed)?;
-        }
-        Ok(found)
     }
 }
 
@@ -195,19 +150,19 @@ fn write_full_row(
     values: &mut ValueWriter,
 ) -> Result<(), EncodeErrorKind> {
     let columns = template.mysql_columns();
-    let mut reader = FullReader::new(columns, image).map_err(|error| broken(template, 0, error))?;
+    let mut reader = FullImage::new(columns, image).map_err(|error| broken(template, 0, error))?;
     for (column, prepared) in columns.iter().zip(&template.columns) {
         prepared.prefix.write(out);
         match reader.next(column) {
             Ok(Some(value)) => values
                 .write::<false>(out, column, prepared.ascii, value, None)
-                .map_err(|error| unwritable(template, reader.next - 1, error))?,
+                .map_err(|error| unwritable(template, reader.column() - 1, error))?,
             Ok(None) => out.extend_from_slice(b"null"),
-            Err(error) => return Err(broken(template, reader.next - 1, error)),
+            Err(error) => return Err(broken(template, reader.column() - 1, error)),
         }
     }
     out.push(b'}');
-    let finished = reader.cursor.finish("ROWS image");
+    let finished = reader.finish();
     finished.map_err(|error| broken(template, columns.len(), error))
 }
 
@@ -313,16 +268,16 @@ fn write_full_key(
     values: &mut ValueWriter,
 ) -> Result<(), EncodeErrorKind> {
     let columns = template.mysql_columns();
-    let start = FullReader::new(columns, image).map_err(|error| broken(template, 0, error))?;
+    let start = FullImage::new(columns, image).map_err(|error| broken(template, 0, error))?;
     let mut reader = start;
     for key in &template.key {
         let column = usize::from(key.column);
-        if column < reader.next {
+        if column < reader.column() {
             reader = start;
         }
         let value = reader
-            .find(column)
-            .map_err(|error| broken(template, reader.next - 1, error))?;
+            .find(columns, column)
+            .map_err(|error| broken(template, reader.column() - 1, error))?;
         let (Some(of), Some(prepared)) = (columns.get(column), template.columns.get(column)) else {
             return Err(EncodeErrorKind::Batch(
                 "a key column beyond the table's columns",
@@ -348,8 +303,8 @@ pub(super) fn is_key_kept(template: &Template, before: RowImage<'_>, after: RowI
     }
     let columns = template.mysql_columns();
     let readers = (
-        FullReader::new(columns, before.bytes),
-        FullReader::new(columns, after.bytes),
+        FullImage::new(columns, before.bytes),
+        FullImage::new(columns, after.bytes),
     );
     let (Ok(before), Ok(after)) = readers else {
         return false;
@@ -357,10 +312,10 @@ pub(super) fn is_key_kept(template: &Template, before: RowImage<'_>, after: RowI
     let (mut old, mut new) = (before, after);
     template.key.iter().all(|key| {
         let column = usize::from(key.column);
-        if column < old.next {
+        if column < old.column() {
             (old, new) = (before, after);
         }
-        match (old.find(column), new.find(column)) {
+        match (old.find(columns, column), new.find(columns, column)) {
             // Equal zeros of different signs are different texts.
             (Ok(Some(Value::Float(_) | Value::Double(_))), _) => false,
             (Ok(a), Ok(b)) => a == b,
