@@ -25,6 +25,10 @@ enum Command {
     Demo(crate::demo::Args),
     /// Replay scenarios through the engine and say whether what they expect holds.
     Replay(crate::replay::Args),
+    /// Compare two reports, or directories of them, and name regressions beyond the noise.
+    Compare(crate::compare::Args),
+    /// Gather criterion's results into one small file, to keep and compare.
+    Stages(crate::compare::StagesArgs),
     /// Start, stop or list real servers for tests, installed by the command itself.
     Servers(crate::servers::Args),
     /// Run the deterministic workload into a real server.
@@ -74,6 +78,8 @@ async fn run(command: Command) -> Outcome {
     match command {
         Command::Demo(args) => crate::demo::run(args).await,
         Command::Replay(args) => crate::replay::run(args).await,
+        Command::Compare(args) => crate::compare::run(&args),
+        Command::Stages(args) => crate::compare::run_stages(&args),
         Command::Servers(args) => crate::servers::run(args).await,
         Command::Seed(args) => crate::seed::run(args).await,
         Command::Record(args) => crate::record::run(args).await,

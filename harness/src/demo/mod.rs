@@ -2,9 +2,6 @@
 //! through it into the embedded broker, one after the other and then both at once, verifies every one, kills the engine on the way the
 //! last time, prints a table and writes a page with pictures.
 
-mod page;
-mod pictures;
-
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -12,9 +9,13 @@ use std::process::{Command, ExitCode, Stdio};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli;
+use crate::replay;
 use crate::replay::report::Report;
 use crate::replay::scenario::Scenario;
-use crate::replay::{self, Outcome};
+use crate::report;
+use crate::report::document::Document;
+use crate::report::number::grouped;
+use crate::report::page::{self, Chapter};
 
 /// Scenarios of the tour, how often each is run, and what it shows.
 const TOUR: [(&str, usize, &str); 4] = [
@@ -40,15 +41,10 @@ pub struct Args {
     scenario: Vec<PathBuf>,
 }
 
-/// A scenario of the tour after its runs.
-pub(crate) struct Chapter {
-    /// What it shows.
-    pub(crate) title: String,
-    /// Figures.
-    pub(crate) report: Report,
-    /// The median run.
-    pub(crate) outcome: Outcome,
-}
+/// What the page says above everything.
+const LEAD: &str = "Row changes recorded from real MySQL and PostgreSQL servers, replayed over their replication protocols, encoded as \
+    Debezium records, produced into Kafka’s protocol, read back by an independent client and compared with what the workload’s \
+    generator says must be there.";
 
 /// Runs `harness demo`; status 1 when anything expected does not hold.
 ///
@@ -73,7 +69,9 @@ pub async fn run(args: Args) -> cli::Outcome {
     };
     let mut chapters = Vec::new();
     for (path, runs, title) in tour {
-        chapters.push(chapter(&path, runs, title, &program).await?);
+        let report = measured(&path, runs, &title, &program).await?;
+        let document = Document::of(&report)?;
+        chapters.push(Chapter { title, document });
     }
     print(&chapters);
     let page = args.report.map_or_else(default_page, Ok)?;
@@ -81,10 +79,10 @@ pub async fn run(args: Args) -> cli::Outcome {
         std::fs::create_dir_all(directory)
             .map_err(|error| format!("{}: {error}", directory.display()))?;
     }
-    std::fs::write(&page, page::html(&chapters)?)
-        .map_err(|error| format!("{}: {error}", page.display()))?;
+    let html = page::html("Walbrook", LEAD, "cargo demo", &chapters)?;
+    report::put(&page, &html)?;
     println!("\nThe pictures: {}", page.display());
-    let good = chapters.iter().all(|chapter| chapter.report.verified);
+    let good = chapters.iter().all(|chapter| chapter.document.verified);
     Ok(if good {
         ExitCode::SUCCESS
     } else {
@@ -92,16 +90,16 @@ pub async fn run(args: Args) -> cli::Outcome {
     })
 }
 
-async fn chapter(
+async fn measured(
     path: &Path,
     runs: usize,
-    title: String,
+    title: &str,
     program: &Path,
-) -> Result<Chapter, Failure> {
+) -> Result<Report, Failure> {
     let scenario = Scenario::read(path)?;
     let mut outcomes = Vec::with_capacity(runs);
     for number in 1..=runs {
-        let bar = bar(&title, number, runs);
+        let bar = bar(title, number, runs);
         let progress = {
             let bar = bar.clone();
             move |changes: u64, all: u64| {
@@ -113,12 +111,7 @@ async fn chapter(
         bar.finish_and_clear();
         outcomes.push(outcome);
     }
-    let (report, outcome) = replay::summary(&scenario, outcomes, false);
-    Ok(Chapter {
-        title,
-        report,
-        outcome,
-    })
+    Ok(replay::summary(&scenario, outcomes, false).0)
 }
 
 fn bar(title: &str, number: usize, runs: usize) -> ProgressBar {
@@ -208,9 +201,9 @@ fn print(chapters: &[Chapter]) {
         "", "changes", "seconds", "M/s", "µs CPU", "MiB"
     );
     println!("{line}");
-    for Chapter { title, report, .. } in chapters {
-        let figures = &report.figures;
-        let verdict = match (report.verified, report.faults.len()) {
+    for Chapter { title, document } in chapters {
+        let figures = &document.figures;
+        let verdict = match (document.verified, document.faults.len()) {
             (false, _) => "FAILED".to_owned(),
             (true, 0) => "verified".to_owned(),
             (true, faults) => format!("verified, {faults} kills"),
@@ -223,7 +216,7 @@ fn print(chapters: &[Chapter]) {
             figures.cpu_us_per_change(),
             figures.rss_mib(),
         );
-        report
+        document
             .failures
             .iter()
             .for_each(|failure| println!("  {failure}"));
@@ -232,136 +225,4 @@ fn print(chapters: &[Chapter]) {
     println!(
         "Seconds from the first byte of the stream to the broker's last append; CPU per change and peak memory of the engine."
     );
-}
-
-/// 1234567 as `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::replay::engine::Sample;
-    use crate::replay::report::{Figures, Happened};
-    use crate::replay::scenario::Deed;
-
-    /// A made-up chapter with everything that a page can show.
-    fn chapter(killed: bool) -> Chapter {
-        let start = crate::clock::now() + Duration::from_secs(1);
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        let mut histogram = hdrhistogram::Histogram::<u64>::new(3).unwrap();
-        (1..2000u64).for_each(|n| histogram.record(2000 + n * n / 50).unwrap());
-        let mut bytes = Vec::new();
-        use hdrhistogram::serialization::Serializer as _;
-        hdrhistogram::serialization::V2Serializer::new()
-            .serialize(&histogram, &mut bytes)
-            .unwrap();
-        use base64::Engine as _;
-        let encoded = base64::prelude::BASE64_STANDARD.encode(bytes);
-        let figures = Figures {
-            changes: 1_000_000,
-            records: 1_250_000,
-            bytes_in: 57_240_263,
-            bytes_out: 81_000_000,
-            seconds: 0.5,
-            changes_per_second: 2e6,
-            cpu_seconds: 0.52,
-            rss_max_bytes: 48 << 20,
-            latency_ms: serde_json::json!({"p50": 8.0, "p99": 21.0}),
-            histogram: if killed {
-                serde_json::Value::Null
-            } else {
-                encoded.into()
-            },
-            ..Figures::default()
-        };
-        let fault = Happened {
-            deed: Deed::KillEngine,
-            link: None,
-            at_changes: 400_000,
-            at_seconds: Some(0.2),
-        };
-        let outcome = Outcome {
-            figures: figures.clone(),
-            failures: Vec::new(),
-            faults: if killed {
-                vec![fault.clone()]
-            } else {
-                Vec::new()
-            },
-            samples: (0..100)
-                .map(|n| Sample {
-                    at: at(n * 5),
-                    cpu_seconds: n as f64 * 0.0055,
-                    rss_bytes: (20 << 20) + n * 250_000,
-                })
-                .collect(),
-            arrivals: (0..=500).step_by(4).map(|ms| (at(ms), ms * 2500)).collect(),
-            start,
-            broker: "embedded broker".into(),
-            engine_report: serde_json::Value::Null,
-        };
-        let report = Report {
-            version: "0.1.0",
-            machine: "A <machine>, 2 cores".into(),
-            commit: "0123456789ab",
-            scenario: "x".into(),
-            source: "y".into(),
-            broker: "embedded broker".into(),
-            figures: figures.clone(),
-            verified: !killed,
-            failures: if killed {
-                vec!["changes: expected 1 & found 2".into()]
-            } else {
-                Vec::new()
-            },
-            faults: outcome.faults.clone(),
-            runs: vec![figures.clone(), figures],
-        };
-        Chapter {
-            title: "a million changes".into(),
-            report,
-            outcome,
-        }
-    }
-
-    #[test]
-    fn a_page_holds_everything_and_loads_nothing() {
-        let page = page::html(&[chapter(false), chapter(true)]).unwrap();
-        assert_eq!(
-            page.matches("<svg").count(),
-            7,
-            "four pictures, three where there is no histogram"
-        );
-        for text in [
-            "2.00 M/s",
-            "0.52 µs",
-            "48.0 MiB",
-            "21 ms",
-            "verified",
-            "failed",
-            "A &lt;machine&gt;",
-            "1,250,000",
-            "found 2",
-        ] {
-            assert!(page.contains(text), "{text}");
-        }
-        for text in ["<script", "<link", "src=", "@import", "url("] {
-            assert!(!page.contains(text), "{text}");
-        }
-        if let Some(path) = std::env::var_os("WALBROOK_DEMO_PAGE") {
-            std::fs::write(path, page).unwrap();
-        }
-    }
 }

@@ -26,6 +26,7 @@ use clap::builder::RangedU64ValueParser;
 
 use crate::cli;
 use crate::links::report::LinkFigures;
+use crate::report::timeline::Timeline;
 use load::LoadFigures;
 use report::{Figures, Percentiles, Report, machine, median};
 pub use run::{Outcome, Progress, run as run_once};
@@ -37,7 +38,7 @@ pub struct Args {
     /// Scenario files, or names of `fixtures/scenarios`.
     #[arg(required = true)]
     scenarios: Vec<PathBuf>,
-    /// Write `NAME.json` and the engine's own `NAME.engine.json` into this directory.
+    /// Write `NAME.json`, the engine's own `NAME.engine.json` and a page with pictures, `NAME.html`, into this directory.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// Repeat so often and report the median and every run.
@@ -82,12 +83,7 @@ pub async fn run(args: Args) -> cli::Outcome {
             status = ExitCode::FAILURE;
         }
         if let Some(directory) = &args.report {
-            report::write(&report, &directory.join(format!("{}.json", scenario.name)))?;
-            let path = directory.join(format!("{}.engine.json", scenario.name));
-            std::fs::write(
-                path,
-                serde_json::to_string_pretty(&outcome.engine_report)? + "\n",
-            )?;
+            crate::report::write(&report, &outcome.engine_report, directory)?;
         }
     }
     Ok(status)
@@ -137,6 +133,7 @@ pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) ->
         failures,
         faults: middle.faults.clone(),
         runs,
+        timeline: Timeline::of(&middle),
     };
     (report, middle)
 }

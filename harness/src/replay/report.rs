@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::load::LoadFigures;
 use super::scenario::{Deed, Link};
 use crate::links::report::LinkFigures;
+use crate::report::timeline::Timeline;
 
 /// One object per scenario; of several runs the one with the median time, all of them in `runs`. Units stand in the names.
 #[derive(Clone, Debug, Serialize)]
@@ -39,6 +40,8 @@ pub struct Report {
     pub faults: Vec<Happened>,
     /// Every run's figures.
     pub runs: Vec<Figures>,
+    /// The median run over time.
+    pub timeline: Timeline,
 }
 
 /// What one run measured.

@@ -1,0 +1,485 @@
+//! `harness compare`: two reports, or a report and a stored baseline, side by side, with a verdict that knows what noise is; criterion's
+//! results beside them. And `harness stages`, which makes a small file of criterion's results.
+//!
+//! ```text
+//! A: reports, stages ─┐
+//!                     ├─ joined by scenario and bench ─ statistics ─ judgement ─► table, page, exit status
+//! B: reports, stages ─┘
+//! ```
+
+mod forest;
+pub mod judgement;
+mod page;
+mod side;
+pub mod stages;
+pub mod statistics;
+mod whole;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::cli;
+use crate::report::number::change;
+use judgement::{Judged, Rules, Verdict};
+use side::Side;
+use stages::Stages;
+use whole::Pair;
+
+/// Exit status when nothing could be judged: other machine, other scenario.
+const NOT_COMPARABLE: u8 = 2;
+
+/// `harness compare`: two sides, figure by figure, and whether B is worse than A.
+///
+/// A side is a report of `harness replay --report`, a file of `harness stages`, criterion's directory (`target/criterion`, or
+/// `target/criterion:NAME` for a saved baseline), or a directory with any of these; reports are joined by scenario, stages by name.
+///
+/// Exit status: 0 no regression, 1 a regression beyond noise and tolerance, 2 different machines or scenarios.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// The side before: a report, or a stored baseline such as benches/record/COMMIT.
+    #[arg(value_name = "A")]
+    before: PathBuf,
+    /// The side after.
+    #[arg(value_name = "B")]
+    after: PathBuf,
+    /// Write a page with pictures.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Differences of at most so many percent do not matter.
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = percent)]
+    tolerance: f64,
+    /// How certain all intervals of a kind are together, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 95.0, value_parser = percent)]
+    confidence: f64,
+    /// Judge although machines or scenarios differ.
+    #[arg(long)]
+    across: bool,
+}
+
+/// `harness stages`: criterion's results as one small file that can be kept and compared.
+#[derive(Debug, clap::Args)]
+pub struct StagesArgs {
+    /// Criterion's directory, or DIR:NAME for a saved baseline.
+    #[arg(default_value = "target/criterion")]
+    criterion: PathBuf,
+    /// Where to write; stdout when absent.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Add to what the file holds: another process's figures of the same benches, so that noise between processes is known.
+    #[arg(long, requires = "out")]
+    add: bool,
+}
+
+/// Two sides, joined and judged.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    pub(crate) before: Side,
+    pub(crate) after: Side,
+    pub(crate) rules: Rules,
+    pub(crate) pairs: Vec<Pair>,
+    pub(crate) stages: Vec<Judged>,
+    /// Why the stages are no measure of each other.
+    pub(crate) stage_obstacles: Vec<String>,
+    /// What only one side has.
+    pub(crate) unmatched: Vec<String>,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent < 100.0 => Ok(percent),
+        _ => Err("expected a number above 0 and below 100".into()),
+    }
+}
+
+/// Runs `harness compare`.
+///
+/// # Errors
+/// A file that cannot be read or written; nothing that both sides have.
+pub fn run(args: &Args) -> cli::Outcome {
+    let rules = Rules {
+        tolerance: 1.0 + args.tolerance / 100.0,
+        alpha: 1.0 - args.confidence / 100.0,
+    };
+    let (before, after) = (Side::read(&args.before)?, Side::read(&args.after)?);
+    let comparison = Comparison::of(before, after, rules, args.across)?;
+    comparison.print();
+    if let Some(path) = &args.html {
+        crate::report::put(path, &page::html(&comparison)?)?;
+        println!("\nThe pictures: {}", path.display());
+    }
+    Ok(comparison.status())
+}
+
+/// Runs `harness stages`.
+///
+/// # Errors
+/// Results that cannot be read, a file that cannot be written or is of another machine or commit.
+pub fn run_stages(args: &StagesArgs) -> cli::Outcome {
+    let side = Side::read(&args.criterion)?;
+    let Some(new) = side.stages else {
+        return Err(format!("{}: reports, but no results of criterion", side.shown).into());
+    };
+    let mut stages = match (&args.out, args.add) {
+        (Some(path), true) => {
+            let shown = path.display();
+            let text =
+                std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+            Stages::parse(&text).map_err(|error| format!("{shown}: {error}"))?
+        }
+        _ => Stages {
+            stages: Vec::new(),
+            ..new.clone()
+        },
+    };
+    stages.add(new)?;
+    let text = serde_json::to_string_pretty(&stages)? + "\n";
+    match &args.out {
+        Some(path) => crate::report::put(path, &text)?,
+        None => print!("{text}"),
+    }
+    for stage in &stages.stages {
+        eprintln!(
+            "{:<52}{:>12}  {} processes",
+            stage.name,
+            stage.shown(),
+            stage.processes.len()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Comparison {
+    /// Joins and judges; `across`: although machines or scenarios differ.
+    ///
+    /// # Errors
+    /// When there is nothing that both sides have.
+    pub(crate) fn of(
+        before: Side,
+        after: Side,
+        rules: Rules,
+        across: bool,
+    ) -> Result<Self, String> {
+        let (pairs, unmatched) = joined(&before, &after);
+        let pairs = whole::judged(pairs, &rules, across);
+        let mut comparison = Self {
+            pairs,
+            unmatched,
+            rules,
+            stages: Vec::new(),
+            stage_obstacles: Vec::new(),
+            before,
+            after,
+        };
+        if let (Some(old), Some(new)) = (&comparison.before.stages, &comparison.after.stages) {
+            comparison.stages = stages::judged(old, new, rules.tolerance, rules.alpha);
+            if old.machine != new.machine {
+                let obstacle = format!(
+                    "different machines: {} before, {} after",
+                    old.machine, new.machine
+                );
+                comparison.stage_obstacles.push(obstacle);
+            }
+        }
+        if !comparison.stage_obstacles.is_empty() && !across {
+            for stage in &mut comparison.stages {
+                stage.verdict = Verdict::NotComparable;
+            }
+        }
+        if comparison.pairs.is_empty() && comparison.stages.is_empty() {
+            return Err(format!(
+                "{} and {} have nothing in common to compare: {}",
+                comparison.before.shown,
+                comparison.after.shown,
+                comparison.unmatched.join("; "),
+            ));
+        }
+        Ok(comparison)
+    }
+
+    /// Every judged figure, with the scenario or `stages`.
+    pub(crate) fn judged(&self) -> impl Iterator<Item = (&str, &Judged)> {
+        let whole = (self.pairs.iter()).flat_map(|pair| {
+            pair.figures
+                .iter()
+                .map(|figure| (pair.after.scenario.as_str(), figure))
+        });
+        whole.chain(self.stages.iter().map(|stage| ("stages", stage)))
+    }
+
+    fn having(&self, verdict: Verdict) -> Vec<String> {
+        (self
+            .judged()
+            .filter(|(_, judged)| judged.verdict == verdict))
+        .map(|(place, judged)| format!("{place}: {} {}", judged.name, judged.change()))
+        .collect()
+    }
+
+    /// Whether nothing is worse and everything could be judged.
+    pub(crate) fn is_good(&self) -> bool {
+        self.having(Verdict::Regression).is_empty()
+            && self.having(Verdict::NotComparable).is_empty()
+    }
+
+    /// What it comes to, in one sentence.
+    pub(crate) fn verdict(&self) -> String {
+        let (worse, better) = (
+            self.having(Verdict::Regression),
+            self.having(Verdict::Improvement),
+        );
+        if !worse.is_empty() {
+            let plural = if worse.len() == 1 { "" } else { "s" };
+            return format!("{} regression{plural}: {}", worse.len(), worse.join("; "));
+        }
+        if !self.having(Verdict::NotComparable).is_empty() {
+            return "NOT COMPARABLE: see above; --across judges all the same".into();
+        }
+        let open = (self.judged())
+            .filter(|(_, judged)| matches!(judged.verdict, Verdict::CannotTell { .. }));
+        let (open, all) = (open.count(), self.judged().count());
+        let better = match better.is_empty() {
+            true => String::new(),
+            false => format!("; better: {}", better.join("; ")),
+        };
+        match open {
+            0 => format!("no regression{better}"),
+            open => format!(
+                "no regression found; {open} of {all} figures cannot be told with so few runs{better}"
+            ),
+        }
+    }
+
+    fn status(&self) -> ExitCode {
+        if !self.having(Verdict::Regression).is_empty() {
+            ExitCode::FAILURE
+        } else if self.is_good() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(NOT_COMPARABLE)
+        }
+    }
+
+    fn print(&self) {
+        for pair in &self.pairs {
+            let (before, after) = (&pair.before, &pair.after);
+            println!(
+                "{}: {} ({} runs) → {} ({} runs)",
+                after.scenario,
+                before.commit,
+                before.runs.len(),
+                after.commit,
+                after.runs.len()
+            );
+            pair.obstacles
+                .iter()
+                .for_each(|obstacle| println!("  !! {obstacle}"));
+            pair.notes.iter().for_each(|note| println!("  {note}"));
+            table(&pair.figures, self.rules.tolerance);
+            println!();
+        }
+        if !self.stages.is_empty() {
+            println!("stages, time per row, record or byte");
+            self.stage_obstacles
+                .iter()
+                .for_each(|obstacle| println!("  !! {obstacle}"));
+            table(&self.stages, self.rules.tolerance);
+            println!();
+        }
+        self.unmatched.iter().for_each(|line| println!("{line}"));
+        println!("{}", self.verdict());
+    }
+}
+
+fn table(figures: &[Judged], tolerance: f64) {
+    let widest = figures
+        .iter()
+        .map(|figure| figure.name.chars().count())
+        .max();
+    let width = widest.unwrap_or(0).max(26) + 2;
+    println!(
+        "  {:<width$}{:>12}{:>12}{:>10}{:>22}  verdict",
+        "", "before", "after", "change", "interval"
+    );
+    for figure in figures {
+        let (moved, interval) = match &figure.difference {
+            Some(of) => (
+                change(of.ratio),
+                format!("{} … {}", change(of.low), change(of.high)),
+            ),
+            None => (change(figure.ratio), "unknown".into()),
+        };
+        println!(
+            "  {:<width$}{:>12}{:>12}{moved:>10}{interval:>22}  {}",
+            figure.name,
+            figure.before,
+            figure.after,
+            figure.verdict.text(tolerance)
+        );
+    }
+}
+
+type Documents = (
+    crate::report::document::Document,
+    crate::report::document::Document,
+);
+
+/// Reports of the same scenario; two single reports whatever they are of. And what only one side has.
+fn joined(before: &Side, after: &Side) -> (Vec<Documents>, Vec<String>) {
+    let only = |side: &Side, names: Vec<&String>| {
+        let names = names
+            .into_iter()
+            .map(|name| format!("only in {}: {name}", side.shown));
+        names.collect::<Vec<_>>()
+    };
+    if let (1, 1) = (before.reports.len(), after.reports.len()) {
+        let pair = before
+            .reports
+            .values()
+            .cloned()
+            .zip(after.reports.values().cloned());
+        return (pair.collect(), Vec::new());
+    }
+    let pairs = (before.reports.iter())
+        .filter_map(|(name, report)| Some((report.clone(), after.reports.get(name)?.clone())));
+    let lacks = |side: &Side, name: &String| !side.reports.contains_key(name);
+    let mut unmatched = only(
+        before,
+        before
+            .reports
+            .keys()
+            .filter(|name| lacks(after, name))
+            .collect(),
+    );
+    unmatched.extend(only(
+        after,
+        after
+            .reports
+            .keys()
+            .filter(|name| lacks(before, name))
+            .collect(),
+    ));
+    if before.stages.is_some() != after.stages.is_some() {
+        let side = if before.stages.is_some() {
+            before
+        } else {
+            after
+        };
+        unmatched.push(format!("only in {}: stages", side.shown));
+    }
+    (pairs.collect(), unmatched)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    const RULES: Rules = Rules {
+        tolerance: 1.05,
+        alpha: 0.05,
+    };
+
+    fn side(rate: f64) -> Side {
+        let report = samples::document(5, rate);
+        let stage = |name: &str, ns: f64| stages::Stage {
+            name: name.into(),
+            per: stages::Per::Element,
+            count: 1000,
+            processes: vec![stages::Process {
+                median_ns: ns,
+                error_ns: ns / 1e3,
+                samples: 50,
+            }],
+        };
+        Side {
+            shown: format!("{rate}"),
+            reports: [(report.scenario.clone(), report)].into(),
+            stages: Some(Stages {
+                version: "0.1.0".into(),
+                machine: "m".into(),
+                commit: "c".into(),
+                stages: vec![
+                    stage("decode/ours", 6e10 / rate),
+                    stage("decode/theirs", 1e6),
+                ],
+            }),
+        }
+    }
+
+    #[test]
+    fn a_regression_is_named_and_the_status_says_so() {
+        let comparison = Comparison::of(side(2e6), side(1.5e6), RULES, false).unwrap();
+        let verdict = comparison.verdict();
+        assert!(
+            verdict.contains("mysql-1m: changes per second −25.0 %"),
+            "{verdict}"
+        );
+        assert!(verdict.contains("stages: decode/ours +33.3 %"), "{verdict}");
+        assert!(!verdict.contains("theirs"), "{verdict}");
+        assert_eq!(comparison.status(), ExitCode::FAILURE);
+        let same = Comparison::of(side(2e6), side(2e6), RULES, false).unwrap();
+        assert!(
+            same.verdict().starts_with("no regression"),
+            "{}",
+            same.verdict()
+        );
+        assert_eq!(same.status(), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn another_machine_has_a_status_of_its_own() {
+        let mut after = side(1.5e6);
+        after
+            .reports
+            .values_mut()
+            .for_each(|report| report.machine = "other, 8 cores".into());
+        after.stages.as_mut().unwrap().machine = "other".into();
+        let comparison = Comparison::of(side(2e6), after.clone(), RULES, false).unwrap();
+        assert_eq!(comparison.status(), ExitCode::from(NOT_COMPARABLE));
+        assert!(comparison.verdict().starts_with("NOT COMPARABLE"));
+        let across = Comparison::of(side(2e6), after, RULES, true).unwrap();
+        assert_eq!(across.status(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn nothing_in_common_is_an_error_that_names_what_there_is() {
+        let mut before = side(2e6);
+        before.stages = None;
+        let mut after = side(2e6);
+        after.reports.clear();
+        let error = Comparison::of(before, after, RULES, false).unwrap_err();
+        assert!(
+            error.contains("only in 2000000: mysql-1m") && error.contains("stages"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_page_holds_both_sides_and_loads_nothing() {
+        let comparison = Comparison::of(side(2e6), side(1.5e6), RULES, false).unwrap();
+        let page = page::html(&comparison).unwrap();
+        for text in [
+            "regression",
+            "before",
+            "after",
+            "decode/theirs",
+            "−25.0 %",
+            "Latency percentiles",
+        ] {
+            assert!(page.contains(text), "{text}");
+        }
+        assert_eq!(page.matches("<svg").count(), 5);
+        for text in ["<script", "<link", "src=", "@import", "url("] {
+            assert!(!page.contains(text), "{text}");
+        }
+        if let Some(path) = std::env::var_os("WALBROOK_COMPARE_PAGE") {
+            std::fs::write(path, page).unwrap();
+        }
+    }
+
+    #[test]
+    fn percentages_are_checked() {
+        assert_eq!(percent("5"), Ok(5.0));
+        assert!(percent("0").is_err() && percent("100").is_err() && percent("x").is_err());
+    }
+}

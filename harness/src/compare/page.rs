@@ -1,0 +1,299 @@
+//! The page of a comparison: the verdict first, then per scenario what changed and how far that can be known, then the stages.
+
+use std::fmt::Write as _;
+
+use super::judgement::{Judged, Verdict};
+use super::whole::Pair;
+use super::{Comparison, forest};
+use crate::report::chart;
+use crate::report::document::Document;
+use crate::report::html::{self, badge, escaped};
+use crate::report::latency::{self, Curve};
+use crate::report::number::{change, magnitude, percent};
+use crate::report::palette::{AMBER, BLUE, GREY};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Draws `comparison`.
+///
+/// # Errors
+/// A picture that cannot be drawn.
+pub(super) fn html(comparison: &Comparison) -> Result<String, Failure> {
+    let mut body = String::new();
+    html::cards(&mut body, &cards(comparison))?;
+    verdict(&mut body, comparison)?;
+    for pair in &comparison.pairs {
+        section(&mut body, pair, comparison)?;
+    }
+    if !comparison.stages.is_empty() {
+        stages(&mut body, comparison)?;
+    }
+    how_to_read(&mut body, comparison)?;
+    let lead = format!(
+        "Commit {} compared with commit {}. Intervals hold together with {:.0} % confidence; what they leave open is said to be open.",
+        comparison.after.commits(),
+        comparison.before.commits(),
+        (1.0 - comparison.rules.alpha) * 100.0,
+    );
+    Ok(html::page("Walbrook comparison", &lead, &body))
+}
+
+fn cards(comparison: &Comparison) -> [(String, String); 4] {
+    let count = |of: fn(&Verdict) -> bool| {
+        comparison
+            .judged()
+            .filter(|(_, judged)| of(&judged.verdict))
+            .count()
+            .to_string()
+    };
+    [
+        (
+            count(|of| *of == Verdict::Regression),
+            "worse, beyond noise and tolerance".into(),
+        ),
+        (
+            count(|of| *of == Verdict::Improvement),
+            "better, beyond noise and tolerance".into(),
+        ),
+        (
+            count(|of| matches!(of, Verdict::Equal | Verdict::Tolerated)),
+            format!("the same, to {}", percent(comparison.rules.tolerance)),
+        ),
+        (
+            count(|of| matches!(of, Verdict::CannotTell { .. } | Verdict::NotComparable)),
+            "cannot be told".into(),
+        ),
+    ]
+}
+
+fn verdict(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
+    let text = comparison.verdict();
+    let class = if comparison.is_good() {
+        "notice soft"
+    } else {
+        "notice"
+    };
+    write!(
+        out,
+        "<div class=\"{class}\"><b>{}</b></div>",
+        escaped(&text)
+    )?;
+    for line in &comparison.unmatched {
+        write!(out, "<div class=\"notice soft\">{}</div>", escaped(line))?;
+    }
+    Ok(())
+}
+
+fn section(out: &mut String, pair: &Pair, comparison: &Comparison) -> Result<(), Failure> {
+    let worst = pair
+        .figures
+        .iter()
+        .any(|figure| figure.verdict == Verdict::Regression);
+    let mark = match (pair.obstacles.is_empty(), worst) {
+        (false, _) => badge(false, "not comparable"),
+        (true, true) => badge(false, "regression"),
+        (true, false) => badge(true, "no regression"),
+    };
+    write!(
+        out,
+        "<section><h2>{} {mark}</h2><p>{} against {}.</p>",
+        escaped(&pair.after.scenario),
+        escaped(&described(&pair.after)),
+        escaped(&described(&pair.before)),
+    )?;
+    for obstacle in &pair.obstacles {
+        write!(out, "<div class=\"notice\">{}</div>", escaped(obstacle))?;
+    }
+    for note in &pair.notes {
+        write!(out, "<div class=\"notice soft\">{}</div>", escaped(note))?;
+    }
+    out.push_str("<div class=\"pictures\">");
+    if pair
+        .figures
+        .iter()
+        .any(|figure| figure.difference.is_some())
+    {
+        let svg = forest::picture(&pair.figures, comparison.rules.tolerance)?;
+        html::picture(
+            out,
+            "What changed",
+            &svg,
+            "Dots: the change; lines: where it may lie. Grey band: the tolerance.",
+        )?;
+    }
+    throughput(out, pair)?;
+    histograms(out, pair)?;
+    out.push_str("</div>");
+    table(out, &pair.figures, comparison.rules.tolerance)?;
+    runs(out, pair)?;
+    out.push_str("</section>");
+    Ok(())
+}
+
+fn described(document: &Document) -> String {
+    format!(
+        "{} ({} runs on {})",
+        document.commit,
+        document.runs.len(),
+        document.machine
+    )
+}
+
+/// Changes arriving over time on both sides, of the median runs.
+fn throughput(out: &mut String, pair: &Pair) -> Result<(), Failure> {
+    let rates = |document: &Document| crate::report::page::rates(document);
+    let (before, after) = (rates(&pair.before), rates(&pair.after));
+    if before.is_empty() || after.is_empty() {
+        return Ok(());
+    }
+    let highest = (before.iter().chain(&after))
+        .map(|point| point.1)
+        .fold(0.0, f64::max);
+    let (scale, unit) = crate::report::page::rate_unit(highest);
+    let scaled = |rates: Vec<(f64, f64)>| -> Vec<(f64, f64)> {
+        rates
+            .into_iter()
+            .map(|(at, rate)| (at, rate / scale))
+            .collect()
+    };
+    let line = |name, colour, rates| chart::Line {
+        name,
+        colour,
+        points: scaled(rates),
+    };
+    let lines = [line("before", GREY, before), line("after", BLUE, after)];
+    let svg = chart::lines(&lines, unit)?;
+    html::picture(
+        out,
+        "Changes arriving in the broker",
+        &svg,
+        "Of the median runs.",
+    )?;
+    Ok(())
+}
+
+/// Latency of both, over each other: of the median runs.
+fn histograms(out: &mut String, pair: &Pair) -> Result<(), Failure> {
+    let both = pair
+        .before
+        .figures
+        .latency()?
+        .zip(pair.after.figures.latency()?);
+    let Some((before, after)) = both else {
+        return Ok(());
+    };
+    let curves = [
+        Curve {
+            label: "before",
+            histogram: &before,
+            colour: GREY,
+        },
+        Curve {
+            label: "after",
+            histogram: &after,
+            colour: AMBER,
+        },
+    ];
+    let note = "Of the median runs, read to acknowledged.";
+    html::picture(
+        out,
+        "Latency percentiles",
+        &latency::percentiles(&curves)?,
+        note,
+    )?;
+    html::picture(
+        out,
+        "Latency distribution",
+        &latency::distribution(&curves)?,
+        note,
+    )?;
+    Ok(())
+}
+
+fn table(out: &mut String, figures: &[Judged], tolerance: f64) -> std::fmt::Result {
+    out.push_str(
+        "<div class=\"card wide\"><table><tr><th></th><th>before</th><th>after</th><th>change</th><th>interval</th>\
+         <th style=\"text-align:left\">verdict</th></tr>",
+    );
+    for figure in figures {
+        let class = match figure.verdict {
+            Verdict::Regression => "text bad",
+            Verdict::Improvement => "text good",
+            _ => "text soft",
+        };
+        let (moved, interval) = match &figure.difference {
+            Some(of) => (
+                change(of.ratio),
+                format!("{} … {}", change(of.low), change(of.high)),
+            ),
+            None => (change(figure.ratio), "unknown".into()),
+        };
+        write!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{moved}</td><td>{interval}</td><td class=\"{class}\">{}</td></tr>",
+            escaped(&figure.name),
+            escaped(&figure.before),
+            escaped(&figure.after),
+            escaped(&figure.verdict.text(tolerance)),
+        )?;
+    }
+    out.write_str("</table></div>")
+}
+
+/// Every run of both sides.
+fn runs(out: &mut String, pair: &Pair) -> std::fmt::Result {
+    out.push_str(
+        "<div class=\"card wide\"><table><tr><th>every run</th><th>changes/s</th><th>CPU µs<br>per change</th><th>peak MiB</th>\
+         <th>p50 ms</th><th>p99 ms</th></tr>",
+    );
+    for (side, document) in [("before", &pair.before), ("after", &pair.after)] {
+        for (number, run) in document.runs.iter().enumerate() {
+            let latency = run
+                .latency_ms
+                .map_or("<td>–</td><td>–</td>".to_owned(), |of| {
+                    format!("<td>{:.2}</td><td>{:.2}</td>", of.p50, of.p99)
+                });
+            write!(
+                out,
+                "<tr><td>{side}, {}</td><td>{}</td><td>{:.3}</td><td>{:.1}</td>{latency}</tr>",
+                number + 1,
+                magnitude(run.changes_per_second),
+                run.cpu_us_per_change(),
+                run.rss_mib(),
+            )?;
+        }
+    }
+    out.write_str("</table></div>")
+}
+
+fn stages(out: &mut String, comparison: &Comparison) -> Result<(), Failure> {
+    write!(
+        out,
+        "<section><h2>Stages</h2><p>Criterion&rsquo;s benches, time per row, record or byte: ours, and peers beside them in the same \
+         run.</p>"
+    )?;
+    for obstacle in &comparison.stage_obstacles {
+        write!(out, "<div class=\"notice\">{}</div>", escaped(obstacle))?;
+    }
+    out.push_str("<div class=\"card narrow\">");
+    out.push_str(&forest::picture(
+        &comparison.stages,
+        comparison.rules.tolerance,
+    )?);
+    out.push_str("</div>");
+    table(out, &comparison.stages, comparison.rules.tolerance)?;
+    out.push_str("</section>");
+    Ok(())
+}
+
+fn how_to_read(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
+    write!(
+        out,
+        "<footer><p>Intervals are Welch&rsquo;s, on logarithms, made wide enough that all of a kind (whole runs; stages) hold together with \
+         {:.0} % confidence. A regression is a figure whose interval leaves out &ldquo;no difference&rdquo; on the bad side and whose change \
+         is more than {}. Runs of one session do not show how sessions differ: alternate the sides, or measure the baseline again, when \
+         a verdict matters. A bench measured in one process is believed only beyond the 2 % that processes are assumed to differ by.</p></footer>",
+        (1.0 - comparison.rules.alpha) * 100.0,
+        percent(comparison.rules.tolerance),
+    )
+}

@@ -1,0 +1,285 @@
+//! What the pictures have in common, and those over time. Drawn at twice the size that they are shown at: plotters' SVG backend
+//! rounds to whole units, which then are half a pixel.
+
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{Ranged, ValueFormatter};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::number::three_digits;
+use super::palette::{Colour, GREY, LINE, RED, SOFT};
+
+/// Units of a picture.
+pub const SIZE: (u32, u32) = (1120, 520);
+/// Units of its text: 13 pixels where a picture is 430 pixels wide, and still legible on a phone.
+const TEXT: i32 = 34;
+
+/// A picture, or what keeps it from being drawn.
+pub type Drawn = Result<String, Box<dyn std::error::Error + Send + Sync>>;
+
+/// A filled line over time.
+#[derive(Debug)]
+pub struct OverTime<'a> {
+    /// Seconds and value.
+    pub points: &'a [(f64, f64)],
+    /// Where the axis ends, in seconds.
+    pub end: f64,
+    /// Top of the axis at least.
+    pub top: f64,
+    /// Of the line.
+    pub colour: Colour,
+    /// What the value is in.
+    pub unit: &'a str,
+    /// Faults: seconds and label.
+    pub marks: &'a [(f64, String)],
+    /// A limit as a line: value and label.
+    pub limit: Option<(f64, String)>,
+}
+
+/// Draws `chart`.
+///
+/// # Errors
+/// What keeps the picture from being drawn.
+pub fn over_time(chart: &OverTime<'_>) -> Drawn {
+    let highest = chart
+        .points
+        .iter()
+        .map(|point| point.1)
+        .fold(chart.top, f64::max);
+    // A limit far above everything would press the line to the ground.
+    let limit = chart.limit.as_ref().filter(|limit| limit.0 < highest * 4.0);
+    let top = limit.map_or(highest, |limit| highest.max(limit.0)) * 1.15;
+    let end = chart.end.max(0.01);
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let mut context = builder(&root).build_cartesian_2d(0.0..end, 0.0..top)?;
+        context
+            .configure_mesh()
+            .disable_x_mesh()
+            .axis_style(LINE.light)
+            .bold_line_style(LINE.light.stroke_width(2))
+            .light_line_style(TRANSPARENT)
+            .label_style(label())
+            .x_desc("seconds since the first byte")
+            .y_desc(chart.unit)
+            .y_labels(5)
+            .x_labels(8)
+            .x_label_formatter(&|seconds| tick(*seconds))
+            .y_label_formatter(&|value| tick(*value))
+            .draw()?;
+        let points = chart
+            .points
+            .iter()
+            .filter(|point| point.0 >= 0.0 && point.0 <= end);
+        let colour = chart.colour.light;
+        context.draw_series(
+            AreaSeries::new(points.copied(), 0.0, colour.mix(0.16))
+                .border_style(colour.stroke_width(5)),
+        )?;
+        if let Some((value, text)) = limit {
+            let ends = [(0.0, *value), (end, *value)];
+            let style = GREY.light.stroke_width(3);
+            context.draw_series(DashedLineSeries::new(ends, 14, 8, style))?;
+            let place = (end * 0.01, *value + top * 0.055);
+            context.draw_series([Text::new(text.clone(), place, small(&GREY))])?;
+        }
+        for (number, (at, text)) in chart.marks.iter().enumerate() {
+            let ends = [(*at, 0.0), (*at, top)];
+            context.draw_series(LineSeries::new(ends, RED.light.stroke_width(3)))?;
+            // Labels of many faults would cover each other.
+            if chart.marks.len() <= 4 {
+                let right = *at > end * 0.8;
+                let anchor = if right { HPos::Right } else { HPos::Left };
+                let style = small(&RED).pos(Pos::new(anchor, VPos::Top));
+                let beside = if right { -end * 0.008 } else { end * 0.008 };
+                let place = (at + beside, top * (0.99 - 0.06 * (number % 3) as f64));
+                context.draw_series([Text::new(text.clone(), place, style)])?;
+            }
+        }
+        root.present()?;
+    }
+    Ok(svg)
+}
+
+/// One of several lines over time.
+#[derive(Clone, Debug)]
+pub struct Line<'a> {
+    /// In the legend.
+    pub name: &'a str,
+    /// Its colour.
+    pub colour: Colour,
+    /// Seconds and value.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Draws several lines over time.
+///
+/// # Errors
+/// What keeps the picture from being drawn.
+pub fn lines(lines: &[Line<'_>], unit: &str) -> Drawn {
+    let points = || lines.iter().flat_map(|line| line.points.iter());
+    let end = points().map(|point| point.0).fold(0.01, f64::max);
+    // Room for the names above.
+    let top = points().map(|point| point.1).fold(0.01, f64::max) * 1.4;
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let mut context = builder(&root).build_cartesian_2d(0.0..end, 0.0..top)?;
+        context
+            .configure_mesh()
+            .disable_x_mesh()
+            .axis_style(LINE.light)
+            .bold_line_style(LINE.light.stroke_width(2))
+            .light_line_style(TRANSPARENT)
+            .label_style(label())
+            .x_desc("seconds since the first byte")
+            .y_desc(unit)
+            .y_labels(5)
+            .x_labels(8)
+            .x_label_formatter(&|seconds| tick(*seconds))
+            .y_label_formatter(&|value| tick(*value))
+            .draw()?;
+        for line in lines {
+            let colour = line.colour.light;
+            let series = LineSeries::new(line.points.iter().copied(), colour.stroke_width(5));
+            context
+                .draw_series(series)?
+                .label(line.name)
+                .legend(move |(x, y)| {
+                    PathElement::new([(x, y), (x + 36, y)], colour.stroke_width(5))
+                });
+        }
+        legend(&mut context, SeriesLabelPosition::UpperLeft)?;
+        root.present()?;
+    }
+    Ok(svg)
+}
+
+/// Margins and places for labels.
+pub fn builder<'a, 'b>(
+    root: &'a DrawingArea<SVGBackend<'b>, Shift>,
+) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut builder = ChartBuilder::on(root);
+    builder
+        .margin(16)
+        .margin_right(64)
+        .x_label_area_size(92)
+        .y_label_area_size(136);
+    builder
+}
+
+/// The text of axes.
+#[must_use]
+pub fn label() -> TextStyle<'static> {
+    ("sans-serif", TEXT).into_font().color(&SOFT.light)
+}
+
+/// Text inside a picture.
+#[must_use]
+pub fn small(colour: &Colour) -> TextStyle<'static> {
+    ("sans-serif", TEXT - 2).into_font().color(&colour.light)
+}
+
+/// The names of the curves, without a ground of their own.
+///
+/// # Errors
+/// What keeps them from being drawn.
+pub fn legend<'a, 'b: 'a, X, Y>(
+    chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
+    place: SeriesLabelPosition,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    chart
+        .configure_series_labels()
+        .position(place)
+        .margin(16)
+        .legend_area_size(48)
+        .label_font(label())
+        .background_style(TRANSPARENT)
+        .border_style(TRANSPARENT)
+        .draw()?;
+    Ok(())
+}
+
+/// A number beside an axis.
+#[must_use]
+pub fn tick(value: f64) -> String {
+    if value == 0.0 {
+        return "0".into();
+    }
+    let text = three_digits(value);
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::palette::BLUE;
+
+    fn chart(limit: Option<(f64, String)>, marks: &[(f64, String)]) -> String {
+        let points: Vec<(f64, f64)> = (0..50).map(|n| (f64::from(n) / 50.0, 2.0)).collect();
+        over_time(&OverTime {
+            points: &points,
+            end: 1.0,
+            top: 0.1,
+            colour: BLUE,
+            unit: "M changes/s",
+            marks,
+            limit,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn limits_and_faults_are_drawn() {
+        let svg = chart(
+            Some((3.0, "a limit".into())),
+            &[(0.5, "kill engine".into())],
+        );
+        for text in [
+            "a limit",
+            "kill engine",
+            "M changes/s",
+            "#64748B",
+            "#DC2626",
+        ] {
+            assert!(svg.contains(text), "{text}");
+        }
+        let plain = chart(None, &[]);
+        assert!(!plain.contains("#64748B") && !plain.contains("#DC2626"));
+    }
+
+    #[test]
+    fn a_limit_far_above_does_not_press_the_line_down() {
+        assert!(!chart(Some((100.0, "a limit".into())), &[]).contains("a limit"));
+    }
+
+    #[test]
+    fn lines_are_named() {
+        let line = |name, colour| Line {
+            name,
+            colour,
+            points: vec![(0.0, 0.0), (1.0, 2.0)],
+        };
+        let svg = lines(&[line("before", GREY), line("after", BLUE)], "k changes/s").unwrap();
+        for text in ["before", "after", "#64748B", "#2563EB", "k changes/s"] {
+            assert!(svg.contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn ticks_are_short() {
+        assert_eq!(tick(0.5), "0.5");
+        assert_eq!(tick(20.0), "20");
+        assert_eq!(tick(0.0125), "0.0125");
+        assert_eq!(tick(1500.0), "1500");
+    }
+}

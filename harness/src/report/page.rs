@@ -1,0 +1,467 @@
+//! The page of a replay: per scenario its verdict, the large figures, four pictures, and every run.
+
+use std::fmt::Write as _;
+
+use super::chart::{self, OverTime};
+use super::document::{Document, Figures};
+use super::html::{self, badge, escaped};
+use super::latency::{self, Curve};
+use super::number::{grouped, magnitude, milliseconds};
+use super::palette::{AMBER, BLUE, GREY, TEAL, VIOLET};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A scenario on a page.
+#[derive(Clone, Debug)]
+pub struct Chapter {
+    /// What it shows.
+    pub title: String,
+    /// What was measured.
+    pub document: Document,
+}
+
+/// The page for these chapters; `title` and `lead` are text, `repeat` the command that makes them again.
+///
+/// # Errors
+/// A picture that cannot be drawn.
+pub fn html(
+    title: &str,
+    lead: &str,
+    repeat: &str,
+    chapters: &[Chapter],
+) -> Result<String, Failure> {
+    let mut body = String::new();
+    for (number, chapter) in chapters.iter().enumerate() {
+        section(&mut body, chapter, number == 0)?;
+    }
+    if let Some(Chapter { document, .. }) = chapters.first() {
+        write!(
+            body,
+            "<footer><p>{} &middot; version {} &middot; commit <code>{}</code> &middot; engine, what it reads from and the broker share \
+             this machine. Repeat it with <code>{}</code>.</p></footer>",
+            escaped(&document.machine),
+            escaped(&document.version),
+            escaped(&document.commit),
+            escaped(repeat),
+        )?;
+    }
+    Ok(html::page(title, lead, &body))
+}
+
+fn section(out: &mut String, chapter: &Chapter, first: bool) -> Result<(), Failure> {
+    let document = &chapter.document;
+    out.push_str("<section>");
+    // The first chapter's figures stand on the page's head.
+    if first {
+        html::cards(out, &cards(&document.figures))?;
+        heading(out, chapter)?;
+    } else {
+        heading(out, chapter)?;
+        html::cards(out, &cards(&document.figures))?;
+    }
+    out.push_str("<div class=\"pictures\">");
+    pictures(out, document)?;
+    out.push_str("</div>");
+    stations(out, &document.figures)?;
+    links(out, &document.figures)?;
+    runs(out, document)?;
+    out.push_str("</section>");
+    Ok(())
+}
+
+/// Title, verdict, story, and what failed.
+fn heading(out: &mut String, chapter: &Chapter) -> std::fmt::Result {
+    let document = &chapter.document;
+    let verdict = match document.verified {
+        true => badge(true, "verified"),
+        false => badge(false, "failed"),
+    };
+    write!(
+        out,
+        "<h2>{} {verdict}</h2><p>{}</p>",
+        escaped(&html::capitalised(&chapter.title)),
+        escaped(&story(document)),
+    )?;
+    for failure in &document.failures {
+        write!(out, "<div class=\"notice\">{}</div>", escaped(failure))?;
+    }
+    Ok(())
+}
+
+/// The four large figures.
+fn cards(figures: &Figures) -> [(String, String); 4] {
+    let rate = (
+        format!("{}/s", magnitude(figures.changes_per_second)),
+        "row changes per second",
+    );
+    let last = match (figures.commit_percentiles(), figures.latency_ms) {
+        (Some(commit), _) => (
+            milliseconds(commit.p99),
+            "99th percentile, commit to the broker’s log",
+        ),
+        (None, Some(latency)) => (
+            milliseconds(latency.p99),
+            "99th percentile, read to acknowledged",
+        ),
+        (None, None) => (
+            milliseconds(figures.seconds * 1e3),
+            "first byte to last append",
+        ),
+    };
+    // Under a load the rate is what was offered: latency is what counts.
+    let first = figures.commit_percentiles().map_or(rate, |commit| {
+        (
+            milliseconds(commit.p50),
+            "median, commit to the broker’s log",
+        )
+    });
+    let processor = (
+        format!("{:.2} µs", figures.cpu_us_per_change()),
+        "engine CPU per change",
+    );
+    let memory = (
+        format!("{:.1} MiB", figures.rss_mib()),
+        "engine peak memory",
+    );
+    [first, processor, memory, last].map(|(value, what)| (value, what.to_owned()))
+}
+
+/// What happened, in a sentence or two.
+fn story(document: &Document) -> String {
+    let figures = &document.figures;
+    let mut text = format!(
+        "{} changes became {} records (a delete is a record and a tombstone): {:.1} MB read, {:.1} MB written, in {:.3} s.",
+        grouped(figures.changes),
+        grouped(figures.records),
+        figures.bytes_in as f64 / 1e6,
+        figures.bytes_out as f64 / 1e6,
+        figures.seconds,
+    );
+    if let Some(load) = &figures.load {
+        let offered = load.offered_changes_per_second;
+        let offered = offered.map_or("as much as it took".to_owned(), |rate| {
+            format!("{} changes/s", magnitude(rate))
+        });
+        text += &format!(
+            " Meanwhile {} writers offered the server {offered}, {} rows a commit; it committed {} changes/s.",
+            load.writers,
+            load.rows_per_commit,
+            magnitude(load.committed_changes_per_second),
+        );
+    }
+    match document.faults.as_slice() {
+        [] => {}
+        [fault] => text += &format!(" One fault on the way: {}.", fault.label()),
+        faults => text += &format!(" {} faults on the way.", faults.len()),
+    }
+    if document.verified {
+        text += " Every change arrived once, in the order of its key, and nothing else did.";
+    }
+    text
+}
+
+fn pictures(out: &mut String, document: &Document) -> Result<(), Failure> {
+    let (figures, timeline) = (&document.figures, &document.timeline);
+    if !timeline.arrivals.is_empty() {
+        let svg = throughput(document)?;
+        html::picture(
+            out,
+            "Changes arriving in the broker",
+            &svg,
+            &throughput_note(document),
+        )?;
+    }
+    latency(out, figures)?;
+    if timeline.usage.is_empty() {
+        return Ok(());
+    }
+    let end = (timeline.usage.last()).map_or(figures.seconds, |last| last.0.max(figures.seconds));
+    // The kernel counts in hundredths of a second: shorter windows would show its ticks.
+    let cores = timeline.cores((end / 40.0).max(0.05));
+    let svg = chart::over_time(&OverTime {
+        points: &cores,
+        end,
+        top: 1.0,
+        colour: TEAL,
+        unit: "cores",
+        marks: &[],
+        limit: None,
+    })?;
+    html::picture(out, "Processor", &svg, "")?;
+    let memory: Vec<(f64, f64)> = (timeline.usage.iter())
+        .map(|(at, _, bytes)| (*at, *bytes as f64 / f64::from(1 << 20)))
+        .collect();
+    let svg = chart::over_time(&OverTime {
+        points: &memory,
+        end,
+        top: 16.0,
+        colour: VIOLET,
+        unit: "MiB",
+        marks: &[],
+        limit: None,
+    })?;
+    html::picture(out, "Memory (resident set)", &svg, "")?;
+    Ok(())
+}
+
+/// Read to acknowledged, or commit to the broker's log where a load was offered, beside a bare reader.
+fn latency(out: &mut String, figures: &Figures) -> Result<(), Failure> {
+    let (read, commit) = (figures.latency()?, figures.commit_latency()?);
+    let bare = figures.bare_latency()?.filter(|_| commit.is_some());
+    let name = |name| if commit.is_some() { name } else { "" };
+    let curves = [
+        (&commit, name("commit to the broker’s log"), BLUE),
+        (&read, name("of that, read to acknowledged"), AMBER),
+        (&bare, name("commit to a bare reader"), GREY),
+    ];
+    let curves: Vec<Curve<'_>> = (curves.into_iter())
+        .filter_map(|(histogram, label, colour)| {
+            Some(Curve {
+                label,
+                histogram: histogram.as_ref()?,
+                colour,
+            })
+        })
+        .collect();
+    if curves.is_empty() {
+        return Ok(());
+    }
+    let (title, note) = match commit {
+        Some(_) => ("Latency", ""),
+        None => (
+            "Latency, read to acknowledged",
+            " Where everything waits from the start, this is queueing, not idle latency.",
+        ),
+    };
+    html::picture(
+        out,
+        title,
+        &latency::percentiles(&curves)?,
+        &format!("Each step to the right is a tenth of the records of the one before.{note}"),
+    )?;
+    Ok(())
+}
+
+/// Where records spent their time inside the engine.
+fn stations(out: &mut String, figures: &Figures) -> std::fmt::Result {
+    let Some(stations) = &figures.stations else {
+        return Ok(());
+    };
+    out.push_str(
+        "<div class=\"card wide\"><table><tr><th>ms from the station before</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th>\
+         <th>max</th></tr>",
+    );
+    for (name, station) in [
+        ("read to decoded", stations.decoded),
+        ("to encoded, waiting included", stations.encoded),
+        ("to sent", stations.sent),
+        ("to acknowledged", stations.acknowledged),
+    ] {
+        let of = station.ms;
+        write!(out, "<tr><td>{name}</td>")?;
+        [of.p50, of.p90, of.p99, of.p999, of.max]
+            .iter()
+            .try_for_each(|ms| write!(out, "<td>{ms:.2}</td>"))?;
+        out.write_str("</tr>")?;
+    }
+    out.write_str("</table></div>")
+}
+
+/// What the emulated links carried.
+fn links(out: &mut String, figures: &Figures) -> std::fmt::Result {
+    let Some(links) = &figures.links else {
+        return Ok(());
+    };
+    write!(
+        out,
+        "<div class=\"card wide\"><table><tr><th>links, emulated by {}</th><th>MB to<br>the engine</th><th>over</th><th>MB from<br>the engine</th>\
+         <th>over</th><th>packets lost</th></tr>",
+        escaped(&links.backend)
+    )?;
+    for link in &links.links {
+        let (to, from) = (&link.to_engine, &link.from_engine);
+        write!(
+            out,
+            "<tr><td>{}</td><td>{:.2}</td><td>{}</td><td>{:.2}</td><td>{}</td><td>{} of {}</td></tr>",
+            escaped(&link.host),
+            to.bytes as f64 / 1e6,
+            escaped(&to.profile),
+            from.bytes as f64 / 1e6,
+            escaped(&from.profile),
+            grouped(to.lost + to.overflowed + from.lost + from.overflowed),
+            grouped(to.packets + from.packets),
+        )?;
+    }
+    out.push_str("</table>");
+    if let (Some(limit), Some(times)) = (links.limit_seconds, links.times_limit) {
+        write!(
+            out,
+            "<p>The busiest direction needs {limit:.2} s for its bytes at its rate; the run took {times:.2} times that.</p>"
+        )?;
+    }
+    out.write_str("</div>")
+}
+
+/// Seconds and changes per second of the median run; empty where the report does not hold it over time.
+#[must_use]
+pub fn rates(document: &Document) -> Vec<(f64, f64)> {
+    if document.timeline.arrivals.is_empty() {
+        return Vec::new();
+    }
+    let figures = &document.figures;
+    // Records arrive; a delete's two are one change.
+    let changes = figures.changes as f64 / figures.records.max(1) as f64;
+    let window = (figures.seconds / 50.0).max(0.01);
+    let rates = document.timeline.rates(window, figures.seconds);
+    rates
+        .into_iter()
+        .map(|(at, records)| (at, records * changes))
+        .collect()
+}
+
+/// What to divide rates up to `highest` by, and the unit that they then have.
+#[must_use]
+pub fn rate_unit(highest: f64) -> (f64, &'static str) {
+    match highest {
+        rate if rate >= 5e5 => (1e6, "M changes/s"),
+        rate if rate >= 5e2 => (1e3, "k changes/s"),
+        _ => (1.0, "changes/s"),
+    }
+}
+
+/// Changes per second over time.
+fn throughput(document: &Document) -> chart::Drawn {
+    let figures = &document.figures;
+    let rates = rates(document);
+    let (scale, unit) = rate_unit(rates.iter().map(|point| point.1).fold(0.0, f64::max));
+    let points: Vec<(f64, f64)> = (rates.iter())
+        .map(|(at, rate)| (*at, rate / scale))
+        .collect();
+    let marks: Vec<(f64, String)> = (document.faults.iter())
+        .filter_map(|fault| Some((fault.at_seconds?, fault.label())))
+        .collect();
+    let limit = document
+        .limit()
+        .map(|limit| (limit.changes_per_second / scale, limit.label));
+    chart::over_time(&OverTime {
+        points: &points,
+        end: figures.seconds,
+        top: 0.0,
+        colour: BLUE,
+        unit,
+        marks: &marks,
+        limit,
+    })
+}
+
+fn throughput_note(document: &Document) -> String {
+    let mut notes = Vec::new();
+    if document
+        .faults
+        .iter()
+        .any(|fault| fault.at_seconds.is_some())
+    {
+        notes.push("Red lines: faults.".to_owned());
+    }
+    if let Some(limit) = document.limit() {
+        let part = document.figures.changes_per_second / limit.changes_per_second * 100.0;
+        notes.push(format!(
+            "{}: {}/s, of which this is {part:.0} %.",
+            html::capitalised(&limit.label),
+            magnitude(limit.changes_per_second),
+        ));
+    }
+    notes.join(" ")
+}
+
+/// A row per run, the median one marked.
+fn runs(out: &mut String, document: &Document) -> std::fmt::Result {
+    let runs = &document.runs;
+    let is_middle = |run: &Figures| {
+        let middle = &document.figures;
+        (run.seconds, run.cpu_seconds) == (middle.seconds, middle.cpu_seconds)
+    };
+    let middle = runs.iter().position(is_middle).unwrap_or(runs.len());
+    out.write_str(
+        "<div class=\"card wide\"><table><tr><th>run</th><th>seconds</th><th>changes/s</th><th>CPU µs<br>per change</th>\
+         <th>peak MiB</th><th>MB to Kafka</th><th>p50 ms</th><th>p99 ms</th><th>p99.9 ms</th><th>max ms</th></tr>",
+    )?;
+    for (number, run) in runs.iter().enumerate() {
+        let class = match number == middle && runs.len() > 1 {
+            true => " class=\"median\"",
+            false => "",
+        };
+        write!(
+            out,
+            "<tr{class}><td>{}{}</td><td>{:.3}</td><td>{}</td><td>{:.3}</td><td>{:.1}</td><td>{:.1}</td>",
+            number + 1,
+            if class.is_empty() { "" } else { ", the median" },
+            run.seconds,
+            grouped(run.changes_per_second as u64),
+            run.cpu_us_per_change(),
+            run.rss_mib(),
+            run.bytes_out as f64 / 1e6,
+        )?;
+        match run.commit_percentiles().or(run.latency_ms) {
+            Some(of) => [of.p50, of.p99, of.p999, of.max]
+                .iter()
+                .try_for_each(|ms| write!(out, "<td>{ms:.2}</td>"))?,
+            None => out.write_str("<td>–</td><td>–</td><td>–</td><td>–</td>")?,
+        }
+        out.write_str("</tr>")?;
+    }
+    out.write_str("</table></div>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn a_page_holds_everything_and_loads_nothing() {
+        let chapter = |document| Chapter {
+            title: "a million changes".into(),
+            document,
+        };
+        let chapters = [
+            chapter(samples::document(5, 2.0e6)),
+            chapter(samples::killed()),
+            chapter(samples::linked()),
+            chapter(samples::loaded()),
+        ];
+        let page = html("Walbrook", "a lead", "cargo demo", &chapters).unwrap();
+        assert_eq!(
+            page.matches("<svg").count(),
+            15,
+            "four pictures, three where there is no histogram"
+        );
+        for text in [
+            "2.00 M/s",
+            "0.52 µs",
+            "48.0 MiB",
+            "verified",
+            "failed",
+            "A &lt;machine&gt;",
+            "1,250,000",
+            "found 2",
+            "kill engine",
+            "3, the median",
+            "90 %",
+            "the link’s limit",
+            "delay 10ms rate 1gbit loss 1%",
+            "to encoded, waiting included",
+            "commit to the broker’s log",
+            "commit to a bare reader",
+            "4 writers offered the server 50.0 k changes/s",
+        ] {
+            assert!(page.contains(text), "{text}");
+        }
+        for text in ["<script", "<link", "src=", "@import", "url("] {
+            assert!(!page.contains(text), "{text}");
+        }
+        if let Some(path) = std::env::var_os("WALBROOK_PAGE") {
+            std::fs::write(path, page).unwrap();
+        }
+    }
+}
