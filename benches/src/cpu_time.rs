@@ -1,18 +1,27 @@
-//! Criterion measured in the thread's CPU time: on a machine that others share, time spent waiting for a core says nothing about the
-//! code. Linux only: `/proc/thread-self/schedstat`, whose first field counts nanoseconds on a core.
+//! Criterion measured in CPU time: on a machine that others share, time spent waiting for a core says nothing about the code.
 
 use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use nix::time::ClockId;
 
-/// CPU time of the thread that runs the bench. Work on other threads is not counted.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct CpuTime;
+/// CPU time, user and system.
+#[derive(Debug, Clone, Copy)]
+pub enum CpuTime {
+    /// Of the thread that runs the bench; work on other threads is not counted.
+    Thread,
+    /// Of the whole process: for work that is spread over threads.
+    Process,
+}
 
-fn on_cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = stat.split(' ').next().and_then(|field| field.parse().ok());
-    Duration::from_nanos(nanos.unwrap_or_default())
+impl CpuTime {
+    fn now(self) -> Duration {
+        let clock = match self {
+            Self::Thread => ClockId::CLOCK_THREAD_CPUTIME_ID,
+            Self::Process => ClockId::CLOCK_PROCESS_CPUTIME_ID,
+        };
+        Duration::from(clock.now().expect("a clock that every Linux has"))
+    }
 }
 
 impl Measurement for CpuTime {
@@ -20,11 +29,11 @@ impl Measurement for CpuTime {
     type Value = Duration;
 
     fn start(&self) -> Duration {
-        on_cpu()
+        self.now()
     }
 
     fn end(&self, start: Duration) -> Duration {
-        on_cpu().saturating_sub(start)
+        self.now().saturating_sub(start)
     }
 
     fn add(&self, a: &Duration, b: &Duration) -> Duration {
