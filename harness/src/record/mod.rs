@@ -30,7 +30,10 @@ pub struct Args {
     #[arg(long)]
     from: Option<String>,
     /// PostgreSQL: the slot to read, and its publication's name; nothing is confirmed, so that it can be read again.
-    #[arg(long, required_if_eq("server", "postgres"))]
+    #[arg(
+        long,
+        required_if_eq_any([("server", "postgres"), ("server", "postgres-17"), ("server", "postgres-18")])
+    )]
     slot: Option<String>,
     /// PostgreSQL: an option of the output plugin over ours, `NAME=VALUE`.
     #[arg(long = "option", value_name = "NAME=VALUE")]
@@ -80,7 +83,9 @@ pub async fn run(args: Args) -> Outcome {
     let truth = args.truth.as_deref().map(Truth::read).transpose()?;
     let recording = tokio::task::block_in_place(|| match args.server {
         Flavour::Mysql | Flavour::Mariadb => mysql::record(&args, truth.as_ref()),
-        Flavour::Postgres => postgres::record(&args, truth.as_ref()),
+        Flavour::Postgres | Flavour::Postgres17 | Flavour::Postgres18 => {
+            postgres::record(&args, truth.as_ref())
+        }
     })?;
     if let Some(truth) = truth {
         std::fs::write(recording.truth_path(), truth.to_toml())?;

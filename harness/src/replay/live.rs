@@ -166,7 +166,7 @@ impl Live {
         let client = self.server.connect_postgres().await?;
         let table = format!("{SCHEMA}.{table}");
         seed::postgres::publish(&client, slot, Some(&table)).await?;
-        seed::postgres::make_slot(&client, slot, plugin).await
+        seed::postgres::make_slot(&client, slot, plugin, false).await
     }
 
     async fn execute(&self, sql: &str) -> Result<(), Failure> {
@@ -213,7 +213,7 @@ async fn into_postgres(
     use seed::postgres::{Identity, TABLE, make_slot, prepare, publish};
     prepare(client, Identity::Default).await?;
     publish(client, SLOT, Some(TABLE)).await?;
-    make_slot(client, SLOT, plugin).await?;
+    make_slot(client, SLOT, plugin, false).await?;
     let copy = format!("SELECT pg_copy_logical_replication_slot('{SLOT}', '{BARE_SLOT}')");
     client.batch_execute(&copy).await.map_err(reason)?;
     seed::postgres::seed(client, workload, Identity::Default).await

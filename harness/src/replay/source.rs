@@ -204,7 +204,15 @@ async fn replayed(
         }
         Some(postgres) => {
             let url = format!("postgres://cdc:cdc@{address}/{}", postgres.database);
-            postgres_settings(&source.url(&url), &postgres.slot, &postgres.plugin)
+            let url = source.url(&url);
+            let mut settings = postgres_settings(&url, &postgres.slot, &postgres.plugin);
+            if postgres.options.contains_key("streaming") {
+                settings.push_str(
+                    "streaming = \"on\"
+",
+                );
+            }
+            settings
         }
     };
     Ok((Kind::Replayed { server, settings }, truth))

@@ -2,6 +2,7 @@
 //!
 //! Afterwards the table is read back: a truth that the server itself contradicts is worth nothing.
 
+pub mod interleaved;
 pub mod mysql;
 pub mod postgres;
 
@@ -44,6 +45,12 @@ pub struct Args {
     /// PostgreSQL: the slot's output plugin.
     #[arg(long, default_value = "pgoutput")]
     plugin: String,
+    /// PostgreSQL: write through so many sessions at once, each its share, in large transactions with parts that are rolled back.
+    #[arg(long)]
+    sessions: Option<u32>,
+    /// With --sessions: every other session commits in two phases, and the slot sends what is prepared.
+    #[arg(long, requires = "sessions")]
+    two_phase: bool,
 }
 
 /// Runs `harness seed`.
@@ -54,7 +61,9 @@ pub async fn run(args: Args) -> Outcome {
     let workload = args.rows.map(|rows| Workload::new(rows, args.seed));
     let truth = match args.server {
         Flavour::Mysql | Flavour::Mariadb => into_mysql(&args, workload.as_ref()).await?,
-        Flavour::Postgres => into_postgres(&args, workload.as_ref()).await?,
+        Flavour::Postgres | Flavour::Postgres17 | Flavour::Postgres18 => {
+            into_postgres(&args, workload.as_ref()).await?
+        }
     };
     let Some(truth) = truth else {
         return Ok(ExitCode::SUCCESS);
@@ -94,16 +103,27 @@ async fn into_postgres(args: &Args, workload: Option<&Workload>) -> Seeded {
     if let Some(slot) = &args.slot {
         let table = workload.map(|_| postgres::TABLE);
         postgres::publish(&client, slot, table).await?;
-        postgres::make_slot(&client, slot, &args.plugin).await?;
+        postgres::make_slot(&client, slot, &args.plugin, args.two_phase).await?;
     }
     for path in &args.sql {
         postgres::script(&client, path).await?;
     }
-    match workload {
-        Some(workload) => Ok(Some(
+    match (workload, args.sessions) {
+        (Some(workload), None) => Ok(Some(
             postgres::seed(&client, workload, args.identity).await?,
         )),
-        None => Ok(None),
+        (Some(workload), Some(sessions)) => {
+            let plan = interleaved::Interleaving {
+                changes: workload.changes,
+                seed: workload.seed,
+                sessions,
+                two_phase: args.two_phase,
+            };
+            Ok(Some(
+                interleaved::seed(&args.url, plan, args.identity).await?,
+            ))
+        }
+        (None, _) => Ok(None),
     }
 }
 

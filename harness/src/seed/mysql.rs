@@ -160,7 +160,7 @@ fn statement(run: &Run, flavour: Flavour) -> String {
         (Operation::Update, Flavour::Mysql) => {
             sql.push_str(" AS new ON DUPLICATE KEY UPDATE category = new.category, timestamp = new.timestamp");
         }
-        (Operation::Update, Flavour::Mariadb | Flavour::Postgres) => {
+        (Operation::Update, _) => {
             sql.push_str(" ON DUPLICATE KEY UPDATE category = VALUES(category), timestamp = VALUES(timestamp)");
         }
         _ => {}

@@ -16,7 +16,7 @@ use crate::workload::{Operation, Run, Transaction, Workload};
 pub const TABLE: &str = "walbrook.events";
 
 /// Of a session that writes: dates as we spell them; deletes walk the primary key, which is the order of the truth.
-const SESSION: &str = "SET TimeZone = 'UTC'; SET datestyle = 'ISO'; SET enable_seqscan = off; SET enable_bitmapscan = off";
+pub(super) const SESSION: &str = "SET TimeZone = 'UTC'; SET datestyle = 'ISO'; SET enable_seqscan = off; SET enable_bitmapscan = off";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -88,15 +88,23 @@ pub async fn publish(client: &Client, name: &str, table: Option<&str>) -> Result
     Ok(())
 }
 
-/// Makes a logical replication slot; everything committed from now on waits in it.
+/// Makes a logical replication slot; everything committed from now on waits in it, and with `two_phase` (from version 14 on) also what
+/// is prepared.
 ///
 /// # Errors
 /// Those of the server.
-pub async fn make_slot(client: &Client, name: &str, plugin: &str) -> Result<(), Error> {
-    let select =
-        "SELECT lsn::text FROM pg_create_logical_replication_slot($1::text::name, $2::text::name)";
+pub async fn make_slot(
+    client: &Client,
+    name: &str,
+    plugin: &str,
+    two_phase: bool,
+) -> Result<(), Error> {
+    let two_phase = if two_phase { ", false, true" } else { "" };
+    let select = format!(
+        "SELECT lsn::text FROM pg_create_logical_replication_slot($1::text::name, $2::text::name{two_phase})"
+    );
     client
-        .query_one(select, &[&name, &plugin])
+        .query_one(&select, &[&name, &plugin])
         .await
         .map_err(reason)?;
     Ok(())
@@ -151,7 +159,7 @@ pub async fn write(
 }
 
 /// One statement for a whole run.
-fn statement(run: &Run) -> String {
+pub(super) fn statement(run: &Run) -> String {
     if run.operation == Operation::Delete {
         let ids: Vec<String> = run
             .changes
@@ -185,7 +193,7 @@ fn statement(run: &Run) -> String {
 }
 
 /// Rows of the table and their digest, as [`Truth::state`] has it.
-async fn table_state(client: &Client) -> Result<(u64, String), Error> {
+pub(super) async fn table_state(client: &Client) -> Result<(u64, String), Error> {
     let select = format!(
         "SELECT id, category, domain, replace(timestamp::text, ' ', 'T') || 'Z' FROM {TABLE}"
     );

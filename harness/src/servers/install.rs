@@ -4,15 +4,15 @@
 //! $XDG_CACHE_HOME/walbrook/servers/       (~/.cache/walbrook/servers)
 //!   mysql/       apt.conf apt/…  root/    packages of Debian's unstable suite, unpacked; complete once `root/.complete` is there
 //!   mariadb/     the same of the system's own suite, where the system has no mariadbd itself
-//!   postgres/    the same of Debian 12, which has PostgreSQL 15, with wal2json
+//!   postgres/    the same of Debian 12, which has PostgreSQL 15, with wal2json; postgres-17/ of 13, postgres-18/ of the unstable suite
 //!   kafka/       jars that Maven fetched, see `kafka.rs`
 //!   mysql-data/  an initialised data directory, copied for every instance
 //! ```
 //!
 //! The packages are fetched by apt with a configuration of its own (no root needed, the system's state untouched) from the
 //! mirror that the system's own sources name. Foreign libraries are found because the programs are started through the unpacked
-//! dynamic loader; PostgreSQL, whose programs start each other by name, runs by the system's own loader and C library and finds the
-//! others by `LD_LIBRARY_PATH`.
+//! dynamic loader. PostgreSQL's programs start each other by name: 15 runs by the system's own loader and C library and finds the
+//! others by `LD_LIBRARY_PATH`; later ones, which need a later C library, are patched to name the unpacked loader and its libraries.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,8 +37,8 @@ pub struct Installation {
 
 /// Finds the programs of `flavour`, fetching them when needed.
 ///
-/// `WALBROOK_MYSQLD`, `WALBROOK_MARIADBD` and `WALBROOK_POSTGRES` (with wal2json among its libraries) name a server program to use
-/// instead.
+/// `WALBROOK_MYSQLD`, `WALBROOK_MARIADBD`, `WALBROOK_POSTGRES`, `WALBROOK_POSTGRES_17` and `WALBROOK_POSTGRES_18` (with wal2json among
+/// their libraries) name a server program to use instead.
 ///
 /// # Errors
 /// [`ServerError`] with the failing command's last lines, or what to do on systems without Debian's packages.
@@ -48,6 +48,8 @@ pub fn install(flavour: Flavour) -> Result<Installation, ServerError> {
         Flavour::Mysql => "WALBROOK_MYSQLD",
         Flavour::Mariadb => "WALBROOK_MARIADBD",
         Flavour::Postgres => "WALBROOK_POSTGRES",
+        Flavour::Postgres17 => "WALBROOK_POSTGRES_17",
+        Flavour::Postgres18 => "WALBROOK_POSTGRES_18",
     };
     if let Some(program) = std::env::var_os(variable) {
         return Ok(system(flavour, PathBuf::from(program), &cache));
@@ -82,7 +84,7 @@ fn supports_10_11(program: &Path) -> bool {
 }
 
 fn system(flavour: Flavour, program: PathBuf, cache: &Path) -> Installation {
-    if flavour == Flavour::Postgres {
+    if flavour.postgres().is_some() {
         return Installation {
             command: vec![program.display().to_string()],
             options: Vec::new(),
@@ -111,22 +113,15 @@ fn system(flavour: Flavour, program: PathBuf, cache: &Path) -> Installation {
 
 fn unpacked(flavour: Flavour, root: &Path, cache: &Path) -> Result<Installation, ServerError> {
     let shown = |path: PathBuf| path.display().to_string();
+    if let Some(major) = flavour.postgres() {
+        return postgres::unpacked(major, root);
+    }
     let program = match flavour {
         Flavour::Mysql => root.join("usr/sbin/mysqld"),
-        Flavour::Mariadb => root.join("usr/sbin/mariadbd"),
-        Flavour::Postgres => return postgres::unpacked(root),
+        _ => root.join("usr/sbin/mariadbd"),
     };
     let libraries = libraries(root);
-    // Not `lib64/…`: that is a link, and in older suites an absolute one, which leads out of `root`.
-    let loaders = [
-        libraries.join("ld-linux-x86-64.so.2"),
-        libraries.join("ld-linux-aarch64.so.1"),
-        root.join("usr/lib/ld-linux-aarch64.so.1"),
-    ];
-    let loader = loaders.into_iter().find(|path| path.exists());
-    let loader = loader.ok_or_else(|| {
-        ServerError::Install(format!("no dynamic loader under {}", root.display()))
-    })?;
+    let loader = loader(root)?;
     let share = [
         root.join("usr/share/mysql-9.7"),
         root.join("usr/share/mysql"),
@@ -155,6 +150,20 @@ fn unpacked(flavour: Flavour, root: &Path, cache: &Path) -> Result<Installation,
         template: cache.join(format!("{}-data", flavour.name())),
         root: Some(root.to_owned()),
     })
+}
+
+/// The unpacked dynamic loader.
+pub(super) fn loader(root: &Path) -> Result<PathBuf, ServerError> {
+    let libraries = libraries(root);
+    // Not `lib64/…`: that is a link, and in older suites an absolute one, which leads out of `root`.
+    let loaders = [
+        libraries.join("ld-linux-x86-64.so.2"),
+        libraries.join("ld-linux-aarch64.so.1"),
+        root.join("usr/lib/ld-linux-aarch64.so.1"),
+    ];
+    let loader = loaders.into_iter().find(|path| path.exists());
+    loader
+        .ok_or_else(|| ServerError::Install(format!("no dynamic loader under {}", root.display())))
 }
 
 /// Where the unpacked packages have their shared libraries.
@@ -186,6 +195,14 @@ fn fetch(flavour: Flavour, home: &Path, root: &Path, variable: &str) -> Result<(
         Flavour::Postgres => (
             Some("bookworm"),
             ["postgresql-15", "postgresql-15-wal2json"].as_slice(),
+        ),
+        Flavour::Postgres17 => (
+            Some("trixie"),
+            ["postgresql-17", "postgresql-17-wal2json", "patchelf"].as_slice(),
+        ),
+        Flavour::Postgres18 => (
+            Some("sid"),
+            ["postgresql-18", "postgresql-18-wal2json", "patchelf"].as_slice(),
         ),
     };
     let mirror = Mirror::of_this_system().ok_or_else(|| {
@@ -234,8 +251,9 @@ fn fetch(flavour: Flavour, home: &Path, root: &Path, variable: &str) -> Result<(
     )?;
     unpack(flavour, &apt.join("cache/archives"), root)?;
     let _ = fs::remove_dir_all(&apt);
-    if flavour == Flavour::Postgres {
-        postgres::prune(root);
+    if let Some(major) = flavour.postgres() {
+        postgres::prune(major, root);
+        postgres::patch(major, root)?;
     }
     // What lacks a part must not count as complete.
     unpacked(flavour, root, home)?;
@@ -256,6 +274,7 @@ fn unpack(flavour: Flavour, archives: &Path, root: &Path) -> Result<(), ServerEr
         Flavour::Mysql | Flavour::Mariadb => [].as_slice(),
         // An older C library than the loader's does not work with it.
         Flavour::Postgres => ["libc6_", "libc-bin", "libllvm", "libz3"].as_slice(),
+        Flavour::Postgres17 | Flavour::Postgres18 => ["libc-bin", "libllvm", "libz3"].as_slice(),
     };
     for directory in ["lib", "lib64", "bin", "sbin"] {
         fs::create_dir_all(root.join("usr").join(directory)).map_err(ServerError::io(root))?;

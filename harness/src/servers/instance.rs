@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::install::{Installation, install};
 use super::process::{End, Process, free_ports};
 use super::{Flavour, ServerError, mysql, postgres, registry};
 
 /// How long a server may take to answer; a first start on a loaded machine takes 10 s.
 const START_MAX: Duration = Duration::from_secs(120);
+/// How long a server may take to end.
+const STOP_MAX: Duration = Duration::from_secs(60);
 
 /// A private server that ends, with its data, when this is dropped or the process dies.
 #[derive(Debug)]
@@ -34,16 +38,21 @@ impl Server {
     /// # Errors
     /// [`ServerError`]: not to be had, or its log's last lines.
     pub async fn start(flavour: Flavour, options: &[&str]) -> Result<Server, ServerError> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         registry::remove_leftovers();
+        let directory = Server::directory_of(flavour)?;
+        Server::start_in(flavour, directory, options, true, None).await
+    }
+
+    /// A directory that no other instance has.
+    fn directory_of(flavour: Flavour) -> Result<PathBuf, ServerError> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "{}-{}-{}",
             flavour.name(),
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
-        let directory = registry::directory()?.join(name);
-        Server::start_in(flavour, directory, options, true).await
+        Ok(registry::directory()?.join(name))
     }
 
     /// Starts the instance of `servers up` and answers its URL.
@@ -53,7 +62,7 @@ impl Server {
     pub(super) async fn start_standing(flavour: Flavour) -> Result<String, ServerError> {
         let directory = registry::standing_directory(flavour)?;
         registry::remove(&directory);
-        let mut server = Server::start_in(flavour, directory, &[], true).await?;
+        let mut server = Server::start_in(flavour, directory, &[], true, None).await?;
         server.owned = false;
         Ok(server.url())
     }
@@ -63,6 +72,7 @@ impl Server {
         directory: PathBuf,
         options: &[&str],
         owned: bool,
+        primary: Option<(u16, &str)>,
     ) -> Result<Server, ServerError> {
         let standing = directory
             .file_name()
@@ -80,19 +90,38 @@ impl Server {
             options,
             owned,
         };
-        let installation = tokio::task::block_in_place(|| match flavour {
-            Flavour::Mysql | Flavour::Mariadb => {
+        let installation = tokio::task::block_in_place(|| match (flavour.postgres(), primary) {
+            (None, _) => {
                 mysql::prepare(flavour, &installation, &server.directory().join("data"))?;
                 Ok(installation)
             }
-            Flavour::Postgres => {
-                let installation = postgres::reachable(installation, server.directory())?;
-                postgres::prepare(&installation, server.directory())?;
+            (Some(major), primary) => {
+                let installation = postgres::reachable(major, installation, server.directory())?;
+                match primary {
+                    None => postgres::prepare(&installation, server.directory())?,
+                    Some((port, slot)) => {
+                        postgres::copy(&installation, server.directory(), port, slot)?;
+                    }
+                }
                 Ok(installation)
             }
         })?;
         server.launch(&installation, standing).await?;
         Ok(server)
+    }
+
+    /// Starts a standby of this PostgreSQL, which keeps its log for it in a physical slot `slot` that this makes. `options` as in
+    /// [`Server::start`], over those of the primary. It answers once it takes connections; `pg_promote()` ends its being one.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn standby(&self, slot: &str, options: &[&str]) -> Result<Server, ServerError> {
+        let all: Vec<&str> = (self.options.iter().map(String::as_str))
+            .chain(options.iter().copied())
+            .collect();
+        let directory = Server::directory_of(self.flavour)?;
+        let primary = Some((self.port, slot));
+        Server::start_in(self.flavour, directory, &all, true, primary).await
     }
 
     /// Kills the server and starts it again on the same port and data, as after a crash of the machine.
@@ -101,11 +130,38 @@ impl Server {
     /// As [`Server::start`].
     pub async fn restart(&mut self) -> Result<(), ServerError> {
         self.process.kill();
+        self.start_again().await
+    }
+
+    /// Starts the server, which has ended, again on the same port and data.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_again(&mut self) -> Result<(), ServerError> {
         let mut installation = tokio::task::block_in_place(|| install(self.flavour))?;
-        if self.flavour == Flavour::Postgres {
-            installation = postgres::reachable(installation, self.directory())?;
+        if let Some(major) = self.flavour.postgres() {
+            installation = postgres::reachable(major, installation, self.directory())?;
         }
         self.launch(&installation, false).await
+    }
+
+    /// Ends the server by `signal` and waits until it is gone; its data stays. PostgreSQL takes SIGTERM for a shutdown that waits for
+    /// its clients, SIGINT for a fast one and SIGQUIT for an immediate one.
+    ///
+    /// # Errors
+    /// It does not end within a minute.
+    pub fn stop(&mut self, signal: Signal) -> Result<(), ServerError> {
+        let ended = registry::ends_by(self.directory(), signal, STOP_MAX);
+        // Whatever came of it: the watcher ends the server the hard way.
+        self.process.kill();
+        match ended {
+            true => Ok(()),
+            false => Err(ServerError::Install(format!(
+                "{} did not end by {signal} within {} s",
+                self.flavour.title(),
+                STOP_MAX.as_secs()
+            ))),
+        }
     }
 
     /// Which kind.
@@ -120,9 +176,9 @@ impl Server {
 
     /// URL of the user `root` or `postgres`, who may everything.
     pub fn url(&self) -> String {
-        match self.flavour {
-            Flavour::Postgres => self.address("postgres"),
-            Flavour::Mysql | Flavour::Mariadb => self.address("root"),
+        match self.flavour.postgres() {
+            Some(_) => self.address("postgres"),
+            None => self.address("root"),
         }
     }
 
@@ -132,13 +188,13 @@ impl Server {
     }
 
     fn address(&self, user: &str) -> String {
-        let database = match self.flavour {
-            Flavour::Postgres => "/walbrook",
-            Flavour::Mysql | Flavour::Mariadb => "",
+        let database = match self.flavour.postgres() {
+            Some(_) => "/walbrook",
+            None => "",
         };
         format!(
             "{}://{user}@127.0.0.1:{}{database}",
-            self.flavour.name(),
+            self.flavour.scheme(),
             self.port
         )
     }
@@ -207,9 +263,9 @@ impl Server {
         standing: bool,
     ) -> Result<(), ServerError> {
         let directory = self.directory();
-        let (end, options) = match self.flavour {
-            Flavour::Postgres => (End::Quit, postgres::options(installation, directory, port)?),
-            Flavour::Mysql | Flavour::Mariadb => {
+        let (end, options) = match self.flavour.postgres() {
+            Some(_) => (End::Quit, postgres::options(installation, directory, port)?),
+            None => {
                 let init = directory.join("init.sql");
                 fs::write(&init, mysql::users(self.flavour)).map_err(ServerError::io(&init))?;
                 (End::Kill, mysql::options(self.flavour, directory, port))
@@ -229,9 +285,9 @@ impl Server {
     async fn answers(&self, port: u16) -> Result<(), String> {
         let deadline = crate::clock::now() + START_MAX;
         loop {
-            let answer = match self.flavour {
-                Flavour::Postgres => postgres::answers(port).await,
-                Flavour::Mysql | Flavour::Mariadb => mysql::answers(port).await,
+            let answer = match self.flavour.postgres() {
+                Some(_) => postgres::answers(port).await,
+                None => mysql::answers(port).await,
             };
             let Err(error) = answer else {
                 return Ok(());

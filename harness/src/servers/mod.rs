@@ -32,18 +32,32 @@ pub enum Flavour {
     Mariadb,
     /// PostgreSQL 15 with wal2json.
     Postgres,
+    /// PostgreSQL 17 with wal2json.
+    #[value(name = "postgres-17")]
+    Postgres17,
+    /// PostgreSQL 18 with wal2json.
+    #[value(name = "postgres-18")]
+    Postgres18,
 }
 
 impl Flavour {
     /// Every flavour.
-    pub const ALL: [Flavour; 3] = [Flavour::Mysql, Flavour::Mariadb, Flavour::Postgres];
+    pub const ALL: [Flavour; 5] = [
+        Flavour::Mysql,
+        Flavour::Mariadb,
+        Flavour::Postgres,
+        Flavour::Postgres17,
+        Flavour::Postgres18,
+    ];
 
-    /// As typed: `mysql`, `mariadb`, `postgres`.
+    /// As typed: `mysql`, `mariadb`, `postgres`, `postgres-17`, `postgres-18`.
     pub fn name(self) -> &'static str {
         match self {
             Flavour::Mysql => "mysql",
             Flavour::Mariadb => "mariadb",
             Flavour::Postgres => "postgres",
+            Flavour::Postgres17 => "postgres-17",
+            Flavour::Postgres18 => "postgres-18",
         }
     }
 
@@ -53,6 +67,26 @@ impl Flavour {
             Flavour::Mysql => "MySQL 9.x",
             Flavour::Mariadb => "MariaDB 10.11",
             Flavour::Postgres => "PostgreSQL 15",
+            Flavour::Postgres17 => "PostgreSQL 17",
+            Flavour::Postgres18 => "PostgreSQL 18",
+        }
+    }
+
+    /// PostgreSQL's major version; none of the others.
+    pub fn postgres(self) -> Option<u32> {
+        match self {
+            Flavour::Mysql | Flavour::Mariadb => None,
+            Flavour::Postgres => Some(15),
+            Flavour::Postgres17 => Some(17),
+            Flavour::Postgres18 => Some(18),
+        }
+    }
+
+    /// The scheme of its URLs.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Flavour::Mysql | Flavour::Mariadb => self.name(),
+            Flavour::Postgres | Flavour::Postgres17 | Flavour::Postgres18 => "postgres",
         }
     }
 }

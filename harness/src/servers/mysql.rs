@@ -54,7 +54,7 @@ pub(super) fn options(flavour: Flavour, directory: &Path, port: u16) -> Vec<Stri
         Flavour::Mariadb => {
             options.extend(["--gtid-strict-mode=ON", "--plugin-maturity=unknown"].map(String::from))
         }
-        Flavour::Postgres => {}
+        Flavour::Postgres | Flavour::Postgres17 | Flavour::Postgres18 => {}
     }
     options
 }
@@ -93,15 +93,11 @@ pub(super) fn users(flavour: Flavour) -> String {
         Flavour::Mysql => {
             "CREATE USER IF NOT EXISTS 'cdc'@'%' IDENTIFIED WITH caching_sha2_password BY 'cdc';"
         }
-        Flavour::Mariadb | Flavour::Postgres => {
-            "CREATE USER IF NOT EXISTS 'cdc'@'%' IDENTIFIED BY 'cdc';"
-        }
+        _ => "CREATE USER IF NOT EXISTS 'cdc'@'%' IDENTIFIED BY 'cdc';",
     };
     let create_root = match flavour {
         Flavour::Mysql => "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';",
-        Flavour::Mariadb | Flavour::Postgres => {
-            "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1' IDENTIFIED BY '';"
-        }
+        _ => "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1' IDENTIFIED BY '';",
     };
     format!(
         "SET SESSION sql_log_bin = 0;\n{create_root}\nGRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n{password}\n\
@@ -168,7 +164,7 @@ fn initialise(
             command.args(["--initialize-insecure", "--innodb-redo-log-capacity=8M"]);
             checked(command)
         }
-        Flavour::Mariadb | Flavour::Postgres => {
+        _ => {
             // What mariadb-install-db does, without its assumptions on where things are.
             fs::create_dir_all(data).map_err(ServerError::io(data))?;
             let mut sql =

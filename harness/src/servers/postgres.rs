@@ -1,7 +1,7 @@
 //! What is PostgreSQL's about an instance: an unprivileged user, the data directory, options, roles, TLS.
 //!
 //! Every instance has a cluster of its own, made by `initdb` at its start: a cluster's system identifier is what tells servers
-//! apart, and copies of one directory would all have the same.
+//! apart, and copies of one directory would all have the same. Only a standby's is a copy, made by `pg_basebackup`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::ServerError;
-use super::install::{Installation, checked, libraries};
+use super::install::{Installation, checked, libraries, loader};
 
 /// The certificate authority, in an instance's directory.
 pub(super) const CA: &str = "ca.pem";
 
-/// Where the packages put the programs.
-const PROGRAMS: &str = "usr/lib/postgresql/15/bin";
+/// The programs that instances start.
+const PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_basebackup"];
 
 /// Who is let in, and how: the administrator from this machine as on a developer's, everybody else by password.
 const HBA: &str = "host all,replication postgres 127.0.0.1/32 trust\n\
@@ -26,19 +26,34 @@ const ROLES: &str = "CREATE ROLE cdc LOGIN REPLICATION PASSWORD 'cdc'\n\
                      GRANT pg_read_all_data TO cdc\n\
                      CREATE DATABASE walbrook\n";
 
+/// Where the packages put what a major version has.
+fn home(major: u32, root: &Path) -> PathBuf {
+    root.join(format!("usr/lib/postgresql/{major}"))
+}
+
+/// Whether the programs run by the system's own loader and C library: those of the oldest suite that we run on.
+fn is_of_the_system(major: u32) -> bool {
+    major == 15
+}
+
 /// The unpacked programs below `root`.
-pub(super) fn unpacked(root: &Path) -> Result<Installation, ServerError> {
-    let programs = root.join(PROGRAMS);
-    let plugin = root.join("usr/lib/postgresql/15/lib/wal2json.so");
-    for path in [programs.join("postgres"), programs.join("initdb"), plugin] {
-        fs::metadata(&path).map_err(ServerError::io(&path))?;
+pub(super) fn unpacked(major: u32, root: &Path) -> Result<Installation, ServerError> {
+    let home = home(major, root);
+    let programs = PROGRAMS.map(|name| home.join("bin").join(name));
+    for path in programs.iter().chain([&home.join("lib/wal2json.so")]) {
+        fs::metadata(path).map_err(ServerError::io(path))?;
     }
-    Ok(Installation {
-        command: vec![
+    let mut command = Vec::new();
+    if is_of_the_system(major) {
+        let libraries = libraries(root);
+        command.extend([
             "env".into(),
-            format!("LD_LIBRARY_PATH={}", libraries(root).display()),
-            programs.join("postgres").display().to_string(),
-        ],
+            format!("LD_LIBRARY_PATH={}", libraries.display()),
+        ]);
+    }
+    command.push(programs[0].display().to_string());
+    Ok(Installation {
+        command,
         options: Vec::new(),
         share: PathBuf::new(),
         template: PathBuf::new(),
@@ -47,7 +62,7 @@ pub(super) fn unpacked(root: &Path) -> Result<Installation, ServerError> {
 }
 
 /// Removes what no server reads: instances may have to be copied.
-pub(super) fn prune(root: &Path) {
+pub(super) fn prune(major: u32, root: &Path) {
     for part in [
         "usr/share/doc",
         "usr/share/locale",
@@ -55,16 +70,40 @@ pub(super) fn prune(root: &Path) {
         "usr/share/perl",
         "usr/share/perl5",
         "usr/share/zoneinfo",
-        "usr/share/postgresql/15/man",
-        "usr/lib/postgresql/15/lib/bitcode",
+        "usr/lib/locale",
+        &format!("usr/lib/{}-linux-gnu/gconv", std::env::consts::ARCH),
+        &format!("usr/share/postgresql/{major}/man"),
+        &format!("usr/lib/postgresql/{major}/lib/bitcode"),
     ] {
         let _ = fs::remove_dir_all(root.join(part));
     }
 }
 
+/// Has the programs of later versions name the loader and the libraries below `root`: they are started by each other, where nobody can
+/// put the loader in front, and the shell that starts them must not find these libraries.
+pub(super) fn patch(major: u32, root: &Path) -> Result<(), ServerError> {
+    if is_of_the_system(major) {
+        return Ok(());
+    }
+    let (loader, libraries) = (loader(root)?, libraries(root));
+    for name in PROGRAMS {
+        let mut patchelf = Command::new(&loader);
+        patchelf.arg("--library-path").arg(&libraries);
+        patchelf.arg(root.join("usr/bin/patchelf"));
+        patchelf.arg("--set-interpreter").arg(&loader);
+        // The older form also counts for the libraries' own libraries.
+        patchelf.arg("--force-rpath").arg("--set-rpath");
+        patchelf.arg(&libraries);
+        patchelf.arg(home(major, root).join("bin").join(name));
+        checked(patchelf)?;
+    }
+    Ok(())
+}
+
 /// `installation` as an unprivileged user can start it, because PostgreSQL refuses to run as root: through `setpriv` and, where the
 /// cache is inside a directory closed to others, from a copy below `directory`.
 pub(super) fn reachable(
+    major: u32,
     installation: Installation,
     directory: &Path,
 ) -> Result<Installation, ServerError> {
@@ -80,8 +119,9 @@ pub(super) fn reachable(
             let mut command = Command::new("cp");
             command.args(["-a", "--reflink=auto"]).arg(root).arg(&copy);
             checked(command)?;
+            patch(major, &copy)?;
         }
-        installation = unpacked(&copy)?;
+        installation = unpacked(major, &copy)?;
     }
     let user = unprivileged()?;
     let prefix = [
@@ -113,20 +153,46 @@ fn unprivileged() -> Result<nix::unistd::User, ServerError> {
     ))
 }
 
-/// Makes a cluster with the roles, the database and TLS at `directory/data`.
-pub(super) fn prepare(installation: &Installation, directory: &Path) -> Result<(), ServerError> {
+/// Whose data the server reads: the unprivileged user's, where we are root.
+fn own(path: &Path) -> Result<(), ServerError> {
+    if !nix::unistd::getuid().is_root() {
+        return Ok(());
+    }
+    let user = unprivileged()?;
+    chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(ServerError::io(path))
+}
+
+/// An empty data directory below `directory`.
+fn data_directory(directory: &Path) -> Result<PathBuf, ServerError> {
     let data = directory.join("data");
     fs::create_dir_all(&data).map_err(ServerError::io(&data))?;
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700))
         .map_err(ServerError::io(&data))?;
-    let own = |path: &Path| {
-        if !nix::unistd::getuid().is_root() {
-            return Ok(());
-        }
-        let user = unprivileged()?;
-        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(ServerError::io(path))
-    };
     own(&data)?;
+    Ok(data)
+}
+
+/// Makes a standby's data from the server on `port`, which keeps its log for it in the physical slot `slot`.
+pub(super) fn copy(
+    installation: &Installation,
+    directory: &Path,
+    port: u16,
+    slot: &str,
+) -> Result<(), ServerError> {
+    let data = data_directory(directory)?;
+    let mut backup = program(installation, "pg_basebackup")?;
+    backup.arg("--dbname").arg(format!(
+        "host=127.0.0.1 port={port} user=postgres dbname=walbrook"
+    ));
+    backup.arg("--pgdata").arg(&data);
+    backup.args(["--write-recovery-conf", "--create-slot", "--slot", slot]);
+    backup.args(["--checkpoint=fast", "--no-sync", "--no-manifest"]);
+    checked(backup)
+}
+
+/// Makes a cluster with the roles, the database and TLS at `directory/data`.
+pub(super) fn prepare(installation: &Installation, directory: &Path) -> Result<(), ServerError> {
+    let data = data_directory(directory)?;
     let mut initdb = program(installation, "initdb")?;
     initdb.arg(format!("--pgdata={}", data.display()));
     initdb.args([
@@ -203,6 +269,7 @@ pub(super) fn options(
         "max_replication_slots=32",
         "max_wal_senders=32",
         "max_connections=100",
+        "max_prepared_transactions=32",
         "ssl=on",
         "timezone=UTC",
         "log_timezone=UTC",

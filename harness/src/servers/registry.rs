@@ -82,21 +82,32 @@ pub(super) fn remove(directory: &Path) {
 /// PostgreSQL is many processes and a segment of shared memory: SIGQUIT has its first process end the others without a checkpoint
 /// and release the memory; killed itself it could do neither.
 pub(super) fn end(directory: &Path) {
-    let file = directory.join("pid");
     let signals = match directory.join("data/PG_VERSION").exists() {
         true => [Signal::SIGQUIT, Signal::SIGKILL].as_slice(),
         false => [Signal::SIGKILL].as_slice(),
     };
     for signal in signals {
-        let Some(pid) = alive(&file) else { return };
-        let _ = kill(Pid::from_raw(pid), *signal);
-        for _ in 0..1000 {
-            if alive(&file).is_none() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        if ends_by(directory, *signal, Duration::from_secs(10)) {
+            return;
         }
     }
+}
+
+/// Sends `signal` to the server of `directory`, and whether it is gone within `patience`.
+pub(super) fn ends_by(directory: &Path, signal: Signal, patience: Duration) -> bool {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let file = directory.join("pid");
+    let Some(pid) = alive(&file) else { return true };
+    let _ = kill(Pid::from_raw(pid), signal);
+    let mut waited = Duration::ZERO;
+    while alive(&file).is_some() {
+        if waited >= patience {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+        waited += PAUSE;
+    }
+    true
 }
 
 /// Notes `pid` with its start time in `file`.

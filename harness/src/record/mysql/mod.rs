@@ -77,7 +77,7 @@ fn session(flavour: Flavour) -> &'static [&'static str] {
             "SET @source_binlog_checksum = @@GLOBAL.binlog_checksum, @master_binlog_checksum = @@GLOBAL.binlog_checksum",
         ],
         // Capability 4: GTID events as they are, not rewritten into BEGIN for older replicas.
-        Flavour::Mariadb | Flavour::Postgres => &[
+        _ => &[
             "SET @master_binlog_checksum = @@GLOBAL.binlog_checksum",
             "SET @mariadb_slave_capability = 4",
         ],

@@ -2,6 +2,7 @@
 
 mod catalog;
 pub(crate) mod client;
+mod count;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use crate::seed::postgres::config;
 use crate::truth::Truth;
 use catalog::{Catalog, answer};
 use client::{Client, refused};
+use count::Counter;
 
 /// CopyData's tag, length and kind.
 const COPY_HEADER: usize = 6;
@@ -68,7 +70,7 @@ pub(super) fn record(
     }
     let version = recording.parameters.get("server_version");
     let sidecar = Sidecar {
-        server: args.server.name().into(),
+        server: args.server.scheme().into(),
         version: version.cloned().unwrap_or_default(),
         provenance: args.provenance.clone(),
         changes,
@@ -163,17 +165,16 @@ fn copy(
 ) -> Result<u64, RecordError> {
     let end = lsn(&recording.end).ok_or(RecordError::Unexpected("an end that is no LSN"))?;
     let json = recording.plugin == "wal2json";
-    let mut changes = 0;
+    let mut counter = Counter::default();
     loop {
         let message = client.message()?;
         match (message.first(), message.get(COPY_HEADER - 1)) {
             (Some(b'd'), Some(b'w')) => {
                 let data = message.get(XLOG_HEADER..).unwrap_or_default();
-                let kind = match json {
-                    true => data.strip_prefix(b"{\"action\":\"").and_then(<[u8]>::first),
-                    false => data.first(),
-                };
-                changes += u64::from(matches!(kind, Some(b'I' | b'U' | b'D')));
+                match json {
+                    true => counter.json(data),
+                    false => counter.pgoutput(data),
+                }
                 writer.event(message)?;
             }
             (Some(b'd'), Some(b'k')) => {
@@ -187,7 +188,7 @@ fn copy(
                 let reply = fields[16] == 1;
                 writer.event(message)?;
                 if sent >= Some(end) {
-                    return Ok(changes);
+                    return Ok(counter.changes);
                 }
                 if reply {
                     client.status()?;

@@ -372,12 +372,21 @@ impl<'f> Indexer<'f> {
                 self.streamed.entry(self.xid).or_default().push(index);
                 self.close(Lsn::INVALID, Lsn::INVALID, message.len());
             }
+            // Who gets the transaction gets this too.
+            Note::StreamPart { xid } => match self.streamed.get_mut(&xid) {
+                Some(pieces) => {
+                    pieces.push(self.film.stretches.len());
+                    self.begin(None)?;
+                    self.close(Lsn::INVALID, Lsn::INVALID, message.len());
+                }
+                None => self.alone(self.latest, message.len())?,
+            },
             Note::StreamEnd { xid, end } => {
                 let end = end.unwrap_or(self.latest);
                 for index in self.streamed.remove(&xid).unwrap_or_default() {
                     let stretch = &mut self.film.stretches[index];
-                    // Its commit record begins before its end.
-                    (stretch.commit, stretch.end) = (Lsn(end.0.saturating_sub(1)), self.latest);
+                    // Its commit record begins before its end. A client that has a piece has nothing to confirm for it.
+                    stretch.commit = Lsn(end.0.saturating_sub(1));
                 }
                 self.begin(None)?;
                 self.commit(None, end, message.len());
@@ -467,6 +476,7 @@ fn is_inside(note: Note) -> bool {
             | Note::Commit { .. }
             | Note::StreamStart { .. }
             | Note::StreamStop
+            | Note::StreamPart { .. }
             | Note::StreamEnd { .. }
             | Note::Loose { .. }
     )

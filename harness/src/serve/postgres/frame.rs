@@ -36,7 +36,9 @@ pub(super) enum Note {
     StreamStart { xid: u32 },
     /// … and ends.
     StreamStop,
-    /// A streamed transaction ends, by commit, prepare or abort; an abort of a part of it does not end it.
+    /// A part of a streamed transaction is rolled back, which does not end it.
+    StreamPart { xid: u32 },
+    /// A streamed transaction ends, by commit, prepare or abort.
     StreamEnd { xid: u32, end: Option<Lsn> },
     /// A table's definition.
     Relation { table: u32 },
@@ -149,7 +151,7 @@ fn pgoutput(payload: &[u8], streamed: bool) -> Result<Note, String> {
             let (xid, part) = (fields.int()?, fields.int()?);
             match xid == part {
                 true => Note::StreamEnd { xid, end: None },
-                false => Note::Other,
+                false => Note::StreamPart { xid },
             }
         }
         b'R' => Note::Relation {

@@ -283,6 +283,26 @@ fn a_cut_line_loses_nothing_of_what_comes_before_its_end() {
     }
 }
 
+/// Two recordings of one log: as a server sends it before its ends where it is asked to, and as it sends it otherwise.
+#[test]
+fn a_servers_pieces_give_the_changes_of_its_whole_transactions() {
+    let told = frames("postgres-15-streamed");
+    for message in *b"SEAcpKr" {
+        let is_it = |frame: &&Vec<u8>| kind(frame) == Some(message);
+        assert!(
+            told.iter().any(|frame| is_it(&frame)),
+            "{}",
+            char::from(message)
+        );
+    }
+    let expected = whole(&frames("postgres-15-streamed-whole"), &["*.*"], 1 << 20).0;
+    assert_eq!(expected.len(), 12_000);
+    for bits in [10, 14, 20] {
+        let changes = whole(&told, &["*.*"], 1 << bits).0;
+        assert!(changes == expected, "batches of {} bytes", 1 << bits);
+    }
+}
+
 /// A row that cannot be read back ends the stream with its place; what is misplaced never becomes a change.
 #[test]
 fn what_is_out_of_place_is_an_error() {

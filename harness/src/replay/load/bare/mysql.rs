@@ -29,7 +29,7 @@ pub(super) fn begin(url: &str, flavour: Flavour) -> Result<Client, Failure> {
             "SHOW BINARY LOG STATUS",
             "SET @source_binlog_checksum = 'NONE', @master_binlog_checksum = 'NONE'",
         ),
-        Flavour::Mariadb | Flavour::Postgres => (
+        _ => (
             "SHOW MASTER STATUS",
             "SET @master_binlog_checksum = 'NONE', @mariadb_slave_capability = 4",
         ),

@@ -138,11 +138,14 @@ fn pieces_of_a_streamed_transaction_stay_together() {
         0x98,
         &[b"c".as_slice(), &xid.to_be_bytes(), b"\0", &numbers].concat(),
     );
+    let part = [xid.to_be_bytes(), 6_u32.to_be_bytes()].concat();
+    let abort = data(0x28, &[b"A".as_slice(), &part].concat());
     let film = load(&[
         start.clone(),
         streamed(&relation(7, "events"), xid),
         streamed(&row(0x20, 7), xid),
         stop.clone(),
+        abort,
         begin(0x30, 0x60),
         row(0x30, 7),
         commit(0x60, 0x68),
@@ -152,7 +155,8 @@ fn pieces_of_a_streamed_transaction_stay_together() {
         end,
     ])
     .unwrap();
-    assert_eq!(shown(&film, 0x61), [(0x97, 1), (0x97, 1), (0x97, 0)]);
+    let expected = [(0x97, 1), (0x97, 0), (0x97, 1), (0x97, 0)];
+    assert_eq!(shown(&film, 0x61), expected);
     assert!(shown(&film, 0x98).is_empty());
     // Outside of streamed transactions a definition carries no transaction's number.
     let place = film.stretches[1].bytes.end;
