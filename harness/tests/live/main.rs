@@ -10,6 +10,10 @@ mod failover;
 mod golden;
 mod load;
 mod postgres;
+mod postgres_faults;
+mod postgres_pieces;
+mod postgres_promotion;
+mod postgres_refusals;
 mod postgres_select;
 mod records;
 mod refusals;
@@ -26,9 +30,14 @@ use harness::servers::{Flavour, Server};
 
 /// The engine and a server, or `None` after saying why not.
 async fn ready(flavour: Flavour) -> Option<(PathBuf, Server)> {
+    ready_with(flavour, &[]).await
+}
+
+/// The same with options of the server.
+async fn ready_with(flavour: Flavour, options: &[&str]) -> Option<(PathBuf, Server)> {
     let program = engine();
     let server = match &program {
-        Ok(_) => Server::start(flavour, &[])
+        Ok(_) => Server::start(flavour, options)
             .await
             .map_err(|error| error.to_string()),
         Err(reason) => Err(reason.clone()),
@@ -84,6 +93,42 @@ fn configured(
     );
     std::fs::write(engine.config(), configuration).expect("a writable directory");
     engine
+}
+
+/// A program that runs the engine with its publication looked at several times a second.
+fn often(engine: &Engine) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let script = engine.directory.join("often");
+    let text = format!(
+        "#!/bin/sh\nWALBROOK_TEST_PUBLICATION_CHECK_MS=200 exec '{}' \"$@\"\n",
+        engine.program.display()
+    );
+    std::fs::write(&script, text).expect("a writable directory");
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).expect("a writable directory");
+    script
+}
+
+/// Waits until `holds`; `what` says for what. Whoever waits for ever hangs, and the test says where.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(180);
+    while !holds().await {
+        assert!(std::time::Instant::now() < deadline, "waiting for {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// Has a running engine stop, and expects that it ends as it should.
+async fn stop(engine: &Engine, mut running: harness::replay::engine::Running) {
+    running.terminate().expect("a running engine");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let status = running.ended(deadline).await.expect("a child");
+    let status = status.unwrap_or_else(|| panic!("the engine hangs:\n{}", engine.last_words()));
+    assert!(
+        status.success(),
+        "the engine ended with {status}:\n{}",
+        engine.last_words()
+    );
 }
 
 /// Runs the engine until it has what the server held at start.

@@ -59,7 +59,7 @@ async fn types(plugin: &str, also_apart: &[(&str, &str)]) {
     seed::publish(&client, NAME, None)
         .await
         .expect("a publication");
-    seed::make_slot(&client, NAME, plugin)
+    seed::make_slot(&client, NAME, plugin, false)
         .await
         .expect("a slot");
     for script in [
@@ -141,7 +141,7 @@ fn is_lost(expected: &Value, found: &Value) -> bool {
 }
 
 /// Has the engine's one source decode by `plugin`.
-fn set_plugin(engine: &Engine, plugin: &str) {
+pub(crate) fn set_plugin(engine: &Engine, plugin: &str) {
     let file = engine.config();
     let text = std::fs::read_to_string(&file).expect("a configuration");
     let text = text.replace("[kafka]\n", &format!("plugin = \"{plugin}\"\n[kafka]\n"));
@@ -191,7 +191,7 @@ async fn restart_in_the_middle(plugin: &str, identity: Identity) {
     seed::publish(&client, NAME, Some(seed::TABLE))
         .await
         .expect("a publication");
-    seed::make_slot(&client, NAME, plugin)
+    seed::make_slot(&client, NAME, plugin, false)
         .await
         .expect("a slot");
     seed::write(&client, first.iter().cloned())

@@ -15,6 +15,8 @@ use crate::config::{OnUnpublished, Plugin};
 use crate::source::SourceError;
 
 const EVERY: Duration = Duration::from_secs(60);
+/// Milliseconds instead of [`EVERY`], for tests: no setting.
+const EVERY_IN_TESTS: &str = "WALBROOK_TEST_PUBLICATION_CHECK_MS";
 
 /// The task that looks.
 #[derive(Debug)]
@@ -57,8 +59,11 @@ impl Drop for Watch {
 /// Looks for as long as nothing stops the stream.
 async fn watch(plan: &Plan) -> SourceError {
     let mut told: Vec<Missing> = Vec::new();
+    let given = std::env::var(EVERY_IN_TESTS).ok();
+    let given = given.and_then(|text| text.parse().ok());
+    let every = given.map_or(EVERY, Duration::from_millis);
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(every).await;
         match look(plan).await {
             Ok(missing) if missing.is_empty() => told.clear(),
             Ok(missing) => {

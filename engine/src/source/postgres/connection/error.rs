@@ -36,6 +36,10 @@ impl Words for PostgresWords {
                 "; raise max_replication_slots, or drop a slot that nobody uses (pg_drop_replication_slot)"
             }
             "58P01" => "; install the plugin on the server (package postgresql-NN-wal2json)",
+            // Who may not see the setting is told of it by the refusal alone.
+            "42501" if refusal.message.contains("output plugin") => {
+                "; run ALTER SYSTEM SET output_plugin_libraries with it among the others, then SELECT pg_reload_conf()"
+            }
             "42501" => "; run ALTER ROLE … REPLICATION, or GRANT what the message names",
             _ => "",
         }
