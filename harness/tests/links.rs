@@ -63,8 +63,3 @@ async fn links_are_cut_again_and_again() {
 async fn links_fall_silent() {
     verified("stall").await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn segments_of_one_byte() {
-    verified("one-byte").await;
-}

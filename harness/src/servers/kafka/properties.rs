@@ -67,7 +67,6 @@ impl Broker<'_> {
              transaction.state.log.replication.factor={count}\nmin.insync.replicas={majority}\n\
              transaction.state.log.min.isr={majority}\nauto.create.topics.enable=false\ngroup.initial.rebalance.delay.ms=0\n\
              offsets.topic.num.partitions=3\ntransaction.state.log.num.partitions=3\n\
-             # A killed broker is missed after this time.\nbroker.session.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\n\
              controlled.shutdown.enable=false\n",
             voters = voters.join(","),
             data = data.display(),
