@@ -291,8 +291,7 @@ impl<D: Database> Reconnecting<D> {
             Ok(Ok((length, at))) => {
                 self.last_read = clock::now();
                 self.asked = false;
-                self.arrivals.read(at, length, rest);
-                batch.read_at.get_or_insert(at);
+                self.arrivals.read(batch, at, length, rest);
                 self.database.counters_mut().bytes += length as u64;
                 Ok(())
             }
