@@ -21,16 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// When each row was read, by its id.
 pub(super) type Seen = HashMap<u64, Instant>;
 
-/// What has been read.
+/// Room for so many rows is made beforehand.
+const ROWS: usize = 1 << 20;
+
+/// What has been read. A list, because a table that grows stops the reader for longer than what it measures.
 #[derive(Debug, Default)]
 struct Noted {
-    seen: Seen,
+    rows: Vec<(u64, Instant)>,
     count: Arc<AtomicU64>,
 }
 
 impl Noted {
     fn row(&mut self, id: u64, at: Instant) {
-        self.seen.insert(id, at);
+        self.rows.push((id, at));
         self.count.fetch_add(1, Ordering::Release);
     }
 }
@@ -38,7 +41,7 @@ impl Noted {
 /// A thread that reads.
 pub(super) struct Reader {
     stream: TcpStream,
-    thread: JoinHandle<(Seen, Result<(), String>)>,
+    thread: JoinHandle<(Vec<(u64, Instant)>, Result<(), String>)>,
     count: Arc<AtomicU64>,
 }
 
@@ -46,7 +49,10 @@ impl Reader {
     /// Begins to read what is committed from now on, from PostgreSQL by `slot` and the publication of the same name; blocking until the
     /// server streams.
     pub(super) fn start(server: &Server, slot: &str) -> Result<Reader, Failure> {
-        let mut noted = Noted::default();
+        let mut noted = Noted {
+            rows: Vec::with_capacity(ROWS),
+            ..Noted::default()
+        };
         let count = Arc::clone(&noted.count);
         let thread = thread::Builder::new().name("bare-reader".into());
         let (stream, thread) = match server.flavour() {
@@ -55,7 +61,7 @@ impl Reader {
                 let reading = stream.try_clone()?;
                 let read = move || {
                     let result = postgres::read(reading, received, &mut noted);
-                    (noted.seen, result)
+                    (noted.rows, result)
                 };
                 (stream, thread.spawn(read)?)
             }
@@ -64,7 +70,7 @@ impl Reader {
                 let stream = client.socket()?;
                 let read = move || {
                     let result = mysql::read(client, &mut noted);
-                    (noted.seen, result)
+                    (noted.rows, result)
                 };
                 (stream, thread.spawn(read)?)
             }
@@ -86,14 +92,14 @@ impl Reader {
         let complete = has_all();
         // Ends the thread's read.
         let _ = self.stream.shutdown(Shutdown::Both);
-        let (seen, result) = (self.thread.join()).map_err(|_| "the bare reader panicked")?;
+        let (read, result) = (self.thread.join()).map_err(|_| "the bare reader panicked")?;
         match result {
             Err(error) if !complete => Err(format!("the bare reader: {error}").into()),
             _ if !complete => {
-                Err(format!("the bare reader got {} of {rows} rows", seen.len()).into())
+                Err(format!("the bare reader got {} of {rows} rows", read.len()).into())
             }
             // How the connection ended is of no interest any more.
-            _ => Ok(seen),
+            _ => Ok(read.into_iter().collect()),
         }
     }
 }

@@ -109,12 +109,11 @@ mod tests {
             let now = crate::clock::now();
             let mut noted = Noted::default();
             assert_eq!(note(&event, now, &mut noted), None);
-            let mut ids: Vec<u64> = noted.seen.keys().copied().collect();
-            ids.sort_unstable();
+            let ids: Vec<u64> = noted.rows.iter().map(|(id, _)| *id).collect();
             assert_eq!(ids, [7, 1 << 40], "{kind}");
         }
         let mut noted = Noted::default();
         assert_eq!(note(&[0; 40], crate::clock::now(), &mut noted), None);
-        assert!(noted.seen.is_empty());
+        assert!(noted.rows.is_empty());
     }
 }

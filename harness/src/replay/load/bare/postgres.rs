@@ -113,8 +113,8 @@ mod tests {
             assert!(received.is_empty(), "{cut}");
             let first_end = message(b"B").len() + insert("17").len();
             let expected = if cut >= first_end { start } else { later };
-            assert_eq!(noted.seen[&17], expected, "{cut}");
-            assert_eq!(noted.seen.len(), 2);
+            assert_eq!(noted.rows[0].1, expected, "{cut}");
+            assert_eq!(noted.rows.len(), 2);
         }
     }
 }
