@@ -80,7 +80,21 @@ pub struct Partition {
     /// Nodes that have it, the preferred leader first.
     pub replicas: Vec<i32>,
     /// Those that have everything of it.
-    pub in_sync: usize,
+    pub in_sync: Vec<i32>,
+}
+
+impl Partition {
+    /// Its replicas with the next one in sync after the leader in front; `None` where only the leader is.
+    fn turned(&self) -> Option<Vec<i32>> {
+        let at = self.replicas.iter().position(|node| *node == self.leader)?;
+        let mut replicas = self.replicas.clone();
+        replicas.rotate_left(at);
+        let next = replicas[1..]
+            .iter()
+            .position(|node| self.in_sync.contains(node))?;
+        replicas.rotate_left(next + 1);
+        Some(replicas)
+    }
 }
 
 /// Connections to a cluster.
@@ -124,7 +138,7 @@ impl Admin {
                 number: partition.partition_index,
                 leader: partition.leader_id.0,
                 replicas: partition.replica_nodes.iter().map(|node| node.0).collect(),
-                in_sync: partition.isr_nodes.len(),
+                in_sync: partition.isr_nodes.iter().map(|node| node.0).collect(),
             }));
         }
         Ok(partitions)
@@ -235,24 +249,27 @@ impl Admin {
         accepted(&format!("deleting topic {topic}"), codes)
     }
 
-    /// Makes the next replica of each of the partitions of `topics` its leader; one without another replica keeps its own.
+    /// Makes another replica in sync the leader of each of the partitions of `topics`; answers of how many. A partition without one
+    /// keeps its own.
     ///
     /// # Errors
     /// What the cluster refuses.
-    pub async fn move_leaders(&mut self, topics: &[String]) -> Result<(), AdminError> {
+    pub async fn move_leaders(&mut self, topics: &[String]) -> Result<usize, AdminError> {
         let partitions = self.partitions(topics).await?;
         let mut turned: BTreeMap<&str, Vec<ReassignablePartition>> = BTreeMap::new();
         let mut elected: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-        for part in partitions.iter().filter(|part| part.replicas.len() > 1) {
-            let at = part.replicas.iter().position(|node| *node == part.leader);
-            let mut replicas = part.replicas.clone();
-            replicas.rotate_left(at.map_or(0, |at| at + 1) % part.replicas.len());
-            let replicas = replicas.into_iter().map(BrokerId).collect();
+        for part in &partitions {
+            let Some(replicas) = part.turned() else {
+                continue;
+            };
             let wanted = ReassignablePartition::default()
                 .with_partition_index(part.number)
-                .with_replicas(Some(replicas));
+                .with_replicas(Some(replicas.into_iter().map(BrokerId).collect()));
             turned.entry(&part.topic).or_default().push(wanted);
             elected.entry(&part.topic).or_default().push(part.number);
+        }
+        if turned.is_empty() {
+            return Ok(0);
         }
         let address = self.any().await?;
         // The same replicas in another order: nothing is copied, but another one is preferred.
@@ -277,12 +294,11 @@ impl Admin {
             .with_topic_partitions(Some(elected.collect()))
             .with_timeout_ms(WORK_MS_MAX);
         let answer = self.call(&address, &request, ELECT_LEADERS).await?;
+        accepted("electing leaders", [answer.error_code])?;
         let results = answer.replica_election_results.iter();
-        let codes = results
-            .flat_map(|topic| &topic.partition_result)
-            .map(|part| part.error_code)
-            .filter(|code| *code != ResponseError::ElectionNotNeeded.code());
-        accepted("electing leaders", codes.chain([answer.error_code]))
+        let results = results.flat_map(|topic| &topic.partition_result);
+        // The others have lost that replica meanwhile, or have its lead already.
+        Ok(results.filter(|part| part.error_code == 0).count())
     }
 
     async fn metadata(&mut self, topics: &[String]) -> Result<MetadataResponse, AdminError> {
@@ -426,5 +442,29 @@ fn accepted(what: &str, codes: impl IntoIterator<Item = i16>) -> Result<(), Admi
             why: ResponseError::try_from_code(code)
                 .map_or(format!("error {code}"), |error| format!("{error:?}")),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_replica_in_sync_becomes_the_leader() {
+        let turned = |leader, in_sync: &[i32]| {
+            let partition = Partition {
+                topic: "t".into(),
+                number: 0,
+                leader,
+                replicas: vec![2, 3, 1],
+                in_sync: in_sync.to_vec(),
+            };
+            partition.turned()
+        };
+        assert_eq!(turned(2, &[1, 2, 3]), Some(vec![3, 1, 2]));
+        assert_eq!(turned(2, &[1, 2]), Some(vec![1, 2, 3]));
+        assert_eq!(turned(1, &[1, 2]), Some(vec![2, 3, 1]));
+        assert_eq!(turned(3, &[3]), None);
+        assert_eq!(turned(-1, &[1, 2]), None);
     }
 }

@@ -20,6 +20,8 @@ use crate::servers::{Kafka, kafka};
 const POLL: Duration = Duration::from_millis(5);
 /// How long partitions may be without a leader before a run cannot be judged.
 const LEADERS_MAX: Duration = Duration::from_secs(60);
+/// How often what may not be possible yet is tried.
+const RETRY: Duration = Duration::from_millis(100);
 /// The topic that warms the brokers.
 const WARM_UP_TOPIC: &str = "walbrook-warm-up";
 /// Bytes of its values: a complete record of the workload's.
@@ -158,9 +160,7 @@ impl RealKafka {
 
     pub(super) async fn happen(&mut self, deed: Deed, starts: bool) -> Result<(), Failure> {
         if deed == Deed::MoveLeader {
-            Admin::new(&self.bootstrap())
-                .move_leaders(&self.topics)
-                .await?;
+            self.move_leaders().await?;
         }
         let Servers::Own(kafka) = &mut self.servers else {
             return match deed {
@@ -177,6 +177,29 @@ impl RealKafka {
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl RealKafka {
+    /// Moves leaders as soon as there are replicas in sync to move them to: after another fault that may take a while.
+    async fn move_leaders(&self) -> Result<(), Failure> {
+        let deadline = crate::clock::now() + LEADERS_MAX;
+        loop {
+            let moved = Admin::new(&self.bootstrap())
+                .move_leaders(&self.topics)
+                .await;
+            match moved {
+                Ok(1..) => return Ok(()),
+                moved if crate::clock::now() > deadline => {
+                    let why = moved.map_or_else(
+                        |error| error.to_string(),
+                        |_| "no other replica is in sync".into(),
+                    );
+                    return Err(format!("leaders cannot be moved: {why}").into());
+                }
+                _ => tokio::time::sleep(RETRY).await,
+            }
+        }
     }
 }
 
