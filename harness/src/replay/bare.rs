@@ -1,19 +1,19 @@
 //! What a walsender gives at best: a reader that only counts, and reads in gulps while the server is busy.
 //!
-//! A walsender sends once per change; a reader that is woken by each slows it down. So, as the engine does: when a read comes within
-//! 1 ms of the one before, three times running, wait 500 µs before the next.
+//! A walsender sends once per change, and each becomes a segment of its own while the connection's window is open. So this reader has a
+//! small window and leaves it closed most of the time: it waits until the server has put much together, reads all of that, and waits again.
 
 use std::io::Read as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::record::postgres::client::{Client, refused};
 use crate::seed::postgres::config;
 
-/// Reads that follow each other within this time are hasty.
-const HASTE: Duration = Duration::from_millis(1);
-/// So many hasty reads running are answered with a pause.
-const HASTY_READS: u32 = 3;
-const PAUSE: Duration = Duration::from_micros(500);
+/// Receive buffer asked for; the kernel's window is between this and twice as large.
+const WINDOW: usize = 32 << 10;
+/// A read that brings less has emptied the server's send queue.
+const DRY: usize = WINDOW / 2;
+const PAUSE: Duration = Duration::from_millis(8);
 /// What one read takes.
 const GULP: usize = 1 << 20;
 /// Bytes before a plugin's message: tag, length, kind, start, end, clock.
@@ -43,7 +43,8 @@ pub(super) fn read(
         return Err(refused(first).into());
     }
     let (mut stream, mut received) = client.into_parts();
-    let (mut counted, mut last, mut hasty) = (0, started, 0);
+    socket2::SockRef::from(&stream).set_recv_buffer_size(WINDOW)?;
+    let (mut counted, mut length) = (0, 0);
     let mut gulp = vec![0; GULP];
     loop {
         counted += count(&mut received);
@@ -51,18 +52,15 @@ pub(super) fn read(
             let seconds = started.elapsed().as_secs_f64();
             return Ok(counted as f64 / seconds);
         }
-        if hasty >= HASTY_READS {
+        if length < DRY {
             std::thread::sleep(PAUSE);
         }
-        let length = stream.read(&mut gulp)?;
+        length = stream.read(&mut gulp)?;
         if length == 0 {
             return Err(
                 format!("the server ends slot {slot} after {counted} of {rows} changes").into(),
             );
         }
-        let now: Instant = crate::clock::now();
-        hasty = if now - last < HASTE { hasty + 1 } else { 0 };
-        last = now;
         received.extend_from_slice(&gulp[..length]);
     }
 }

@@ -1,11 +1,17 @@
 //! When to read: at once while the stream is calm, in gulps while it is busy.
 //!
 //! A walsender writes each change by itself. As long as the connection's window is open, each of them becomes a segment of its own, whose
-//! way through the kernel costs the server more than decoding the change did. While the window is closed, what the server
-//! writes is put together in its send queue and leaves in large segments. So a busy stream is read when the window has been filled, not
-//! before: after some reads in quick succession the next one waits a moment, longer while reads bring less than the window holds,
-//! shorter while they bring it all. A small receive buffer makes that moment short; only a near server gets one, because over a long line
-//! the window is what carries the stream (docs/decisions/walsender.md).
+//! way through the kernel costs the server more than decoding the change did. While the window is closed, what the server writes is put
+//! together in its send queue and leaves in large segments. So a near server's stream gets a small window, and while it is busy it is left
+//! alone for a while and then read until it is dry:
+//!
+//! ```text
+//! pause            the window fills by small segments, then closes; the server's send queue grows
+//! read, read, ...  each opens the window at once for the next gulp of the queue, until there is less than half of one
+//! ```
+//! The longer the pause, the smaller the part that travels in small segments. A stream that brings so much that it may be all that the
+//! server can send is worth a [`LONG`] pause, one that keeps up with its writers is not: whether it is, a long pause tries from time to
+//! time. Over a long line the window is what carries the stream, so a far server keeps the kernel's own (docs/decisions/walsender.md).
 //!
 //! What the reads bring is collected for a few milliseconds before it becomes a batch, whose cost beside its rows (five threads and
 //! processes woken for it) is then shared by more of them. The first wait that brings nothing ends all this: an idle stream is read, and
@@ -14,18 +20,27 @@
 use std::time::{Duration, Instant};
 
 /// Reads within this time of each other are in quick succession.
-const QUICK: Duration = Duration::from_millis(1);
+const QUICK: Duration = Duration::from_micros(200);
 /// So many of them begin the waiting.
 const BUSY: u32 = 3;
 /// How long what is read is collected.
 pub(super) const COLLECT: Duration = Duration::from_millis(4);
 /// A server whose answers take less than this is near.
 const NEAR: Duration = Duration::from_millis(1);
-/// Receive buffer of a near server's stream, bytes as asked for; the kernel's window is about as large.
-pub(super) const WINDOW: usize = 48 << 10;
-/// The waits before a near server's reads.
-const PAUSE: std::ops::Range<Duration> = Duration::from_micros(300)..Duration::from_millis(4);
-/// The wait before the others', whose window follows what is read.
+/// Receive buffer of a near server's stream, bytes as asked for; the kernel's window is between this and twice as large.
+pub(super) const WINDOW: usize = 32 << 10;
+/// A near server's pause while the stream keeps up with its writers.
+const SHORT: Duration = Duration::from_micros(300);
+/// A near server's pause while it has more to send than it can.
+const LONG: Duration = Duration::from_millis(8);
+/// What a long pause must bring to be worth it, bytes: more than the window holds.
+const WORTH: usize = WINDOW / 2 * 3;
+/// After how long without long pauses one is tried again: twice as long each time that it was not worth it, for fewer than one in a hundred
+/// changes may wait for that.
+const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(1);
+/// So many long pauses in a row that bring less end them: a server that gathers a large transaction sends nothing meanwhile.
+const POOR: u32 = 3;
+/// The pause before the others' reads, whose window follows what is read.
 const PAUSE_FAR: Duration = Duration::from_micros(500);
 
 /// Whether a server that answers within `round_trip` is near enough for a small window.
@@ -39,7 +54,16 @@ pub(super) struct Coalesce {
     last: Option<Instant>,
     quick: u32,
     near: bool,
-    pause: Duration,
+    /// Bytes since the last pause.
+    gulp: usize,
+    /// The last read brought so much that there is more.
+    is_full: bool,
+    is_long: bool,
+    /// Long pauses that may still be poor.
+    patience: u32,
+    /// When the last long pauses ended.
+    tried: Option<Instant>,
+    retry: Duration,
 }
 
 impl Coalesce {
@@ -49,18 +73,22 @@ impl Coalesce {
             last: None,
             quick: 0,
             near,
-            pause: match near {
-                true => PAUSE.start * 4,
-                false => PAUSE_FAR,
-            },
+            gulp: 0,
+            is_full: false,
+            is_long: false,
+            patience: 0,
+            tried: None,
+            retry: RETRY.start,
         }
     }
 
-    /// Takes note of a read that waited for its bytes and ended at `now`; whether the stream is busy.
-    pub(super) fn read(&mut self, now: Instant) -> bool {
+    /// Takes note of a read that waited for its `bytes` and ended at `now`; whether the stream is busy.
+    pub(super) fn read(&mut self, bytes: usize, now: Instant) -> bool {
+        // What has more to send than it can may itself wait for a processor.
+        let quick = if self.is_long { LONG } else { QUICK };
         let in_succession =
-            (self.last).is_some_and(|last| now.saturating_duration_since(last) <= QUICK);
-        self.last = Some(now);
+            (self.last).is_some_and(|last| now.saturating_duration_since(last) <= quick);
+        self.collected(bytes, now);
         self.quick = match in_succession {
             true => self.quick.saturating_add(1),
             false => 0,
@@ -68,22 +96,48 @@ impl Coalesce {
         self.quick >= BUSY
     }
 
-    /// How long to wait before the next read of a busy stream.
-    pub(super) fn pause(&self) -> Duration {
-        self.pause
+    /// Whether there is more to be read at once, without a pause.
+    pub(super) fn has_more(&self) -> bool {
+        self.near && self.is_full
     }
 
-    /// Takes note that a read after a [`Self::pause`] brought `bytes` and ended at `now`.
+    /// Whether the server has more to send than it can. The next read after the last drop is then a pause away, whatever else is to be
+    /// done: any read opens the window.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_long
+    }
+
+    /// How long to wait before the next read of a busy stream, at `now`.
+    pub(super) fn pause(&mut self, now: Instant) -> Duration {
+        if !self.near {
+            return PAUSE_FAR;
+        }
+        let is_worth_it = std::mem::take(&mut self.gulp) >= WORTH;
+        if !self.is_long {
+            let is_time =
+                (self.tried).is_none_or(|tried| now.saturating_duration_since(tried) >= self.retry);
+            self.is_long = is_time;
+            // The first one has to be worth it.
+            self.patience = 1;
+        } else if is_worth_it {
+            self.patience = POOR;
+            self.retry = RETRY.start;
+        } else {
+            self.patience = self.patience.saturating_sub(1);
+            if self.patience == 0 {
+                self.is_long = false;
+                self.tried = Some(now);
+                self.retry = (self.retry * 2).min(RETRY.end);
+            }
+        }
+        if self.is_long { LONG } else { SHORT }
+    }
+
+    /// Takes note that a read of a busy stream brought `bytes` and ended at `now`.
     pub(super) fn collected(&mut self, bytes: usize, now: Instant) {
         self.last = Some(now);
-        if self.near {
-            // Slowly shorter, quickly longer: an open window costs the server more than a pause that is a little too long.
-            let pause = match bytes >= WINDOW / 4 * 3 {
-                true => self.pause - self.pause / 50,
-                false => self.pause * 2,
-            };
-            self.pause = pause.clamp(PAUSE.start, PAUSE.end);
-        }
+        self.gulp = self.gulp.saturating_add(bytes);
+        self.is_full = bytes >= WINDOW / 2;
     }
 }
 
@@ -97,37 +151,90 @@ mod tests {
         let at = |us: u64| start + Duration::from_micros(us);
         let mut calm = Coalesce::new(true);
         for n in 0..100 {
-            assert!(!calm.read(at(n * 5000)));
+            assert!(!calm.read(100, at(n * 1000)));
         }
         let mut busy = Coalesce::new(true);
         for n in 0..3 {
-            assert!(!busy.read(at(n)));
+            assert!(!busy.read(100, at(n)));
         }
-        assert!(busy.read(at(3)));
+        assert!(busy.read(100, at(3)));
         // What collecting took does not count as calm,
         busy.collected(WINDOW, at(4000));
-        assert!(busy.read(at(4600)));
+        assert!(busy.read(100, at(4100)));
         // what nothing came in does.
-        assert!(!busy.read(at(9000)));
+        assert!(!busy.read(100, at(9000)));
+    }
+
+    /// A stream of `rate` bytes per second for `seconds`: how many of its pauses were long, and how long all of them took together.
+    fn paused(rate: f64, seconds: u64) -> (usize, usize, Duration) {
+        let mut now = crate::clock::now();
+        let end = now + Duration::from_secs(seconds);
+        let mut near = Coalesce::new(true);
+        let (mut pauses, mut long, mut took) = (0, 0, Duration::ZERO);
+        while now < end {
+            let pause = near.pause(now);
+            pauses += 1;
+            if pause == LONG {
+                long += 1;
+                took += pause;
+            }
+            now += pause;
+            let mut waiting = (pause.as_secs_f64() * rate) as usize;
+            while waiting > 0 {
+                let gulp = waiting.min(2 * WINDOW);
+                near.collected(gulp, now);
+                waiting -= gulp;
+            }
+            if near.has_more() {
+                near.collected(0, now);
+            }
+        }
+        (pauses, long, took)
     }
 
     #[test]
-    fn a_near_servers_pause_follows_what_fills_the_window() {
+    fn what_fills_the_window_is_left_alone_for_longer() {
+        let (pauses, long, _) = paused(12e6, 5);
+        assert_eq!(pauses, long);
+    }
+
+    #[test]
+    fn what_keeps_up_is_seldom_left_alone_for_long() {
+        let (pauses, long, took) = paused(3e6, 20);
+        assert!(pauses > 60_000, "{pauses}");
+        assert!((20..=24).contains(&long), "{long}");
+        // Less than the hundredth that a 99th percentile would see.
+        assert!(took < Duration::from_millis(200), "{took:?}");
+    }
+
+    #[test]
+    fn a_transaction_being_gathered_does_not_end_long_pauses() {
+        let mut now = crate::clock::now();
+        let mut near = Coalesce::new(true);
+        for bytes in [WORTH, 10, 20, WORTH, 0, 5, WORTH] {
+            assert_eq!(near.pause(now), LONG, "{bytes}");
+            now += LONG;
+            near.collected(bytes, now);
+            near.collected(0, now);
+        }
+        for _ in 0..POOR {
+            assert_eq!(near.pause(now), LONG);
+            near.collected(10, now);
+        }
+        assert_eq!(near.pause(now), SHORT);
+    }
+
+    #[test]
+    fn a_full_read_is_followed_by_another_at_once() {
         let now = crate::clock::now();
         let mut near = Coalesce::new(true);
-        for _ in 0..20 {
-            near.collected(100, now);
-        }
-        assert_eq!(near.pause(), PAUSE.end);
-        let longest = near.pause();
         near.collected(WINDOW, now);
-        assert!(near.pause() < longest);
-        for _ in 0..1000 {
-            near.collected(WINDOW, now);
-        }
-        assert_eq!(near.pause(), PAUSE.start);
+        assert!(near.has_more());
+        near.collected(WINDOW / 2 - 1, now);
+        assert!(!near.has_more());
         let mut far = Coalesce::new(false);
-        far.collected(1, now);
-        assert_eq!(far.pause(), PAUSE_FAR);
+        far.collected(WINDOW, now);
+        assert!(!far.has_more());
+        assert_eq!(far.pause(now), PAUSE_FAR);
     }
 }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 pub use error::{ConnectionError, server_verdict};
 
 use super::server::Answer;
+use crate::clock;
 use crate::config::{Secret, SourceAddress, SourceTls, TlsMode};
 use crate::source::socket::Socket;
 use crate::source::tls;
@@ -71,7 +72,7 @@ pub enum Purpose {
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
-    /// How long TCP's handshake took.
+    /// The shortest of TCP's handshake and of all answers: a busy machine makes single ones long.
     round_trip: Duration,
     timeout: Duration,
     /// Bytes read and not yet used.
@@ -85,7 +86,7 @@ pub(super) struct Streaming {
     pub(super) first: Vec<u8>,
     /// The line, for [`super::line::take`].
     pub(super) socket: Socket,
-    /// How long TCP's handshake took.
+    /// The shortest time in which the server, or its kernel, answered.
     pub(super) round_trip: Duration,
 }
 
@@ -211,13 +212,15 @@ impl Connection {
     /// [`ConnectionError::Refused`] with the server's words, after which the connection can be used on; any other error leaves it
     /// unusable.
     pub(super) async fn query(&mut self, statement: &str) -> Result<Answer, ConnectionError> {
-        let after = self.timeout;
-        tokio::time::timeout(after, self.query_untimed(statement))
+        let (after, began) = (self.timeout, clock::now());
+        let answer = tokio::time::timeout(after, self.query_untimed(statement))
             .await
             .map_err(|_| ConnectionError::TimedOut {
                 doing: "waiting for an answer",
                 after,
-            })?
+            })?;
+        self.round_trip = self.round_trip.min(clock::now() - began);
+        answer
     }
 
     async fn query_untimed(&mut self, statement: &str) -> Result<Answer, ConnectionError> {

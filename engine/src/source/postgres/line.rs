@@ -157,7 +157,8 @@ fn read(
     }
 }
 
-/// While the stream is busy: reads on after each pause, until there is a chunk, or nothing more comes; what is there was read at `began`.
+/// While the stream is busy: reads on, pausing as [`Coalesce`] says, until there is a chunk, or nothing more comes; what is there was read
+/// at `began`.
 fn collect(
     wire: &Wire,
     coalesce: &mut Coalesce,
@@ -166,19 +167,29 @@ fn collect(
     chunk: usize,
     ciphertext: &mut [u8],
 ) -> io::Result<()> {
-    if buffer.is_empty() || !coalesce.read(began) {
+    if buffer.is_empty() || !coalesce.read(buffer.len(), began) {
         return Ok(());
     }
     let mut now = began;
-    while buffer.len() < chunk / 4 * 3 && now.saturating_duration_since(began) < COLLECT {
-        thread::sleep(coalesce.pause());
+    while buffer.len() < chunk / 4 * 3 {
+        let pauses = !coalesce.has_more();
+        if pauses {
+            if !coalesce.is_behind() && now.saturating_duration_since(began) >= COLLECT {
+                break;
+            }
+            thread::sleep(coalesce.pause(now));
+        }
         let more = wire.read(buffer, ciphertext);
         now = clock::now();
         coalesce.collected(*more.as_ref().unwrap_or(&0), now);
         match more {
             Ok(0) => break,
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if pauses {
+                    break;
+                }
+            }
             Err(error) => return Err(error),
         }
     }
