@@ -241,44 +241,66 @@ impl Connection {
         }
     }
 
-    /// Whether the broker knows an API at a version of ours.
-    pub(super) fn speaks<R: Response>(&self) -> bool {
-        self.version(R::KEY, R::NAME, R::VERSIONS).is_ok()
-    }
-
     /// Sends a request and waits for its answer.
     pub(super) async fn call<R: Response>(&mut self, request: &R::Request) -> Result<R, Fault> {
-        let version = self.version(R::KEY, R::NAME, R::VERSIONS)?;
-        self.call_at::<R>(request, version, RESPONSE_MAX).await
+        Ok(self.call_with::<R, R>(request, None).await?.0)
     }
 
-    async fn call_at<R: Response>(
+    /// As [`call`](Self::call), and sends another request right behind, where the broker speaks it: two answers in one round trip. A
+    /// broker processes what comes over a connection one after the other.
+    pub(super) async fn call_with<R: Response, A: Response>(
         &mut self,
         request: &R::Request,
-        version: i16,
+        along: Option<&A::Request>,
+    ) -> Result<(R, Option<A>), Fault> {
+        let version = self.version(R::KEY, R::NAME, R::VERSIONS)?;
+        let along = along.and_then(|along| {
+            let version = self.version(A::KEY, A::NAME, A::VERSIONS);
+            Some((along, version.ok()?))
+        });
+        self.exchange::<R, A>((request, version), along, RESPONSE_MAX)
+            .await
+    }
+
+    /// Sends one or two requests at their versions and waits for the answers.
+    async fn exchange<R: Response, A: Response>(
+        &mut self,
+        (request, version): (&R::Request, i16),
+        along: Option<(&A::Request, i16)>,
         max: usize,
-    ) -> Result<R, Fault> {
+    ) -> Result<(R, Option<A>), Fault> {
         if std::mem::replace(&mut self.interrupted, true) {
             return Err(Fault::Passing("an earlier call was interrupted".to_owned()));
         }
-        let answer = timeout(REQUEST_TIMEOUT, self.exchange::<R>(request, version, max))
-            .await
-            .unwrap_or_else(|_| {
-                Err(Fault::Passing(format!(
-                    "no answer to {} within {REQUEST_TIMEOUT:?}",
-                    R::NAME
-                )))
-            })?;
+        let both = async {
+            let first = self.send::<R>(request, version).await?;
+            let second = match along {
+                Some((along, version)) => Some((self.send::<A>(along, version).await?, version)),
+                None => None,
+            };
+            let answer = self.receive::<R>(first, version, max).await?;
+            let along = match second {
+                Some((second, version)) => Some(self.receive::<A>(second, version, max).await?),
+                None => None,
+            };
+            Ok((answer, along))
+        };
+        let answers = timeout(REQUEST_TIMEOUT, both).await.unwrap_or_else(|_| {
+            Err(Fault::Passing(format!(
+                "no answer to {} within {REQUEST_TIMEOUT:?}",
+                R::NAME
+            )))
+        })?;
         self.interrupted = false;
-        Ok(answer)
+        Ok(answers)
     }
 
-    async fn exchange<R: Response>(
+    /// Writes a request; its correlation id.
+    async fn send<R: Response>(
         &mut self,
         request: &R::Request,
         version: i16,
-        max: usize,
-    ) -> Result<R, Fault> {
+    ) -> Result<i32, Fault> {
         self.correlation = self.correlation.wrapping_add(1);
         let mut frame = Vec::with_capacity(256);
         frame.extend_from_slice(&[0; 4]);
@@ -294,15 +316,24 @@ impl Connection {
         frame[..4].copy_from_slice(&length.to_be_bytes());
         self.stream.write_all(&frame).await?;
         self.stream.flush().await?;
+        Ok(self.correlation)
+    }
+
+    /// Reads the answer to the request of this correlation id.
+    async fn receive<R: Response>(
+        &mut self,
+        asked: i32,
+        version: i16,
+        max: usize,
+    ) -> Result<R, Fault> {
         let frame = read_frame(&mut self.stream, max, &self.broker).await?;
         let mut cursor = Cursor::new(&frame);
         let correlation = cursor
             .i32_be("correlation id")
             .map_err(|error| self.lasting(error.to_string()))?;
-        if correlation != self.correlation {
+        if correlation != asked {
             return Err(self.lasting(format!(
-                "answers request {correlation}, but {} was asked",
-                self.correlation
+                "answers request {correlation}, but {asked} was asked"
             )));
         }
         let answer = R::read(&mut cursor, version)
@@ -316,8 +347,9 @@ impl Connection {
     }
 
     async fn negotiate(&mut self, encrypted: bool) -> Result<(), Fault> {
+        let request = ApiVersionsRequest::default();
         let answer = self
-            .call_at::<ApiVersions>(&ApiVersionsRequest::default(), 0, FIRST_RESPONSE_MAX)
+            .exchange::<ApiVersions, ApiVersions>((&request, 0), None, FIRST_RESPONSE_MAX)
             .await;
         // A TLS listener answers plain text by hanging up, most often with an alert before.
         let answer = match answer {
@@ -328,7 +360,7 @@ impl Connection {
                         .to_owned(),
                 ));
             }
-            other => other?,
+            other => other?.0,
         };
         self.versions = answer
             .ranges
@@ -499,29 +531,4 @@ impl AsyncWrite for Stream {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Endpoint;
-
-    #[test]
-    fn reads_endpoints() {
-        for (text, expected) in [
-            ("k1:9093", Some("k1:9093")),
-            ("k1", Some("k1:9092")),
-            ("[::1]:9092", Some("[::1]:9092")),
-            ("[::1]", Some("[::1]:9092")),
-            ("10.0.0.1:1", Some("10.0.0.1:1")),
-            ("k1:", None),
-            ("k1:70000", None),
-            (":9092", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                Endpoint::parse(text)
-                    .map(|endpoint| endpoint.to_string())
-                    .as_deref(),
-                expected,
-                "{text}"
-            );
-        }
-    }
-}
+mod tests;

@@ -169,6 +169,12 @@ impl Dispatch {
         }
     }
 
+    /// Who leads a partition, and its epoch; `None` where that has to be asked for.
+    pub(super) fn leader(&self, key: &PartitionKey) -> Option<(i32, i32)> {
+        let partition = &self.partitions[*self.index.get(key)?];
+        Some((partition.leader()?, partition.leader_epoch()))
+    }
+
     /// The next produce request for `broker`, if it may take one and there is something to send.
     pub(super) fn next_request(&mut self, broker: i32, now: Instant) -> Option<Request> {
         let state = self.brokers.get_mut(&broker)?;

@@ -66,9 +66,18 @@ impl Cluster {
 
     /// Asks any broker; goes through all that are known until one answers.
     pub(super) async fn call<R: Response>(&mut self, request: &R::Request) -> Result<R, Fault> {
+        Ok(self.call_with::<R, R>(request, None).await?.0)
+    }
+
+    /// As [`call`](Self::call), with a second question in the same round trip, where the broker understands it.
+    async fn call_with<R: Response, A: Response>(
+        &mut self,
+        request: &R::Request,
+        along: Option<&A::Request>,
+    ) -> Result<(R, Option<A>), Fault> {
         let mut fault = None;
         if let Some((endpoint, mut connection)) = self.control.take() {
-            match connection.call::<R>(request).await {
+            match connection.call_with::<R, A>(request, along).await {
                 Ok(answer) => {
                     self.control = Some((endpoint, connection));
                     return Ok(answer);
@@ -78,7 +87,7 @@ impl Cluster {
             }
         }
         for endpoint in self.candidates() {
-            match self.call_at::<R>(endpoint, request).await {
+            match self.call_at::<R, A>(endpoint, request, along).await {
                 Err(Fault::Passing(reason)) => fault = Some(Fault::Passing(reason)),
                 other => return other,
             }
@@ -97,37 +106,42 @@ impl Cluster {
             .cloned()
         {
             Some(endpoint) if self.control.as_ref().is_none_or(|(of, _)| *of != endpoint) => {
-                self.call_at::<R>(endpoint, request).await
+                let answer = self.call_at::<R, R>(endpoint, request, None).await;
+                answer.map(|(answer, _)| answer)
             }
             _ => self.call::<R>(request).await,
         }
     }
 
-    async fn call_at<R: Response>(
+    async fn call_at<R: Response, A: Response>(
         &mut self,
         endpoint: Endpoint,
         request: &R::Request,
-    ) -> Result<R, Fault> {
+        along: Option<&A::Request>,
+    ) -> Result<(R, Option<A>), Fault> {
         self.turn = self.turn.wrapping_add(1);
         let at = |fault| match fault {
             Fault::Passing(reason) => Fault::Passing(format!("{endpoint}: {reason}")),
             lasting => lasting,
         };
         let mut connection = self.connector.connect(&endpoint).await.map_err(at)?;
-        let answer = connection.call::<R>(request).await.map_err(at)?;
+        let answers = connection.call_with::<R, A>(request, along).await;
+        let answers = answers.map_err(at)?;
         self.control = Some((endpoint, connection));
-        Ok(answer)
-    }
-
-    /// Whether the broker that was asked last knows an API.
-    pub(super) fn speaks<R: Response>(&self) -> bool {
-        self.control
-            .as_ref()
-            .is_some_and(|(_, connection)| connection.speaks::<R>())
+        Ok(answers)
     }
 
     /// Asks about topics, and learns the brokers on the way.
     pub(super) async fn metadata(&mut self, topics: &[Arc<str>]) -> Result<Metadata, Fault> {
+        Ok(self.metadata_with::<Metadata>(topics, None).await?.0)
+    }
+
+    /// As [`metadata`](Self::metadata), with a second question in the same round trip, where the broker understands it.
+    pub(super) async fn metadata_with<A: Response>(
+        &mut self,
+        topics: &[Arc<str>],
+        along: Option<&A::Request>,
+    ) -> Result<(Metadata, Option<A>), Fault> {
         let topics = topics
             .iter()
             .map(|name| MetadataRequestTopic::default().with_name(Some(topic_name(name))))
@@ -135,7 +149,7 @@ impl Cluster {
         let request = MetadataRequest::default()
             .with_topics(Some(topics))
             .with_allow_auto_topic_creation(false);
-        let metadata = self.call::<Metadata>(&request).await?;
+        let (metadata, along) = self.call_with::<Metadata, A>(&request, along).await?;
         for (id, host, port) in &metadata.brokers {
             if let Ok(port) = u16::try_from(*port) {
                 let host = host.as_str().into();
@@ -148,7 +162,7 @@ impl Cluster {
             self.cluster_id = Some(id.as_str().into());
         }
         self.controller = Some(metadata.controller).filter(|id| *id >= 0);
-        Ok(metadata)
+        Ok((metadata, along))
     }
 
     fn candidates(&self) -> Vec<Endpoint> {

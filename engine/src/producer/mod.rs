@@ -31,6 +31,7 @@ mod tls;
 mod topics;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -189,8 +190,9 @@ impl Producer {
         }
     }
 
-    /// The log end offset of every partition of these topics as it stands now, by topic id and partition; what a partition lacks is
-    /// absent.
+    /// From which offset on there may be records of ours: the log end of every partition of these topics as it stands now, by topic
+    /// id and partition; 0 without asking where the topic was created here. What a partition lacks is absent. To be called before
+    /// the first [`send`](Self::send) to them.
     ///
     /// # Errors
     /// What does not pass, such as a missing permission.
@@ -204,11 +206,20 @@ impl Producer {
                     partition,
                 })
         };
-        let keys: Vec<PartitionKey> = routes.iter().flat_map(partitions).collect();
-        let ends = match &self.client {
-            Client::Native(native) => native.ends(&keys).await?,
-            Client::Rskafka(rskafka) => rskafka.ends(&keys).await?,
+        let was_created = |key: &PartitionKey| match &self.client {
+            Client::Native(native) => native.was_created(key.topic_id),
+            Client::Rskafka(rskafka) => rskafka.was_created(key.topic_id),
         };
+        let keys = routes.iter().flat_map(partitions);
+        let (created, keys): (Vec<_>, Vec<_>) = keys.partition(was_created);
+        let mut ends: BTreeMap<PartitionKey, i64> =
+            created.into_iter().map(|key| (key, 0)).collect();
+        if !keys.is_empty() {
+            ends.extend(match &self.client {
+                Client::Native(native) => native.ends(&keys).await?,
+                Client::Rskafka(rskafka) => rskafka.ends(&keys).await?,
+            });
+        }
         let ends = ends.into_iter();
         Ok(ends
             .map(|(key, end)| (key.topic_id, key.partition, end))

@@ -32,6 +32,8 @@ use super::metadata::Cluster;
 use super::partition::Identity;
 use super::registry::Registry;
 use super::response::{InitProducerId, TopicMetadata};
+use super::tail::{Leader, Leaders};
+use super::topics::Found;
 use super::{Acknowledged, NewId, ProducerMetrics, TailRecord, tail, topics, verdict};
 
 /// How long brokers may be silent at start before that is an error. Once connected, we wait for ever.
@@ -113,14 +115,12 @@ impl Native {
         if !new.is_empty() {
             let mut cluster = self.shared.cluster.lock().await;
             let found = topics::ensure(&mut cluster, &new, &self.settings).await?;
-            let limits = topics::message_bytes_max(&mut cluster, &new).await;
             *lock(&self.shared.endpoints) = cluster.brokers().clone();
             drop(cluster);
             for topic in &found {
-                self.shared
-                    .register(topic, limits.get(topic.name.as_str()).copied());
+                self.shared.register(topic);
             }
-            self.shared.learn(&found);
+            self.shared.learn(found.iter().map(|topic| &topic.metadata));
             start_brokers(&self.shared);
         }
         let known = lock(&self.shared.registry);
@@ -129,6 +129,10 @@ impl Native {
             .iter()
             .map(|name| known.route(name).ok_or_else(|| missing(name)))
             .collect()
+    }
+
+    pub(super) fn was_created(&self, topic_id: u32) -> bool {
+        lock(&self.shared.registry).was_created(topic_id)
     }
 
     pub(super) fn batch_max(&self, topic_id: u32) -> usize {
@@ -163,7 +167,12 @@ impl Native {
     ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
         let name = |topic_id| self.shared.name(topic_id);
         let mut cluster = self.shared.cluster.lock().await;
-        tail::read(&mut cluster, &name, from, visit).await
+        let keys = from.iter().map(|(topic_id, partition, _)| PartitionKey {
+            topic_id: *topic_id,
+            partition: *partition,
+        });
+        let leaders = self.shared.leaders(keys);
+        tail::read(&mut cluster, &name, from, leaders, visit).await
     }
 
     pub(super) async fn ends(
@@ -172,7 +181,8 @@ impl Native {
     ) -> Result<BTreeMap<PartitionKey, i64>, ProducerError> {
         let name = |topic_id| self.shared.name(topic_id);
         let mut cluster = self.shared.cluster.lock().await;
-        tail::ends(&mut cluster, &name, keys).await
+        let leaders = self.shared.leaders(keys.iter().copied());
+        tail::ends(&mut cluster, &name, keys, leaders).await
     }
 
     pub(super) fn in_flight_requests(&self) -> usize {
@@ -281,14 +291,27 @@ impl Shared {
         lock(&self.registry).id(name)
     }
 
-    fn register(&self, topic: &TopicMetadata, message_bytes_max: Option<usize>) {
-        let topic_id = lock(&self.registry).enter(topic, message_bytes_max);
-        let partitions = topic.partitions.len() as u32;
-        self.with(|dispatch| dispatch.register(topic_id, topic.name.as_str().into(), partitions));
+    fn register(&self, topic: &Found) {
+        let topic_id = lock(&self.registry).enter(topic);
+        let partitions = topic.metadata.partitions.len() as u32;
+        let name = topic.metadata.name.as_str().into();
+        self.with(|dispatch| dispatch.register(topic_id, name, partitions));
+    }
+
+    /// The leaders of these partitions as metadata said last; none where one of them is not known.
+    fn leaders(&self, keys: impl Iterator<Item = PartitionKey>) -> Leaders {
+        let known = |dispatch: &mut Dispatch| {
+            let leader = |key| {
+                let (id, epoch) = dispatch.leader(&key)?;
+                Some((key, Leader { id, epoch }))
+            };
+            keys.map(leader).collect::<Option<Leaders>>()
+        };
+        self.with(known).unwrap_or_default()
     }
 
     /// Tells the dispatch who leads.
-    fn learn(&self, topics: &[TopicMetadata]) {
+    fn learn<'t>(&self, topics: impl IntoIterator<Item = &'t TopicMetadata>) {
         let mut leaders = Vec::new();
         for topic in topics {
             let Some(topic_id) = self.topic_id(&topic.name) else {
@@ -349,8 +372,11 @@ async fn start(cluster: &mut Cluster, settings: &KafkaSettings) -> Result<Identi
         let mut last = String::new();
         loop {
             let attempt = async {
-                cluster.metadata(&[]).await?;
-                init_producer_id(cluster).await
+                let along = Some(&id_request());
+                match cluster.metadata_with::<InitProducerId>(&[], along).await? {
+                    (_, Some(answer)) => identity(&answer),
+                    (_, None) => init_producer_id(cluster).await,
+                }
             };
             match timeout(START_PATIENCE, attempt).await {
                 Ok(Ok(identity)) => return Ok(identity),
@@ -378,13 +404,19 @@ async fn start(cluster: &mut Cluster, settings: &KafkaSettings) -> Result<Identi
 }
 
 async fn init_producer_id(cluster: &mut Cluster) -> Result<Identity, Fault> {
+    identity(&cluster.call::<InitProducerId>(&id_request()).await?)
+}
+
+fn id_request() -> InitProducerIdRequest {
     // An empty transactional id, the default, would be one.
-    let request = InitProducerIdRequest::default()
+    InitProducerIdRequest::default()
         .with_transactional_id(None)
         .with_producer_id(ProducerId(-1))
         .with_producer_epoch(-1)
-        .with_transaction_timeout_ms(i32::MAX);
-    let answer = cluster.call::<InitProducerId>(&request).await?;
+        .with_transaction_timeout_ms(i32::MAX)
+}
+
+fn identity(answer: &InitProducerId) -> Result<Identity, Fault> {
     match ResponseError::try_from_code(answer.code) {
         None => Ok(Identity {
             id: answer.producer_id,

@@ -164,6 +164,11 @@ impl Partition {
         self.leader
     }
 
+    /// The leader's term, −1 where the broker does not say.
+    pub(super) fn leader_epoch(&self) -> i32 {
+        self.leader_epoch
+    }
+
     /// Whether there is anything left to write.
     pub(super) fn is_idle(&self) -> bool {
         self.window.is_empty() && self.waiting.is_empty()

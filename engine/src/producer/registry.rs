@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::encoded::Route;
 
-use super::response::TopicMetadata;
+use super::topics::Found;
 
 /// Topics that were asked for, numbered from 0.
 #[derive(Debug, Default)]
@@ -20,21 +20,25 @@ struct Entry {
     partitions: u32,
     /// `max.message.bytes`, where known.
     message_bytes_max: Option<usize>,
+    /// Whether we created it.
+    created: bool,
 }
 
 impl Registry {
     /// Enters a topic; a topic that is known keeps its number and its partitions, because keys have been put there by their count.
-    pub(super) fn enter(&mut self, topic: &TopicMetadata, message_bytes_max: Option<usize>) -> u32 {
-        if let Some(topic_id) = self.id(&topic.name) {
+    pub(super) fn enter(&mut self, topic: &Found) -> u32 {
+        let metadata = &topic.metadata;
+        if let Some(topic_id) = self.id(&metadata.name) {
             return topic_id;
         }
         let topic_id = self.topics.len() as u32;
-        let name: Arc<str> = topic.name.as_str().into();
+        let name: Arc<str> = metadata.name.as_str().into();
         self.ids.insert(Arc::clone(&name), topic_id);
         self.topics.push(Entry {
             name,
-            partitions: topic.partitions.len() as u32,
-            message_bytes_max,
+            partitions: metadata.partitions.len() as u32,
+            message_bytes_max: topic.message_bytes_max,
+            created: topic.created,
         });
         topic_id
     }
@@ -78,6 +82,12 @@ impl Registry {
             .iter()
             .map(|entry| Arc::clone(&entry.name))
             .collect()
+    }
+
+    /// Whether the topic was created by us: its partitions began at offset 0, in this run.
+    pub(super) fn was_created(&self, topic_id: u32) -> bool {
+        let entry = self.topics.get(topic_id as usize);
+        entry.is_some_and(|entry| entry.created)
     }
 
     pub(super) fn message_bytes_max(&self, topic_id: u32) -> Option<usize> {

@@ -112,10 +112,9 @@ impl Rskafka {
         if !new.is_empty() {
             let mut cluster = self.cluster.lock().await;
             let found = topics::ensure(&mut cluster, &new, &self.settings).await?;
-            let limits = topics::message_bytes_max(&mut cluster, &new).await;
             let mut registry = lock(&self.shared.registry);
             for topic in &found {
-                registry.enter(topic, limits.get(topic.name.as_str()).copied());
+                registry.enter(topic);
             }
         }
         let known = lock(&self.shared.registry);
@@ -124,6 +123,10 @@ impl Rskafka {
             .iter()
             .map(|name| known.route(name).ok_or_else(|| missing(name)))
             .collect()
+    }
+
+    pub(super) fn was_created(&self, topic_id: u32) -> bool {
+        lock(&self.shared.registry).was_created(topic_id)
     }
 
     pub(super) fn batch_max(&self, topic_id: u32) -> usize {
@@ -180,7 +183,7 @@ impl Rskafka {
     ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
         let name = |topic_id| lock(&self.shared.registry).name(topic_id);
         let mut cluster = self.cluster.lock().await;
-        tail::read(&mut cluster, &name, from, visit).await
+        tail::read(&mut cluster, &name, from, BTreeMap::new(), visit).await
     }
 
     pub(super) async fn ends(
@@ -189,7 +192,7 @@ impl Rskafka {
     ) -> Result<BTreeMap<PartitionKey, i64>, ProducerError> {
         let name = |topic_id| lock(&self.shared.registry).name(topic_id);
         let mut cluster = self.cluster.lock().await;
-        tail::ends(&mut cluster, &name, keys).await
+        tail::ends(&mut cluster, &name, keys, BTreeMap::new()).await
     }
 
     pub(super) fn in_flight_requests(&self) -> usize {

@@ -58,15 +58,22 @@ const NO_REPLICA: BrokerId = BrokerId(-1);
 
 type Name<'a> = &'a (dyn Fn(u32) -> Arc<str> + Sync);
 
-struct Leader {
-    id: i32,
-    epoch: i32,
+/// Who leads a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leader {
+    /// The broker.
+    pub(super) id: i32,
+    /// Its term, −1 where the broker does not say.
+    pub(super) epoch: i32,
 }
+
+/// Leaders of all partitions that are asked for as they were just learnt; empty where they are to be asked for.
+pub(super) type Leaders = BTreeMap<PartitionKey, Leader>;
 
 struct Reader<'a> {
     cluster: &'a mut Cluster,
     name: Name<'a>,
-    leaders: BTreeMap<PartitionKey, Leader>,
+    leaders: Leaders,
     connections: HashMap<i32, Connection>,
 }
 
@@ -79,6 +86,7 @@ pub(super) async fn read(
     cluster: &mut Cluster,
     name: Name<'_>,
     from: &[(u32, i32, i64)],
+    leaders: Leaders,
     visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
 ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
     if from.is_empty() {
@@ -87,7 +95,7 @@ pub(super) async fn read(
     let mut reader = Reader {
         cluster,
         name,
-        leaders: BTreeMap::new(),
+        leaders,
         connections: HashMap::new(),
     };
     let keys: Vec<PartitionKey> = from
@@ -122,11 +130,12 @@ pub(super) async fn ends(
     cluster: &mut Cluster,
     name: Name<'_>,
     keys: &[PartitionKey],
+    leaders: Leaders,
 ) -> Result<BTreeMap<PartitionKey, i64>, ProducerError> {
     let mut reader = Reader {
         cluster,
         name,
-        leaders: BTreeMap::new(),
+        leaders,
         connections: HashMap::new(),
     };
     let mut backoff = Backoff::new(LOOK_EVERY, Duration::from_secs(2));
@@ -202,8 +211,7 @@ impl Reader<'_> {
         let mut ends = BTreeMap::new();
         let mut reached = true;
         for (leader, keys) in by_leader {
-            let watermarks = self.list_offsets(leader, &keys, LATEST).await?;
-            let log_ends = self.log_ends(leader, &keys).await?;
+            let (watermarks, log_ends) = self.watermarks_and_ends(leader, &keys).await?;
             for (key, watermark) in watermarks {
                 let end = log_ends.get(&key).copied().unwrap_or(-1).max(watermark);
                 reached &= watermark >= end;
@@ -261,12 +269,57 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// The offset at a timestamp, or at one of the constants.
     async fn list_offsets(
         &mut self,
         leader: i32,
         keys: &[PartitionKey],
         timestamp: i64,
     ) -> Result<BTreeMap<PartitionKey, i64>, Fault> {
+        let request = self.list_request(keys, timestamp);
+        let ListOffsets(offsets) = self.call::<ListOffsets>(leader, &request).await?;
+        self.keyed(keys, offsets)
+    }
+
+    /// High watermarks, and right after them where the leader's logs end; the latter are absent where the broker does not tell.
+    async fn watermarks_and_ends(
+        &mut self,
+        leader: i32,
+        keys: &[PartitionKey],
+    ) -> Result<(BTreeMap<PartitionKey, i64>, BTreeMap<PartitionKey, i64>), Fault> {
+        let epoch = |key: &PartitionKey| self.leaders.get(key).map_or(-1, |leader| leader.epoch);
+        let known: Vec<PartitionKey> = (keys.iter().copied())
+            .filter(|key| epoch(key) >= 0)
+            .collect();
+        let partition = |key: &PartitionKey| {
+            OffsetForLeaderPartition::default()
+                .with_partition(key.partition)
+                .with_current_leader_epoch(-1)
+                .with_leader_epoch(epoch(key))
+        };
+        let topics = by_topic(&known)
+            .map(|keys| {
+                OffsetForLeaderTopic::default()
+                    .with_topic(topic_name(&(self.name)(keys[0].topic_id)))
+                    .with_partitions(keys.iter().map(partition).collect())
+            })
+            .collect();
+        let ends = OffsetForLeaderEpochRequest::default()
+            .with_replica_id(NO_REPLICA)
+            .with_topics(topics);
+        let ends = (!known.is_empty()).then_some(&ends);
+        let watermarks = self.list_request(keys, LATEST);
+        let (ListOffsets(watermarks), ends) = self
+            .call_with::<ListOffsets, OffsetForLeaderEpoch>(leader, &watermarks, ends)
+            .await?;
+        let ends = match ends {
+            Some(OffsetForLeaderEpoch(offsets)) => self.keyed(&known, offsets)?,
+            None => BTreeMap::new(),
+        };
+        Ok((self.keyed(keys, watermarks)?, ends))
+    }
+
+    fn list_request(&self, keys: &[PartitionKey], timestamp: i64) -> ListOffsetsRequest {
         let partition = |key: &PartitionKey| {
             ListOffsetsPartition::default()
                 .with_partition_index(key.partition)
@@ -280,55 +333,9 @@ impl Reader<'_> {
                     .with_partitions(keys.iter().map(partition).collect())
             })
             .collect();
-        let request = ListOffsetsRequest::default()
+        ListOffsetsRequest::default()
             .with_replica_id(NO_REPLICA)
-            .with_topics(topics);
-        let ListOffsets(offsets) = self.call::<ListOffsets>(leader, &request).await?;
-        self.keyed(keys, offsets)
-    }
-
-    /// Where leaders' logs end; absent where the broker does not tell.
-    async fn log_ends(
-        &mut self,
-        leader: i32,
-        keys: &[PartitionKey],
-    ) -> Result<BTreeMap<PartitionKey, i64>, Fault> {
-        let known: Vec<PartitionKey> = keys
-            .iter()
-            .copied()
-            .filter(|key| {
-                self.leaders
-                    .get(key)
-                    .is_some_and(|leader| leader.epoch >= 0)
-            })
-            .collect();
-        if known.is_empty()
-            || !self
-                .connection(leader)
-                .await?
-                .speaks::<OffsetForLeaderEpoch>()
-        {
-            return Ok(BTreeMap::new());
-        }
-        let partition = |key: &PartitionKey| {
-            OffsetForLeaderPartition::default()
-                .with_partition(key.partition)
-                .with_current_leader_epoch(-1)
-                .with_leader_epoch(self.leaders.get(key).map_or(-1, |leader| leader.epoch))
-        };
-        let topics = by_topic(&known)
-            .map(|keys| {
-                OffsetForLeaderTopic::default()
-                    .with_topic(topic_name(&(self.name)(keys[0].topic_id)))
-                    .with_partitions(keys.iter().map(partition).collect())
-            })
-            .collect();
-        let request = OffsetForLeaderEpochRequest::default()
-            .with_replica_id(NO_REPLICA)
-            .with_topics(topics);
-        let OffsetForLeaderEpoch(offsets) =
-            self.call::<OffsetForLeaderEpoch>(leader, &request).await?;
-        self.keyed(&known, offsets)
+            .with_topics(topics)
     }
 
     fn keyed(
@@ -457,7 +464,17 @@ impl Reader<'_> {
     }
 
     async fn call<R: Response>(&mut self, leader: i32, request: &R::Request) -> Result<R, Fault> {
-        let result = self.connection(leader).await?.call::<R>(request).await;
+        Ok(self.call_with::<R, R>(leader, request, None).await?.0)
+    }
+
+    async fn call_with<R: Response, A: Response>(
+        &mut self,
+        leader: i32,
+        request: &R::Request,
+        along: Option<&A::Request>,
+    ) -> Result<(R, Option<A>), Fault> {
+        let connection = self.connection(leader).await?;
+        let result = connection.call_with::<R, A>(request, along).await;
         if result.is_err() {
             self.connections.remove(&leader);
         }

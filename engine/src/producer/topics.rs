@@ -34,6 +34,26 @@ const ROUNDS_UNTIL_WARNING: u32 = 8;
 /// Resource type TOPIC of DescribeConfigs.
 const RESOURCE_TOPIC: i8 = 2;
 
+/// A topic that can be written.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Its partitions, each with a leader.
+    pub(super) metadata: TopicMetadata,
+    /// Its `max.message.bytes`, where the broker tells us: it asks for DescribeConfigs on the topic, which is not needed to write.
+    pub(super) message_bytes_max: Option<usize>,
+    /// Whether it was us who created it: nobody has written to it before.
+    pub(super) created: bool,
+}
+
+/// What became of topics that were missing.
+#[derive(Debug, Default)]
+struct Created {
+    /// By us.
+    ours: BTreeSet<Arc<str>>,
+    /// They exist, perhaps by somebody else.
+    all: BTreeSet<Arc<str>>,
+}
+
 /// The topics' partitions, each topic existing and each partition with a leader; missing topics are created.
 /// A topic comes once, in the order of names.
 ///
@@ -43,18 +63,18 @@ pub(super) async fn ensure(
     cluster: &mut Cluster,
     names: &[Arc<str>],
     settings: &TopicSettings,
-) -> Result<Vec<TopicMetadata>, ProducerError> {
+) -> Result<Vec<Found>, ProducerError> {
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
     let mut wanted: BTreeSet<Arc<str>> = names.iter().cloned().collect();
-    let mut created: BTreeSet<Arc<str>> = BTreeSet::new();
+    let mut created = Created::default();
     let mut found = BTreeMap::new();
     while !wanted.is_empty() {
         let round = round(cluster, &wanted, &mut created, settings).await;
         let waits_for = match round {
             Ok((ready, waits_for)) => {
                 for topic in ready {
-                    wanted.remove(topic.name.as_str());
-                    found.insert(topic.name.clone(), topic);
+                    wanted.remove(topic.metadata.name.as_str());
+                    found.insert(topic.metadata.name.clone(), topic);
                 }
                 waits_for
             }
@@ -78,14 +98,18 @@ pub(super) async fn ensure(
 async fn round(
     cluster: &mut Cluster,
     wanted: &BTreeSet<Arc<str>>,
-    created: &mut BTreeSet<Arc<str>>,
+    created: &mut Created,
     settings: &TopicSettings,
-) -> Result<(Vec<TopicMetadata>, Option<String>), Fault> {
+) -> Result<(Vec<Found>, Option<String>), Fault> {
     let names: Vec<_> = wanted.iter().cloned().collect();
     let mut ready = Vec::new();
     let mut missing = Vec::new();
     let mut waits_for = None;
-    for topic in cluster.metadata(&names).await?.topics {
+    let (metadata, limits) = cluster
+        .metadata_with::<DescribeConfigs>(&names, Some(&limits_request(&names)))
+        .await?;
+    let limits = limits.map(message_bytes_max).unwrap_or_default();
+    for topic in metadata.topics {
         let Some(name) = wanted.get(topic.name.as_str()) else {
             continue;
         };
@@ -104,9 +128,13 @@ async fn round(
                 None if topic.partitions.is_empty() => {
                     waits_for = Some(format!("\"{name}\" has no partitions"))
                 }
-                None => ready.push(topic),
+                None => ready.push(Found {
+                    message_bytes_max: limits.get(name).copied(),
+                    created: created.ours.contains(name),
+                    metadata: topic,
+                }),
             },
-            Some(ResponseError::UnknownTopicOrPartition) if created.contains(name) => {
+            Some(ResponseError::UnknownTopicOrPartition) if created.all.contains(name) => {
                 waits_for = Some(format!(
                     "\"{name}\" is created, but this broker does not know it yet"
                 ));
@@ -143,7 +171,7 @@ async fn round(
 async fn create(
     cluster: &mut Cluster,
     names: &[Arc<str>],
-    created: &mut BTreeSet<Arc<str>>,
+    created: &mut Created,
     settings: &TopicSettings,
 ) -> Result<Option<String>, Fault> {
     let topics = names
@@ -162,7 +190,10 @@ async fn create(
     let mut again = None;
     for (name, code, message) in answer.topics {
         match ResponseError::try_from_code(code) {
-            None => info!(topic = %name, partitions = settings.partitions, "topic created"),
+            None => {
+                info!(topic = %name, partitions = settings.partitions, "topic created");
+                created.ours.insert(name.as_str().into());
+            }
             // Somebody else was faster, or a request that timed out was carried out.
             Some(ResponseError::TopicAlreadyExists) => {}
             Some(error) if error.is_retriable() || error == ResponseError::UnknownServerError => {
@@ -181,7 +212,7 @@ async fn create(
                 )));
             }
         }
-        created.insert(name.into());
+        created.all.insert(name.into());
     }
     Ok(again)
 }
@@ -232,14 +263,8 @@ fn not_created(
     ProducerError::topic(name, format!("cannot be created: {error}{said}; {remedy}"))
 }
 
-/// The topics' `max.message.bytes`, where the broker tells us: it asks for DescribeConfigs on the topic, which is not needed to write.
-pub(super) async fn message_bytes_max(
-    cluster: &mut Cluster,
-    names: &[Arc<str>],
-) -> BTreeMap<Arc<str>, usize> {
-    if names.is_empty() || !cluster.speaks::<DescribeConfigs>() {
-        return BTreeMap::new();
-    }
+/// Asks for the topics' `max.message.bytes`.
+fn limits_request(names: &[Arc<str>]) -> DescribeConfigsRequest {
     let resources = names
         .iter()
         .map(|name| {
@@ -249,14 +274,11 @@ pub(super) async fn message_bytes_max(
                 .with_configuration_keys(Some(vec![StrBytes::from_static_str("max.message.bytes")]))
         })
         .collect();
-    let request = DescribeConfigsRequest::default().with_resources(resources);
-    let answer = match cluster.call::<DescribeConfigs>(&request).await {
-        Ok(answer) => answer,
-        Err(fault) => {
-            debug!(%fault, "topics do not tell max.message.bytes");
-            return BTreeMap::new();
-        }
-    };
+    DescribeConfigsRequest::default().with_resources(resources)
+}
+
+/// The answer to [`limits_request`], of those topics that exist and that we may ask about.
+fn message_bytes_max(answer: DescribeConfigs) -> BTreeMap<Arc<str>, usize> {
     let mut limits = BTreeMap::new();
     for resource in answer.resources {
         if resource.code != 0 {
