@@ -340,6 +340,25 @@ async fn halts_when_a_batch_is_too_large() {
     );
 }
 
+/// Over a long line a connection takes a while: it is made before it is known what the broker leads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connects_to_brokers_before_there_is_anything_to_send() {
+    let cluster = cluster();
+    let producer = Producer::connect(&settings(&cluster)).await.unwrap();
+    let all = async {
+        while producer.metrics().connections < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, all).await.expect("three connections");
+    let routes = producer.topics(&[TOPIC]).await.unwrap();
+    let mut feed = Feed::new(&routes[0]);
+    feed.send(&producer);
+    acknowledged(&producer).await;
+    assert_eq!(producer.metrics().connections, 3, "they are used");
+    expect_all(&cluster, &feed);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn says_what_is_missing() {
     let cluster = cluster();

@@ -50,11 +50,13 @@ struct Session<'a> {
     answers: Mutex<u64>,
 }
 
-/// Serves broker `id` until the producer fails or is dropped.
+/// Serves broker `id` until the producer fails or is dropped. The first connection is made at once, so that the first records find it
+/// open; where it fails, or ends without having been needed, the next is made when there is something to send.
 pub(super) async fn serve(shared: Arc<Shared>, id: i32, wake: Arc<Notify>) {
     let mut backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX);
+    let mut early = true;
     loop {
-        while !shared.with(|dispatch| dispatch.has_work(id)) {
+        while !early && !shared.with(|dispatch| dispatch.has_work(id)) {
             if shared.with(|dispatch| dispatch.failure().is_some()) {
                 return;
             }
@@ -76,7 +78,13 @@ pub(super) async fn serve(shared: Arc<Shared>, id: i32, wake: Arc<Notify>) {
             }
             Err(fault) => fault,
         };
+        let was_early = std::mem::take(&mut early);
         match fault {
+            Fault::Lasting(error)
+                if was_early && !shared.with(|dispatch| dispatch.has_work(id)) =>
+            {
+                debug!(broker = id, %error, "cannot be connected; nothing is to be sent there yet");
+            }
             Fault::Lasting(error) => {
                 shared.with(|dispatch| dispatch.fail(error));
                 return;

@@ -39,6 +39,10 @@ use super::{Acknowledged, NewId, ProducerMetrics, TailRecord, tail, topics, verd
 /// How long brokers may be silent at start before that is an error. Once connected, we wait for ever.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
+/// In a cluster of at most so many brokers each is connected to at the start, whatever it leads: over a long line with TLS and
+/// authentication a connection takes seconds, and topics' partitions are on all of them anyway.
+const EARLY_MAX: usize = 8;
+
 /// The pauses between questions about leaders.
 const REFRESH_MIN: Duration = Duration::from_millis(50);
 const REFRESH_MAX: Duration = Duration::from_secs(1);
@@ -97,6 +101,10 @@ impl Native {
             timer: Notify::new(),
         });
         shared.with(|dispatch| dispatch.identify(identity, clock::now()));
+        let brokers: Vec<i32> = lock(&shared.endpoints).keys().copied().collect();
+        if brokers.len() <= EARLY_MAX {
+            serve_brokers(&shared, brokers);
+        }
         let tasks = vec![
             tokio::spawn(drive(Arc::clone(&shared))),
             tokio::spawn(keep_time(Arc::clone(&shared))),
@@ -496,9 +504,13 @@ async fn drive(shared: Arc<Shared>) {
 
 /// A task for every broker that leads something.
 fn start_brokers(shared: &Arc<Shared>) {
-    let leading: Vec<i32> = shared.with(|dispatch| dispatch.brokers().collect());
+    let leading = shared.with(|dispatch| dispatch.brokers().collect());
+    serve_brokers(shared, leading);
+}
+
+fn serve_brokers(shared: &Arc<Shared>, ids: Vec<i32>) {
     let mut brokers = lock(&shared.brokers);
-    for id in leading {
+    for id in ids {
         brokers.entry(id).or_insert_with(|| {
             let wake = Arc::new(Notify::new());
             wake.notify_one();
