@@ -23,9 +23,8 @@ pub use protocol::mysql::resultset::ResultSet;
 
 pub use error::{ConnectionError, server_verdict};
 
-use super::compression::{self, Approach, Choice};
+use super::compression::{self, Choice};
 use super::transport::Transport;
-use crate::clock;
 use crate::config::{Secret, SourceAddress, SourceTls, TlsMode, WireCompression};
 use crate::source::socket::Socket;
 use crate::source::tls;
@@ -47,8 +46,8 @@ pub struct ConnectOptions {
     pub tls: SourceTls,
     /// How the stream of packets is compressed.
     pub compression: WireCompression,
-    /// How an earlier connection came to the server, by which `auto` was decided.
-    pub approach: Option<Approach>,
+    /// The round trip of an earlier connection, by which `auto` was decided.
+    pub round_trip: Option<Duration>,
     /// How long the handshake, and each query, may take.
     pub timeout: Duration,
 }
@@ -64,7 +63,7 @@ impl ConnectOptions {
             password: address.password.clone(),
             tls: address.tls.clone(),
             compression: address.compression,
-            approach: None,
+            round_trip: None,
             timeout: Duration::from_secs(30),
         }
     }
@@ -77,7 +76,7 @@ pub struct Connection {
     greeting: Greeting,
     capabilities: u32,
     secure: bool,
-    approach: Approach,
+    round_trip: Duration,
     compression: Choice,
     timeout: Duration,
     /// Bytes read and not yet used.
@@ -104,14 +103,9 @@ impl Connection {
             port: options.port,
             source,
         };
-        let (stream, connect) = Socket::connect(&options.host, options.port)
+        let (stream, round_trip) = Socket::connect(&options.host, options.port)
             .await
             .map_err(unreachable)?;
-        let approach = options.approach.unwrap_or(Approach {
-            connect,
-            greeting: Duration::ZERO,
-            peer: stream.peer_addr().ok().map(|address| address.ip()),
-        });
         let mut connection = Self {
             transport: Transport::plain(stream),
             greeting: Greeting {
@@ -125,7 +119,7 @@ impl Connection {
             },
             capabilities: 0,
             secure: false,
-            approach,
+            round_trip: options.round_trip.unwrap_or(round_trip),
             compression: Choice::OFF,
             timeout: options.timeout,
             incoming: Vec::new(),
@@ -137,11 +131,7 @@ impl Connection {
 
     async fn shake_hands(&mut self, options: &ConnectOptions) -> Result<(), ConnectionError> {
         let doing = "greeting";
-        let connected = clock::now();
         let (payload, mut sequence) = self.packet(doing).await?;
-        if options.approach.is_none() {
-            self.approach.greeting = clock::now() - connected;
-        }
         if payload.first() == Some(&0xff) {
             return Err(denied(options, &payload, doing));
         }
@@ -149,7 +139,7 @@ impl Connection {
         self.compression = Choice::new(
             options.compression,
             self.greeting.capabilities,
-            &self.approach,
+            self.round_trip,
         )?;
         sequence = sequence.wrapping_add(1);
         let mut response = self.response(options);
@@ -298,10 +288,11 @@ impl Connection {
         self.compression
     }
 
-    /// How far the way to the server was: what later connections go by ([`ConnectOptions::approach`]).
+    /// How far it is to the server: how long TCP's handshake took, and what later connections go by
+    /// ([`ConnectOptions::round_trip`]).
     #[must_use]
-    pub fn approach(&self) -> Approach {
-        self.approach
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip
     }
 
     /// Whether packets travel compressed. Their sequence ids then jump and must not be checked ([`Frames::unchecked`]).

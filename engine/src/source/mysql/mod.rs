@@ -85,7 +85,7 @@ impl MySql {
         let session = Session::open(&plan).await?;
         plan.check = false;
         let compression = session.connection.compression();
-        plan.options.approach = Some(session.connection.approach());
+        plan.options.round_trip = Some(session.connection.round_trip());
         tracing::info!(source = %settings.name, "wire compression {compression}");
         let decoder = Decoder::new(
             settings.tables.clone(),

@@ -175,7 +175,7 @@ async fn options(password: &str, capabilities: u32, dump: &[u8]) -> ConnectOptio
             ca: None,
         },
         compression: WireCompression::Auto,
-        approach: None,
+        round_trip: None,
         timeout: Duration::from_secs(10),
     }
 }
@@ -297,15 +297,11 @@ async fn both_algorithms_carry_queries_and_a_dump() {
 #[tokio::test]
 async fn a_far_server_is_compressed_and_a_choice_is_kept() {
     let mut options = options("right", capability::ZSTD_COMPRESSION, b"").await;
-    let far = Approach {
-        connect: Duration::from_millis(300),
-        greeting: Duration::ZERO,
-        peer: None,
-    };
-    options.approach = Some(far);
+    let far = Duration::from_millis(300);
+    options.round_trip = Some(far);
     let connection = Connection::connect(&options).await.unwrap();
     assert!(connection.is_compressed(), "{}", connection.compression());
-    assert_eq!(connection.approach(), far);
+    assert_eq!(connection.round_trip(), far);
 }
 
 #[tokio::test]
