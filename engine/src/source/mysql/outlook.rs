@@ -206,7 +206,7 @@ impl Dump {
         let mut connection = Connection::connect(options).await?;
         let variables = session::text(connection.query(server::VARIABLES).await?);
         let variables = Variables::read(variables);
-        session::understand(&mut connection, variables.flavour()).await?;
+        session::understand(&mut connection, variables.flavour(), "").await?;
         let mut position = from.to_position();
         if u32::try_from(position.offset).is_err() {
             position.offset = 4;

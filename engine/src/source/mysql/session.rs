@@ -403,46 +403,55 @@ async fn prepare(
     flavour: Flavour,
     after: Option<&GtidSet>,
 ) -> Result<(), SourceError> {
-    understand(connection, flavour).await?;
     let period = HEARTBEAT.as_nanos();
     // The server drops an older connection that gives the same uuid: a dead one of ours, after a reconnect.
     let uuid = format!("77616c62-726f-4f6b-8000-{:012x}", plan.server_id);
-    let mut statements = vec![
-        format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"),
-        format!("SET @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"),
-    ];
+    let mut assignments = format!(
+        "@master_heartbeat_period = {period}, @source_heartbeat_period = {period}, @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"
+    );
     if flavour == Flavour::MariaDb
         && let Some(set) = after
     {
-        statements.push(format!("SET @slave_connect_state = '{set}'"));
-        statements.push("SET @slave_gtid_strict_mode = 0".to_owned());
-        statements.push("SET @slave_gtid_ignore_duplicates = 0".to_owned());
+        assignments += &format!(
+            ", @slave_connect_state = '{set}', @slave_gtid_strict_mode = 0, @slave_gtid_ignore_duplicates = 0"
+        );
     }
-    for statement in &statements {
-        connection.query(statement).await?;
-    }
+    understand(connection, flavour, &assignments).await?;
     Ok(())
 }
 
-/// Tells the server that we read its events as they are: with checksums, and on MariaDB with its own kinds.
+/// Tells the server that we read its events as they are (with checksums, and on MariaDB with its own kinds), and assigns what else is
+/// to be set, in one round trip.
 pub(super) async fn understand(
     connection: &mut Connection,
     flavour: Flavour,
+    others: &str,
 ) -> Result<(), ConnectionError> {
-    const CHECKSUMS: &str = "SET @master_binlog_checksum = @@global.binlog_checksum, \
+    const CHECKSUMS: &str = "@master_binlog_checksum = @@global.binlog_checksum, \
          @source_binlog_checksum = @@global.binlog_checksum";
-    match connection.query(CHECKSUMS).await {
-        Ok(_) => {}
-        // Servers before 5.6.1 have no checksums.
-        Err(ConnectionError::Refused { error, .. }) if error.code == 1193 => {}
-        Err(error) => return Err(error),
-    }
+    let mut assignments = vec![CHECKSUMS];
     if flavour == Flavour::MariaDb {
-        connection
-            .query("SET @mariadb_slave_capability = 4")
-            .await?;
+        assignments.push("@mariadb_slave_capability = 4");
     }
-    Ok(())
+    if !others.is_empty() {
+        assignments.push(others);
+    }
+    match set(connection, &assignments).await {
+        // Servers before 5.6.1 have no checksums.
+        Err(ConnectionError::Refused { error, .. }) if error.code == 1193 => {
+            assignments.remove(0);
+            match assignments.is_empty() {
+                true => Ok(()),
+                false => set(connection, &assignments).await,
+            }
+        }
+        other => other,
+    }
+}
+
+async fn set(connection: &mut Connection, assignments: &[&str]) -> Result<(), ConnectionError> {
+    let statement = format!("SET {}", assignments.join(", "));
+    connection.query(&statement).await.map(|_| ())
 }
 
 /// What the server's refusal to go on with a dump means.

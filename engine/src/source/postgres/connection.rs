@@ -223,11 +223,59 @@ impl Connection {
         answer
     }
 
+    /// Runs several statements, the next one sent before the one before is answered: one round trip for all. Their answers, in order.
+    ///
+    /// # Errors
+    /// As [`Connection::query`], of the first statement that was refused; the others have run all the same.
+    pub(super) async fn query_all<const N: usize>(
+        &mut self,
+        statements: [&str; N],
+    ) -> Result<[Answer; N], ConnectionError> {
+        let after = self.timeout;
+        tokio::time::timeout(after, self.query_all_untimed(statements))
+            .await
+            .map_err(|_| ConnectionError::TimedOut {
+                doing: "waiting for an answer",
+                after,
+            })?
+    }
+
+    async fn query_all_untimed<const N: usize>(
+        &mut self,
+        statements: [&str; N],
+    ) -> Result<[Answer; N], ConnectionError> {
+        let mut messages = Vec::new();
+        for statement in statements {
+            command::write_query(&mut messages, statement);
+        }
+        self.send(&messages, "asking").await?;
+        let mut answers = [const { None }; N];
+        let mut refused = None;
+        for (answer, statement) in answers.iter_mut().zip(statements) {
+            match self.answer(statement).await {
+                Ok(rows) => *answer = Some(rows),
+                Err(error @ ConnectionError::Refused { .. }) => {
+                    refused.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(answers.map(Option::unwrap_or_default)),
+        }
+    }
+
     async fn query_untimed(&mut self, statement: &str) -> Result<Answer, ConnectionError> {
-        let doing = "reading an answer";
         let mut message = Vec::new();
         command::write_query(&mut message, statement);
-        self.send(&message, doing).await?;
+        self.send(&message, "asking").await?;
+        self.answer(statement).await
+    }
+
+    /// Reads the answer to one statement, up to where the server is ready for the next.
+    async fn answer(&mut self, statement: &str) -> Result<Answer, ConnectionError> {
+        let doing = "reading an answer";
         let mut set = ResultSet::default();
         let mut refused = None;
         loop {
@@ -362,4 +410,94 @@ fn protocol(doing: &'static str, source: DecodeError) -> ConnectionError {
 
 fn unexpected(what: &'static str, tag: u8) -> DecodeError {
     DecodeError::new(what, 0, DecodeErrorKind::Invalid { value: tag.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = body.len() as u32 + 4;
+        [&[tag][..], &length.to_be_bytes(), body].concat()
+    }
+
+    /// One row of one column of text.
+    fn row(value: &str) -> Vec<u8> {
+        let description = [&b"\0\x01a\0"[..], &[0; 18]].concat();
+        let length = value.len() as u32;
+        let row = [&b"\0\x01"[..], &length.to_be_bytes(), value.as_bytes()].concat();
+        [
+            message(Backend::ROW_DESCRIPTION, &description),
+            message(Backend::DATA_ROW, &row),
+            message(Backend::COMMAND_COMPLETE, b"SELECT 1\0"),
+            message(Backend::READY_FOR_QUERY, b"I"),
+        ]
+        .concat()
+    }
+
+    /// A server that answers the first three statements only when it has all of them, the second by `second`, then one alone.
+    async fn connected(second: Vec<u8>) -> Connection {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap());
+        let stream = stream.await.unwrap();
+        tokio::spawn(async move {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            let mut answers = [row("1"), second, row("3"), row("4")].into_iter();
+            for count in [3, 1] {
+                for _ in 0..count {
+                    assert_eq!(peer.read_u8().await.unwrap(), b'Q');
+                    let length = peer.read_u32().await.unwrap() as usize - 4;
+                    asked.resize(length, 0);
+                    peer.read_exact(&mut asked).await.unwrap();
+                }
+                for answer in answers.by_ref().take(count) {
+                    peer.write_all(&answer).await.unwrap();
+                }
+            }
+        });
+        Connection {
+            socket: Socket::Plain(stream),
+            round_trip: Duration::ZERO,
+            timeout: Duration::from_secs(30),
+            incoming: Vec::new(),
+        }
+    }
+
+    fn text(answer: &Answer) -> Option<&str> {
+        answer.first()?.text("a")
+    }
+
+    /// The server would wait for the second statement for ever if it were sent only after the first one's answer.
+    #[tokio::test]
+    async fn several_statements_take_one_round_trip() {
+        let mut connection = connected(row("2")).await;
+        let answers = connection.query_all(["one", "two", "three"]).await.unwrap();
+        assert_eq!(
+            answers.each_ref().map(text),
+            [Some("1"), Some("2"), Some("3")]
+        );
+        let last = connection.query("four").await.unwrap();
+        assert_eq!(text(&last), Some("4"));
+    }
+
+    #[tokio::test]
+    async fn of_several_statements_the_refused_one_is_named() {
+        let fields = b"SERROR\0C42501\0Mpermission denied\0\0";
+        let refusal = [
+            message(Backend::ERROR_RESPONSE, fields),
+            message(Backend::READY_FOR_QUERY, b"I"),
+        ];
+        let mut connection = connected(refusal.concat()).await;
+        let error = connection.query_all(["one", "two", "three"]).await;
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("permission denied") && error.contains("\"two\""),
+            "{error}"
+        );
+        let last = connection.query("four").await.unwrap();
+        assert_eq!(text(&last), Some("4"));
+    }
 }

@@ -73,17 +73,29 @@ struct Surroundings {
 
 impl Surroundings {
     async fn ask(connection: &mut Connection, ours: &SlotSettings) -> Result<Self, SourceError> {
-        let settings = Settings::read(&connection.query(catalog::SETTINGS).await?);
-        let status = Status::read(&connection.query(catalog::STATUS).await?)?;
-        let role = Role::read(&connection.query(catalog::ROLE).await?);
-        let slots = connection.query(catalog::SLOTS).await?;
-        let publications = connection.query(catalog::PUBLICATIONS).await?;
-        let published = connection.query(catalog::PUBLICATION_TABLES).await?;
-        let tables = connection.query(catalog::TABLES).await?;
-        Ok(Self {
+        let [
             settings,
             status,
             role,
+            slots,
+            publications,
+            published,
+            tables,
+        ] = connection
+            .query_all([
+                catalog::SETTINGS,
+                catalog::STATUS,
+                catalog::ROLE,
+                catalog::SLOTS,
+                catalog::PUBLICATIONS,
+                catalog::PUBLICATION_TABLES,
+                catalog::TABLES,
+            ])
+            .await?;
+        Ok(Self {
+            settings: Settings::read(&settings),
+            status: Status::read(&status)?,
+            role: Role::read(&role),
             slot: Slot::find(&slots, &ours.name),
             slots: slots.rows.len(),
             publication: Publication::find(&publications, &ours.publication),
