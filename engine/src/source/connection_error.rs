@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use protocol::DecodeError;
 
+use super::socket::TlsError;
 use super::{SourceError, Verdict};
 
 /// What differs between servers: how they refuse.
@@ -100,6 +101,17 @@ pub enum ConnectionError<W: Words> {
 }
 
 impl<W: Words> ConnectionError<W> {
+    /// TLS could not be started.
+    pub(super) fn tls(error: TlsError) -> Self {
+        match error {
+            TlsError::Lost(source) => Self::Lost {
+                doing: "starting TLS",
+                source,
+            },
+            TlsError::Refused(text) => Self::Tls(text),
+        }
+    }
+
     /// The server's code, where it is the server that refused.
     #[must_use]
     pub fn code(&self) -> Option<W::Code<'_>> {

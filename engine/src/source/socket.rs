@@ -24,6 +24,15 @@ pub(super) enum Socket {
     None,
 }
 
+/// Why TLS could not be put over a socket.
+#[derive(Debug)]
+pub(super) enum TlsError {
+    /// The connection broke on the way.
+    Lost(io::Error),
+    /// What cannot go well the next time either, for people.
+    Refused(String),
+}
+
 impl Socket {
     /// Connects; small writes leave at once, and a peer that is gone is noticed in the end. With how long TCP's handshake took:
     /// one round trip, none to this machine itself, where it would only tell how busy we are.
@@ -45,19 +54,25 @@ impl Socket {
         Err(failed)
     }
 
-    /// Puts TLS over the socket. The error is a text for people.
+    /// Puts TLS over the socket.
     pub(super) async fn start_tls(
         &mut self,
         config: Arc<ClientConfig>,
         host: &str,
-    ) -> Result<(), String> {
+    ) -> Result<(), TlsError> {
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| format!("{host:?} is neither a name nor an address"))?;
+            .map_err(|_| TlsError::Refused(format!("{host:?} is neither a name nor an address")))?;
         let Self::Plain(socket) = std::mem::replace(self, Self::None) else {
-            return Err("already started".into());
+            return Err(TlsError::Refused("already started".into()));
         };
         let connected = TlsConnector::from(config).connect(name, socket).await;
-        let stream = connected.map_err(|error| format!("handshake with {host}: {error}"))?;
+        let stream = connected.map_err(|error| match error.kind() {
+            // rustls reports what the peer sent or is so; everything else is the network's, or a server's that is going down.
+            io::ErrorKind::InvalidData => {
+                TlsError::Refused(format!("handshake with {host}: {error}"))
+            }
+            _ => TlsError::Lost(error),
+        })?;
         *self = Self::Tls(Box::new(stream));
         Ok(())
     }

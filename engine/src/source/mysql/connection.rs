@@ -236,7 +236,7 @@ impl Connection {
             .socket()
             .start_tls(config, &options.host)
             .await
-            .map_err(ConnectionError::Tls)?;
+            .map_err(ConnectionError::tls)?;
         self.secure = true;
         Ok(sequence.wrapping_add(1))
     }

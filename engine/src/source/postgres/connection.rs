@@ -147,7 +147,7 @@ impl Connection {
                 self.socket
                     .start_tls(config, &options.host)
                     .await
-                    .map_err(ConnectionError::Tls)?;
+                    .map_err(ConnectionError::tls)?;
                 Ok(true)
             }
             (b'N', TlsMode::Prefer | TlsMode::Disable) => Ok(false),
