@@ -99,14 +99,15 @@ async fn stream(config: &Arc<Config>, arguments: &RunArguments, quiet: bool) -> 
 
 /// Awaits every pipeline; the first that fails stops the others.
 async fn collect(
-    mut pipelines: JoinSet<(String, Result<Outcome, PipelineError>)>,
+    mut pipelines: JoinSet<(String, Result<Option<Outcome>, PipelineError>)>,
     stop: &watch::Sender<bool>,
 ) -> (Vec<(String, Outcome)>, Exit) {
     let mut outcomes = Vec::new();
     let mut exit = Exit::Done;
     while let Some(ended) = pipelines.join_next().await {
         let failure = match ended {
-            Ok((name, Ok(mut outcome))) => {
+            Ok((_, Ok(None))) => None,
+            Ok((name, Ok(Some(mut outcome)))) => {
                 let failure = outcome.error.take().map(|e| format!("{name}: {e}"));
                 outcomes.push((name, outcome));
                 failure

@@ -50,6 +50,10 @@ pub use self::account::Totals;
 pub use self::codec::Codecs;
 pub use self::timing::Timings;
 
+/// How long a server may stay away before the stream has begun, in a run that is to end by itself: whoever waits for that end is to
+/// hear of it. A run without an end waits for as long as it takes, as it does for a server that is lost later on.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
 /// How long a stopping pipeline waits for acknowledgements.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -138,7 +142,7 @@ pub struct Progress {
 }
 
 /// Streams one source into Kafka until it is told to stop, its end is reached, or something fails. Returns what was done even then;
-/// `Err` only when nothing could begin.
+/// `Err` only when nothing could begin, `None` when it was told to stop before anything had begun.
 ///
 /// `stop` turning true ends reading; what is on its way gets 10 seconds to be acknowledged. `shown` is kept up to date for whoever
 /// displays it.
@@ -152,10 +156,9 @@ pub async fn run(
     until: Until,
     mut stop: watch::Receiver<bool>,
     shown: watch::Sender<Progress>,
-) -> Result<Outcome, PipelineError> {
+) -> Result<Option<Outcome>, PipelineError> {
     let started = clock::now();
     let threads_settings = Arc::new(config.encode_settings(settings));
-    let producer = Arc::new(Producer::connect(&config.kafka).await?);
     let threads = EncodingThreads::start(&threads_settings, config.engine.encode_threads)
         .map_err(|e| PipelineError::Halt(format!("cannot start the encoding threads: {e}")))?;
     let buffers = threads.count() + 2;
@@ -166,15 +169,29 @@ pub async fn run(
         until_end: until == Until::End,
     };
     let selection = config.routing_digest(settings);
-    let resumed = resume::resume(
-        settings,
-        limits,
-        &config.state,
-        selection,
-        store.as_ref(),
-        &producer,
-    )
-    .await?;
+    let patience = limits.until_end.then_some(START_PATIENCE);
+    // The source only once Kafka is there: its start changes its server (a slot keeps log from then on) and has it send.
+    let begin = async {
+        let producer = Arc::new(Producer::connect(&config.kafka).await?);
+        let resumed = resume::resume(
+            settings,
+            limits,
+            patience,
+            &config.state,
+            selection,
+            store.as_ref(),
+            &producer,
+        );
+        let resumed = resumed.await?;
+        Ok::<_, PipelineError>((producer, resumed))
+    };
+    let (producer, resumed) = tokio::select! {
+        begun = begin => begun?,
+        _ = stop.wait_for(|stop| *stop) => {
+            info!(source = %settings.name, "stopped before the stream began");
+            return Ok(None);
+        }
+    };
 
     let memory = Memory::new(config.engine.memory_max);
     let (queue, queued) = mpsc::unbounded_channel();
@@ -255,7 +272,7 @@ pub async fn run(
         drop(producer.close(Duration::ZERO).await);
     }
     drop(buffers_held);
-    Ok(Outcome {
+    Ok(Some(Outcome {
         totals: account.totals(),
         elapsed: account
             .last_acknowledged_at()
@@ -269,7 +286,7 @@ pub async fn run(
         timings: account.timings().clone(),
         // The delivery's error explains the feed's end where both have one.
         error: delivered.err().or(fed.err()),
-    })
+    }))
 }
 
 type Delivered = (Account, Result<(), PipelineError>);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::mysql::GtidSet;
 use tracing::{info, warn};
@@ -27,10 +28,11 @@ pub(super) struct Resumed {
 }
 
 /// Connects the source after the checkpoint, or where the configuration says when there is none, and reads what earlier runs wrote
-/// after it. `selection` is the digest of what decides which row goes where.
+/// after it. `selection` is the digest of what decides which row goes where, `patience` how long the server may stay away.
 pub(super) async fn resume(
     settings: &SourceSettings,
     limits: source::Limits,
+    patience: Option<Duration>,
     state: &Path,
     selection: String,
     store: &dyn CheckpointStore,
@@ -42,7 +44,7 @@ pub(super) async fn resume(
         position: checkpoint.position.clone(),
         server: checkpoint.server.clone(),
     });
-    let source = Source::connect(settings, after, limits, state).await?;
+    let source = Source::connect_patiently(settings, after, limits, state, patience).await?;
     let now = checkpoint::Resume {
         server: source.identity().clone(),
         position: source.position(),

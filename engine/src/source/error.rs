@@ -6,8 +6,8 @@ use std::fmt;
 /// What the caller can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The same again may succeed: the connection was lost, the server is starting. Sources retry by themselves; the pipeline only
-    /// sees this verdict from calls that do not (connecting for `check`).
+    /// The same again may succeed: the connection was lost, the server is starting. Sources retry by themselves; others only see this
+    /// verdict from calls that do not (connecting once, for `check` and `tap`).
     Retry,
     /// The stream cannot continue at this position (purged, reset, unknown to this server): only another position or a new
     /// snapshot helps. Nothing is skipped unless the operator says so.

@@ -23,12 +23,15 @@ mod tls;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use error::{SourceError, Verdict};
 
+use backoff::Backoff;
 use reconnect::Reconnecting;
 
 use crate::batch::Batch;
+use crate::clock;
 use crate::config::{SourceKind, SourceSettings};
 use crate::position::Position;
 
@@ -152,8 +155,45 @@ enum Of {
 }
 
 impl Source {
+    /// As [`Source::connect`], again and again while the server cannot be reached or goes away in the middle of it, with growing pauses
+    /// and a warning each: it is restarted, or another one takes its place. Where `patience` is given, for that long.
+    ///
+    /// # Errors
+    /// As [`Source::connect`], but for what may pass; that only when patience has run out (`Halt`).
+    pub async fn connect_patiently(
+        settings: &SourceSettings,
+        resume: Option<Resume>,
+        limits: Limits,
+        state: &Path,
+        patience: Option<Duration>,
+    ) -> Result<Self, SourceError> {
+        let began = clock::now();
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match Self::connect(settings, resume.clone(), limits, state).await {
+                Err(error) if error.verdict() == Verdict::Retry => error,
+                connected => return connected,
+            };
+            let pause = backoff.next(rand::random());
+            let attempts = backoff.attempts();
+            if let Some(patience) = patience
+                && clock::now() + pause > began + patience
+            {
+                return Err(SourceError::halt(format!(
+                    "{error}; given up at attempt {attempts}, after {} s",
+                    patience.as_secs()
+                )));
+            }
+            tracing::warn!(
+                source = %settings.name, attempts,
+                "cannot begin yet, trying again in {:.1} s: {error}", pause.as_secs_f64()
+            );
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// Connects, checks what the server must have, and begins the stream: after `resume`, otherwise where `settings.start` says.
-    /// Attempts that may succeed later are repeated here only while the server is starting; who wants more patience calls again.
+    /// One attempt; [`Source::connect_patiently`] makes more.
     ///
     /// `state` is the directory where the source may keep files under its name.
     ///
@@ -350,5 +390,55 @@ fn key_columns(schema: &str, table: &str, key: &[String], columns: &[String]) ->
                 columns.join(", ")
             )),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Keys, Origin, Selection, SlotSettings, SourceAddress, Start};
+
+    /// Port 1 of this machine: nobody listens there.
+    fn nobody(kind: &str) -> SourceSettings {
+        let url = format!("{kind}://u@127.0.0.1:1/");
+        let url = match kind {
+            "postgres" => url + "shop",
+            _ => url.trim_end_matches('/').to_owned(),
+        };
+        let origin = Origin::Argument("URL");
+        SourceSettings {
+            name: "shop".into(),
+            address: SourceAddress::parse(&url, &origin, &|_| None).unwrap(),
+            tables: Selection::new(&["*.*".to_owned()]).unwrap(),
+            keys: Keys::default(),
+            start: Start::Now,
+            server_id: 7,
+            slot: SlotSettings::of("shop"),
+            row_max: 1 << 20,
+        }
+    }
+
+    #[tokio::test]
+    async fn patience_with_a_server_that_does_not_come_ends() {
+        let state = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            batch_bytes: 1 << 16,
+            row_max: 1 << 20,
+            until_end: true,
+        };
+        for kind in ["mysql", "postgres"] {
+            let patience = Some(Duration::from_secs(1));
+            let settings = nobody(kind);
+            let error =
+                Source::connect_patiently(&settings, None, limits, state.path(), patience).await;
+            let error = error.unwrap_err();
+            assert_eq!(error.verdict(), Verdict::Halt);
+            let text = error.to_string();
+            assert!(
+                text.starts_with("cannot connect to 127.0.0.1:1: ")
+                    && text.contains("; given up at attempt "),
+                "{text}"
+            );
+        }
     }
 }
