@@ -1,0 +1,196 @@
+//! Whether a scenario can be: what contradicts itself, and what this version has not.
+
+use super::{BrokerKind, Deed, Expect, Kind, Scenario};
+
+impl Expect {
+    fn is_of_load(&self) -> bool {
+        let limits = [
+            self.commit_p50_ms_max,
+            self.commit_p99_ms_max,
+            self.due_p99_ms_max,
+        ];
+        limits.iter().any(Option::is_some)
+    }
+}
+
+impl Scenario {
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.check_links()?;
+        self.broker.check()?;
+        if self.source.is_empty() {
+            return Err("source: none is named".into());
+        }
+        for source in &self.source {
+            match (&source.recording, source.server, source.rows) {
+                (Some(_), None, None) | (None, Some(_), Some(_)) if self.load.is_none() => {}
+                (None, Some(_), None) if self.load.is_some() => {}
+                _ if self.load.is_some() => {
+                    return Err("source: with `load`, `server` and no `rows`".into());
+                }
+                _ => return Err("source: either `recording`, or `server` and `rows`".into()),
+            }
+        }
+        if let Some(load) = &self.load {
+            load.check()?;
+            if self.broker.kind != Kind::Embedded {
+                return Err(
+                    "load: broker.kind = \"kafka\" is not available with it in this version".into(),
+                );
+            }
+            if self.source.len() > 1 {
+                return Err("load: takes one source".into());
+            }
+            if !self.fault.is_empty() {
+                return Err("fault: not available with `load` in this version".into());
+            }
+        } else if self.expect.is_of_load() {
+            return Err(
+                "expect: commit_p50_ms_max, commit_p99_ms_max and due_p99_ms_max need `load`"
+                    .into(),
+            );
+        }
+        for fault in &self.fault {
+            let is_of_link = matches!(fault.deed, Deed::DropOneWay | Deed::Rate);
+            if is_of_link && !self.is_emulated(fault.link) {
+                return Err(
+                    "fault: drop_one_way and rate need the link to be emulated: [link.kafka] or [link.source]".into(),
+                );
+            }
+            if (fault.deed == Deed::Rate) != fault.rate_mbit.is_some_and(|rate| rate > 0.0) {
+                return Err("fault: rate needs rate_mbit, and nothing else does".into());
+            }
+            if fault.way.is_some() && fault.deed != Deed::DropOneWay {
+                return Err("fault: way belongs to drop_one_way".into());
+            }
+            if self.is_served(fault) && self.source.iter().any(|source| source.server.is_some()) {
+                return Err("fault: the link to a live server can be neither cut nor stalled in this version".into());
+            }
+            if fault.deed == Deed::Cut && !self.is_served(fault) && self.broker.kind == Kind::Kafka
+            {
+                return Err("fault: connections to real brokers cannot be cut in this version; stall, restart_broker and move_leader can be had".into());
+            }
+            if fault.deed == Deed::MoveLeader && self.broker.count < 2 {
+                return Err("fault: move_leader needs broker.count of at least 2".into());
+            }
+            if fault.at_changes.is_some() == fault.every_changes.is_some() {
+                return Err("fault: either at_changes or every_changes".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn check_links(&self) -> Result<(), String> {
+        let Some(link) = &self.link else {
+            return Ok(());
+        };
+        if link.brokers.is_some() && self.broker.kind == Kind::Embedded {
+            return Err("link.brokers: embedded brokers do not talk to each other".into());
+        }
+        if self.broker.kind == Kind::Kafka {
+            return Err(
+                "link: with real brokers not available in this version; use the embedded one"
+                    .into(),
+            );
+        }
+        if self.source.iter().any(|source| source.server.is_some()) {
+            return Err(
+                "link: with a live server not available in this version; use a recording".into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl BrokerKind {
+    fn check(&self) -> Result<(), String> {
+        if self.kind == Kind::Kafka && !matches!(self.count, 1 | 3) {
+            return Err("broker.count: real brokers are 1 or 3".into());
+        }
+        if self.kind == Kind::Embedded && self.warm_up_records > 0 {
+            return Err("broker.warm_up_records: only for kind = \"kafka\"".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Scenario, String> {
+        let scenario: Scenario = toml::from_str(text).map_err(|error| error.to_string())?;
+        scenario.check().map(|()| scenario)
+    }
+
+    #[test]
+    fn what_is_not_available_says_so() {
+        let refused = |text: &str| parsed(&format!("[[source]]\nrecording = \"x\"\n{text}"));
+        for (text, named) in [
+            ("[link.brokers]\ndelay_ms = 10", "link.brokers"),
+            ("[link.kafka]\ndelay = 10", "delay"),
+            (
+                "[[fault]]\nat_changes = 1\ndo = \"rate\"\nrate_mbit = 1",
+                "emulated",
+            ),
+            (
+                "[link.source]\n[[fault]]\nat_changes = 1\ndo = \"rate\"",
+                "rate_mbit",
+            ),
+            (
+                "[link.source]\n[[fault]]\nat_changes = 1\ndo = \"cut\"\nway = \"to_engine\"",
+                "way",
+            ),
+        ] {
+            let error = refused(text).unwrap_err();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+        assert!(refused("[link.kafka]\ndelay_ms = 10").is_ok());
+        let both = parsed("[[source]]\nrecording = \"x\"\nserver = \"mysql\"").unwrap_err();
+        assert!(both.starts_with("source: either"), "{both}");
+    }
+
+    #[test]
+    fn real_brokers_are_one_or_three() {
+        let broker = |text: &str| parsed(&format!("[[source]]\nrecording = \"x\"\n{text}"));
+        let kafka =
+            broker("[broker]\nkind = \"kafka\"\ncount = 3\nwarm_up_records = 1000").unwrap();
+        assert_eq!((kafka.broker.kind, kafka.broker.count), (Kind::Kafka, 3));
+        for wrong in [
+            "[broker]\nkind = \"kafka\"\ncount = 2",
+            "[broker]\nkind = \"kafak\"",
+            "[broker]\nwarm_up_records = 1",
+            "[broker]\nkind = \"kafka\"\n[[fault]]\nat_changes = 1\nlink = \"kafka\"\ndo = \"cut\"",
+            "[[fault]]\nat_changes = 1\ndo = \"move_leader\"",
+        ] {
+            assert!(broker(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_load_wants_one_live_server_that_holds_nothing() {
+        let load = "[load]\ncommits_per_second = 10.0\nseconds = 2.0\n";
+        let scenario = |text: &str| parsed(&format!("{text}{load}"));
+        assert!(scenario("[[source]]\nserver = \"postgres\"\n").is_ok());
+        for wrong in [
+            "[[source]]\nrecording = \"x\"\n",
+            "[[source]]\nserver = \"mysql\"\nrows = 10\n",
+            "[[source]]\nserver = \"mysql\"\n[[source]]\nserver = \"postgres\"\n",
+            "[[source]]\nserver = \"mysql\"\n[broker]\nkind = \"kafka\"\n",
+            "[[source]]\nserver = \"mysql\"\n[[fault]]\nat_changes = 1\ndo = \"kill_engine\"\n",
+        ] {
+            assert!(scenario(wrong).is_err(), "{wrong}");
+        }
+        let alone = parsed("[[source]]\nrecording = \"x\"\n[expect]\ncommit_p50_ms_max = 1.0");
+        assert!(alone.unwrap_err().contains("load"));
+        for wrong in [
+            "seconds = 1.0",
+            "seconds = 2.0\nwriters = 0",
+            "seconds = 2.0\nrows_per_commit = 0",
+            "seconds = 2.0\ncommits_per_second = 0.0",
+            "seconds = 2.0\nbare_seconds = 0.5",
+        ] {
+            let text = format!("[[source]]\nserver = \"mysql\"\n[load]\n{wrong}");
+            assert!(parsed(&text).is_err(), "{wrong}");
+        }
+    }
+}
