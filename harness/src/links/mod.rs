@@ -4,7 +4,7 @@
 //! ```text
 //! source, source1, … ─ [link.source] ─ engine ─ [link.kafka] ─ k1, k2, …     k1 ─ [link.brokers] ─ k2
 //! ```
-//! Without `[link.source]` the databases are on the engine's own host, without `[link.kafka]` the brokers are.
+//! Without `[link.source]` the databases are on the engine's own host; with neither `[link.kafka]` nor `[link.brokers]` the brokers are.
 
 mod command;
 pub mod report;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use netem::{Backend, Direction, Door, Host, Link, LinkPlan, NetemError, Network, Plan};
 use tokio::net::TcpListener;
 
-use crate::replay::scenario::{Deed, Link as Which, Scenario, Way};
+use crate::replay::scenario::{Deed, Kind, Link as Which, Scenario, Way};
 pub use command::{Args, run};
 use settings::Shapes;
 
@@ -112,6 +112,10 @@ impl Links {
             seed: links.seed,
         };
         let network = Network::open(&plan, backend)?;
+        let is_on_hosts = scenario.broker.kind == Kind::Kafka && !brokers.is_empty();
+        if is_on_hosts && network.backend() == Backend::Proxy {
+            return Err(NetemError::Plan(homeless(&network)));
+        }
         Ok(Some(Self {
             engine: network.host(ENGINE)?.clone(),
             network: Arc::new(network),
@@ -147,23 +151,38 @@ impl Links {
             .door(ENGINE, host.map_or(ENGINE, String::as_str), port)
     }
 
+    /// The host of the broker of this number, counted from 0: its own, or the engine's.
+    ///
+    /// # Errors
+    /// None that can be met: every broker's host is in the plan.
+    pub fn broker_host(&self, number: usize) -> Result<&Host, NetemError> {
+        let name = self.brokers.get(number).map_or(ENGINE, String::as_str);
+        self.network.host(name)
+    }
+
     /// The network itself.
     #[must_use]
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    /// The engine's links of a kind, with their names.
-    fn of(&self, which: Which) -> Vec<(&str, Link<'_>)> {
-        let hosts = match which {
-            Which::Source => &self.sources,
-            Which::Kafka => &self.brokers,
+    /// The links of a kind, with the hosts at their ends; the engine is the first.
+    fn of(&self, which: Which) -> Vec<([&str; 2], Link<'_>)> {
+        fn names(hosts: &[String]) -> impl Iterator<Item = &str> {
+            hosts.iter().map(String::as_str)
+        }
+        let ends: Vec<[&str; 2]> = match which {
+            Which::Source => names(&self.sources).map(|host| [ENGINE, host]).collect(),
+            Which::Kafka => names(&self.brokers).map(|host| [ENGINE, host]).collect(),
+            Which::Brokers => (names(&self.brokers).enumerate())
+                .flat_map(|(at, one)| names(&self.brokers[at + 1..]).map(move |other| [one, other]))
+                .collect(),
         };
-        let named = hosts.iter().filter_map(|host| {
-            let link = self.network.link(ENGINE, host).ok()?;
-            Some((host.as_str(), link))
+        let linked = ends.into_iter().filter_map(|[one, other]| {
+            let link = self.network.link(one, other).ok()?;
+            Some(([one, other], link))
         });
-        named.collect()
+        linked.collect()
     }
 
     /// Whether the scenario shapes links of this kind, so that they can be troubled.
@@ -181,6 +200,8 @@ impl Links {
         let data = match trouble.link {
             Which::Source => Direction::Back,
             Which::Kafka => Direction::Forth,
+            // It goes both ways.
+            Which::Brokers => Direction::Forth,
         };
         let one_way = match trouble.way {
             None => data,
@@ -206,5 +227,34 @@ impl Links {
             }
         }
         Ok(())
+    }
+}
+
+/// Why real brokers cannot be where a relay is all that can be had.
+fn homeless(network: &Network) -> String {
+    let refused = network.refused().iter();
+    let refused: String = refused.map(|refusal| format!("; {refusal}")).collect();
+    format!(
+        "link.kafka, link.brokers: real brokers need network namespaces of their own, which a relay does not give{refused}; run as root \
+         with iproute2 and /dev/net/tun, or take broker.kind = \"embedded\" without link.brokers"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_is_no_home_for_real_brokers() {
+        let text = "[[source]]\nrecording = \"x\"\n[broker]\nkind = \"kafka\"\n[link.source]\ndelay_ms = 1";
+        let mut scenario: Scenario = toml::from_str(text).unwrap();
+        assert!(Links::open(&scenario, Some(Backend::Proxy)).is_ok());
+        scenario.link = toml::from_str("kafka = { delay_ms = 1 }").unwrap();
+        let error = Links::open(&scenario, Some(Backend::Proxy)).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("link.kafka") && error.contains("namespaces"),
+            "{error}"
+        );
     }
 }

@@ -6,6 +6,9 @@ use serde::Serialize;
 use super::Links;
 use crate::replay::scenario::Link as Which;
 
+/// In the order in which they are reported.
+const KINDS: [Which; 3] = [Which::Source, Which::Kafka, Which::Brokers];
+
 /// The links of a run. Units stand in the names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LinkFigures {
@@ -17,7 +20,7 @@ pub struct LinkFigures {
     pub seed: u64,
     /// What the hosts' TCP does about congestion.
     pub congestion_control: String,
-    /// Each link of the engine's.
+    /// Each link of the engine's, then each between brokers.
     pub links: Vec<LinkFigure>,
     /// The least time in which the busiest direction could have carried what it carried: bytes on the wire by its rate. None where no
     /// link has a rate.
@@ -28,13 +31,16 @@ pub struct LinkFigures {
     pub times_limit: Option<f64>,
 }
 
-/// A link of the engine's.
+/// A link of the engine's, or one between brokers, of which the lower-numbered one stands in the engine's place.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LinkFigure {
-    /// `source` or `kafka`.
+    /// `source`, `kafka` or `brokers`.
     pub link: Which,
     /// The host at its other end.
     pub host: String,
+    /// Between brokers: the one in the engine's place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen_from: Option<String>,
     /// Towards the engine.
     pub to_engine: WayFigure,
     /// Away from it.
@@ -60,37 +66,61 @@ pub struct WayFigure {
 }
 
 impl WayFigure {
-    fn new(profile: &LinkProfile, counters: &Counters) -> Self {
+    fn new(profile: &LinkProfile, before: &Counters, now: &Counters) -> Self {
+        let bytes = now.bytes.saturating_sub(before.bytes);
         Self {
             profile: profile.to_string(),
-            packets: counters.packets,
-            bytes: counters.bytes,
-            lost: counters.lost,
-            overflowed: counters.overflowed,
-            limit_seconds: (profile.rate_bits)
-                .map(|rate| counters.bytes as f64 * 8.0 / rate as f64),
+            packets: now.packets.saturating_sub(before.packets),
+            bytes,
+            lost: now.lost.saturating_sub(before.lost),
+            overflowed: now.overflowed.saturating_sub(before.overflowed),
+            limit_seconds: (profile.rate_bits).map(|rate| bytes as f64 * 8.0 / rate as f64),
         }
     }
 }
 
-impl LinkFigures {
-    /// What the links have carried so far, in a run that took `seconds`.
+/// What the links have carried up to a moment, in the order in which they are reported.
+#[derive(Clone, Debug, Default)]
+pub struct Carried(Vec<[Counters; 2]>);
+
+impl Carried {
+    /// Up to now.
     ///
     /// # Errors
     /// Those of tc.
-    pub fn of(links: &Links, seconds: f64) -> Result<Self, NetemError> {
+    pub fn by(links: &Links) -> Result<Self, NetemError> {
+        let all = KINDS.into_iter().flat_map(|which| links.of(which));
+        let counted = all.map(|(_, link)| {
+            let of = |direction| link.counters(direction);
+            Ok([of(Direction::Forth)?, of(Direction::Back)?])
+        });
+        counted.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl LinkFigures {
+    /// What the links have carried since `before`, in a run that took `seconds`: brokers that are made ready talk, too.
+    ///
+    /// # Errors
+    /// Those of tc.
+    pub fn of(links: &Links, before: &Carried, seconds: f64) -> Result<Self, NetemError> {
         let mut figures = Vec::new();
-        for which in [Which::Source, Which::Kafka] {
-            for (host, link) in links.of(which) {
+        let mut counted = Carried::by(links)?.0.into_iter();
+        let mut before = before.0.iter();
+        for which in KINDS {
+            for ([one, other], link) in links.of(which) {
+                let now = counted.next().unwrap_or_default();
+                let before = before.next().copied().unwrap_or_default();
                 let way = |direction| {
-                    let counters = link.counters(direction)?;
-                    Ok::<_, NetemError>(WayFigure::new(&link.profile(direction), &counters))
+                    let at = direction as usize;
+                    WayFigure::new(&link.profile(direction), &before[at], &now[at])
                 };
                 figures.push(LinkFigure {
                     link: which,
-                    host: host.to_owned(),
-                    to_engine: way(Direction::Back)?,
-                    from_engine: way(Direction::Forth)?,
+                    host: other.to_owned(),
+                    seen_from: (which == Which::Brokers).then(|| one.to_owned()),
+                    to_engine: way(Direction::Back),
+                    from_engine: way(Direction::Forth),
                 });
             }
         }
@@ -142,8 +172,9 @@ impl LinkFigures {
                 };
                 format!("{megabytes:.2} MB{missing} over {}", way.profile)
             };
+            let one = link.seen_from.as_deref().unwrap_or("the engine");
             lines.push(format!(
-                "{}: to the engine {}; from it {}",
+                "{}: to {one} {}; from it {}",
                 link.host,
                 way(&link.to_engine),
                 way(&link.from_engine)
@@ -155,5 +186,28 @@ impl LinkFigures {
             ));
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_before_the_run_does_not_count() {
+        let counters = |packets, bytes, lost| Counters {
+            packets,
+            bytes,
+            lost,
+            ..Counters::default()
+        };
+        let profile: LinkProfile = "delay 10ms rate 8mbit".parse().unwrap();
+        let way = WayFigure::new(
+            &profile,
+            &counters(10, 1_000, 1),
+            &counters(30, 3_001_000, 5),
+        );
+        assert_eq!((way.packets, way.bytes, way.lost), (20, 3_000_000, 4));
+        assert_eq!(way.limit_seconds, Some(3.0));
     }
 }

@@ -23,7 +23,7 @@ pub struct LinkSettings {
     /// Between the engine and each source.
     #[serde(default)]
     pub source: Option<Shapes>,
-    /// Between each two brokers.
+    /// Between each two real brokers: what their replication goes over.
     #[serde(default)]
     pub brokers: Option<Shapes>,
     /// Of everything that happens by chance.

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::scenario::{BrokerKind, Deed};
 use super::sink::Contents;
 use crate::admin::{Admin, Partition};
+use crate::links::Links;
 use crate::servers::{Kafka, kafka};
 
 /// How often the end offsets are asked for.
@@ -59,21 +60,28 @@ impl Drop for RealKafka {
 }
 
 impl RealKafka {
-    /// Starts `broker.count` brokers, or takes those of the environment, and warms them.
+    /// Starts `broker.count` brokers, or takes those of the environment, and warms them. With links each is on its host.
     pub(super) async fn start(
         broker: &BrokerKind,
         topics: Vec<String>,
+        links: Option<&Links>,
     ) -> Result<RealKafka, Failure> {
         let count = broker.count;
         let named = std::env::var("WALBROOK_KAFKA").ok();
         let servers = match named.filter(|named| !named.is_empty()) {
+            Some(_) if links.is_some() => {
+                return Err("WALBROOK_KAFKA: brokers that run already cannot be put behind emulated links; unset it for this scenario".into());
+            }
+            Some(_) if !broker.properties.is_empty() => {
+                return Err("WALBROOK_KAFKA: broker.properties cannot be given to brokers that run already; unset it for this scenario".into());
+            }
             Some(named) => Servers::Named(named),
-            None => Servers::Own(Kafka::start(count).await?),
+            None => {
+                let hosts = hosts(count, links)?;
+                Servers::Own(Kafka::start(&hosts, &broker.properties).await?)
+            }
         };
-        let bootstrap = match &servers {
-            Servers::Named(named) => named.clone(),
-            Servers::Own(kafka) => kafka.bootstrap(),
-        };
+        let bootstrap = servers.observed_bootstrap();
         let mut title = match &servers {
             Servers::Named(_) => "named Kafka".to_owned(),
             Servers::Own(_) => format!("Apache Kafka {}", kafka::VERSION),
@@ -86,6 +94,9 @@ impl RealKafka {
                 ", {count} brokers, replication {count}, min.insync.replicas {}",
                 count / 2 + 1
             );
+        }
+        for line in broker.properties.lines() {
+            title += &format!(", {line}");
         }
         match broker.warm_up_records {
             0 => title += ", not warmed",
@@ -113,6 +124,10 @@ impl RealKafka {
         }
     }
 
+    pub(super) fn observed_bootstrap(&self) -> String {
+        self.servers.observed_bootstrap()
+    }
+
     pub(super) fn title(&self) -> String {
         self.title.clone()
     }
@@ -127,7 +142,7 @@ impl RealKafka {
 
     /// Asks once more, and for the sizes.
     pub(super) async fn contents(&self) -> Result<Contents, Failure> {
-        let mut admin = Admin::new(&self.bootstrap());
+        let mut admin = Admin::new(&self.observed_bootstrap());
         let deadline = crate::clock::now() + LEADERS_MAX;
         let records = loop {
             let partitions = admin.partitions(&self.topics).await?;
@@ -185,7 +200,7 @@ impl RealKafka {
     async fn move_leaders(&self) -> Result<(), Failure> {
         let deadline = crate::clock::now() + LEADERS_MAX;
         loop {
-            let moved = Admin::new(&self.bootstrap())
+            let moved = Admin::new(&self.observed_bootstrap())
                 .move_leaders(&self.topics)
                 .await;
             match moved {
@@ -201,6 +216,28 @@ impl RealKafka {
             }
         }
     }
+}
+
+impl Servers {
+    /// Their addresses for this process, past the links.
+    fn observed_bootstrap(&self) -> String {
+        match self {
+            Servers::Named(named) => named.clone(),
+            Servers::Own(kafka) => kafka.observed_bootstrap(),
+        }
+    }
+}
+
+/// Where each of `count` brokers runs.
+fn hosts(count: usize, links: Option<&Links>) -> Result<Vec<kafka::Host>, Failure> {
+    let Some(links) = links else {
+        return Ok(vec![kafka::Host::loopback(); count]);
+    };
+    let hosts = (0..count).map(|number| {
+        let host = links.broker_host(number)?;
+        Ok(kafka::Host::emulated(host))
+    });
+    hosts.collect()
 }
 
 /// Named brokers must be enough, and must not have the run's topics.

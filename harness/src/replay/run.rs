@@ -10,7 +10,7 @@ use super::report::{Figures, Happened};
 use super::scenario::{Deed, Link, Scenario, merge};
 use super::sink::{Contents, Sink};
 use super::source::Upstream;
-use crate::links::report::LinkFigures;
+use crate::links::report::{Carried, LinkFigures};
 use crate::links::{Links, Trouble};
 use crate::verify;
 
@@ -87,6 +87,7 @@ pub async fn run(
     let mut course = Course {
         scenario,
         sink,
+        carried: (links.as_ref().map(Carried::by).transpose()?).unwrap_or_default(),
         links: links.as_ref(),
         upstreams: &upstreams,
         engine: &engine,
@@ -146,6 +147,8 @@ struct Course<'a> {
     scenario: &'a Scenario,
     sink: Sink,
     links: Option<&'a Links>,
+    /// What the links had carried before the engine started.
+    carried: Carried,
     upstreams: &'a [Upstream],
     engine: &'a Engine,
     schedule: Schedule,
@@ -388,7 +391,7 @@ impl Course<'_> {
     fn link_figures(&self, time: Duration) -> Result<Option<LinkFigures>, Failure> {
         let figures = self
             .links
-            .map(|links| LinkFigures::of(links, time.as_secs_f64()));
+            .map(|links| LinkFigures::of(links, &self.carried, time.as_secs_f64()));
         Ok(figures.transpose()?)
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Contents {
 
 impl Sink {
     /// Starts what the scenario asks for; `topics` are those that the run will write.
-    /// With links each embedded broker listens where the link to it leads.
+    /// With links each broker is on the host to which the engine's link leads.
     pub(super) async fn start(
         scenario: &Scenario,
         topics: Vec<String>,
@@ -45,7 +45,7 @@ impl Sink {
             count, partitions, ..
         } = scenario.broker;
         if scenario.broker.kind == Kind::Kafka {
-            let kafka = RealKafka::start(&scenario.broker, topics).await?;
+            let kafka = RealKafka::start(&scenario.broker, topics, links).await?;
             return Ok(Sink::Kafka(Box::new(kafka)));
         }
         let doors = (0..count.max(1)).filter_map(|node| Some(links?.broker(node)));
@@ -86,7 +86,7 @@ impl Sink {
     pub(super) fn observed_bootstrap(&self) -> String {
         match self {
             Sink::Embedded(broker) => broker.observed_bootstrap(),
-            Sink::Kafka(kafka) => kafka.bootstrap(),
+            Sink::Kafka(kafka) => kafka.observed_bootstrap(),
         }
     }
 

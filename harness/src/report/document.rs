@@ -130,7 +130,7 @@ pub struct Station {
 pub struct Links {
     /// How they were emulated.
     pub backend: String,
-    /// Each link of the engine's.
+    /// Each link of the engine's, then each between brokers.
     pub links: Vec<LinkOf>,
     /// The least time in which the busiest direction could have carried its bytes.
     #[serde(default)]
@@ -145,6 +145,9 @@ pub struct Links {
 pub struct LinkOf {
     /// The host at its other end.
     pub host: String,
+    /// Between brokers: the one in the engine's place.
+    #[serde(default)]
+    pub seen_from: Option<String>,
     /// Towards the engine.
     pub to_engine: Way,
     /// Away from it.

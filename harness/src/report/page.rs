@@ -280,10 +280,14 @@ fn links(out: &mut String, figures: &Figures) -> std::fmt::Result {
     )?;
     for link in &links.links {
         let (to, from) = (&link.to_engine, &link.from_engine);
+        let host = match &link.seen_from {
+            None => link.host.clone(),
+            Some(one) => format!("{}, seen from {one} instead", link.host),
+        };
         write!(
             out,
             "<tr><td>{}</td><td>{:.2}</td><td>{}</td><td>{:.2}</td><td>{}</td><td>{} of {}</td></tr>",
-            escaped(&link.host),
+            escaped(&host),
             to.bytes as f64 / 1e6,
             escaped(&to.profile),
             from.bytes as f64 / 1e6,

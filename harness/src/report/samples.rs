@@ -111,6 +111,7 @@ pub(crate) fn linked() -> Document {
         backend: "tun".into(),
         links: vec![LinkOf {
             host: "kafka 1".into(),
+            seen_from: None,
             to_engine: way("delay 10ms rate 1gbit", 900_000),
             from_engine: way("delay 10ms rate 1gbit loss 1%", 84_000_000),
         }],

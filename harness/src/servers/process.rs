@@ -49,14 +49,22 @@ impl End {
 #[derive(Debug)]
 pub(super) struct Process {
     directory: PathBuf,
+    /// The emulated host on which it runs; this machine without it.
+    host: Option<netem::Host>,
     watcher: Option<Child>,
 }
 
 impl Process {
-    /// Not started yet.
+    /// Not started yet; on this machine.
     pub(super) fn new(directory: PathBuf) -> Process {
+        Process::on(None, directory)
+    }
+
+    /// Not started yet; on an emulated host, if one is given.
+    pub(super) fn on(host: Option<netem::Host>, directory: PathBuf) -> Process {
         Process {
             directory,
+            host,
             watcher: None,
         }
     }
@@ -95,9 +103,12 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
-        let mut child = shell
-            .spawn()
-            .map_err(|error| ServerError::Install(format!("cannot run sh: {error}")))?;
+        let spawned = match &self.host {
+            None => shell.spawn(),
+            Some(host) => host.spawn(&mut shell),
+        };
+        let mut child =
+            spawned.map_err(|error| ServerError::Install(format!("cannot run sh: {error}")))?;
         if standing {
             let _ = child.wait();
         } else {

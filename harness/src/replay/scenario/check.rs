@@ -1,6 +1,6 @@
 //! Whether a scenario can be: what contradicts itself, and what this version has not.
 
-use super::{BrokerKind, Deed, Expect, Kind, Scenario};
+use super::{BrokerKind, Deed, Expect, Fault, Kind, Link, Scenario};
 
 impl Expect {
     fn is_of_load(&self) -> bool {
@@ -49,32 +49,47 @@ impl Scenario {
                     .into(),
             );
         }
-        for fault in &self.fault {
-            let is_of_link = matches!(fault.deed, Deed::DropOneWay | Deed::Rate);
-            if is_of_link && !self.is_emulated(fault.link) {
-                return Err(
-                    "fault: drop_one_way and rate need the link to be emulated: [link.kafka] or [link.source]".into(),
-                );
-            }
-            if (fault.deed == Deed::Rate) != fault.rate_mbit.is_some_and(|rate| rate > 0.0) {
-                return Err("fault: rate needs rate_mbit, and nothing else does".into());
-            }
-            if fault.way.is_some() && fault.deed != Deed::DropOneWay {
-                return Err("fault: way belongs to drop_one_way".into());
-            }
-            if self.is_served(fault) && self.source.iter().any(|source| source.server.is_some()) {
-                return Err("fault: the link to a live server can be neither cut nor stalled in this version".into());
-            }
-            if fault.deed == Deed::Cut && !self.is_served(fault) && self.broker.kind == Kind::Kafka
-            {
-                return Err("fault: connections to real brokers cannot be cut in this version; stall, restart_broker and move_leader can be had".into());
-            }
-            if fault.deed == Deed::MoveLeader && self.broker.count < 2 {
-                return Err("fault: move_leader needs broker.count of at least 2".into());
-            }
-            if fault.at_changes.is_some() == fault.every_changes.is_some() {
-                return Err("fault: either at_changes or every_changes".into());
-            }
+        self.fault
+            .iter()
+            .try_for_each(|fault| self.check_fault(fault))
+    }
+
+    fn check_fault(&self, fault: &Fault) -> Result<(), String> {
+        let is_of_packets = matches!(fault.deed, Deed::DropOneWay | Deed::Rate);
+        let is_of_link = is_of_packets || matches!(fault.deed, Deed::Cut | Deed::Stall);
+        if is_of_packets && !self.is_emulated(fault.link) {
+            return Err(
+                "fault: drop_one_way and rate need the link to be emulated: [link.kafka], [link.source] or [link.brokers]".into(),
+            );
+        }
+        if is_of_link && fault.link == Link::Brokers && !self.is_emulated(Link::Brokers) {
+            return Err("fault: link = \"brokers\" needs [link.brokers]".into());
+        }
+        if (fault.deed == Deed::Rate) != fault.rate_mbit.is_some_and(|rate| rate > 0.0) {
+            return Err("fault: rate needs rate_mbit, and nothing else does".into());
+        }
+        if fault.way.is_some() && fault.deed != Deed::DropOneWay {
+            return Err("fault: way belongs to drop_one_way".into());
+        }
+        if self.is_served(fault) && self.source.iter().any(|source| source.server.is_some()) {
+            return Err(
+                "fault: the link to a live server can be neither cut nor stalled in this version"
+                    .into(),
+            );
+        }
+        let is_real = self.broker.kind == Kind::Kafka;
+        if fault.deed == Deed::Cut
+            && is_real
+            && !self.is_served(fault)
+            && !self.is_emulated(fault.link)
+        {
+            return Err("fault: connections to real brokers can only be cut on an emulated link, [link.kafka]; stall, restart_broker and move_leader need none".into());
+        }
+        if fault.deed == Deed::MoveLeader && self.broker.count < 2 {
+            return Err("fault: move_leader needs broker.count of at least 2".into());
+        }
+        if fault.at_changes.is_some() == fault.every_changes.is_some() {
+            return Err("fault: either at_changes or every_changes".into());
         }
         Ok(())
     }
@@ -84,13 +99,10 @@ impl Scenario {
             return Ok(());
         };
         if link.brokers.is_some() && self.broker.kind == Kind::Embedded {
-            return Err("link.brokers: embedded brokers do not talk to each other".into());
+            return Err("link.brokers: embedded brokers do not talk to each other; broker.kind = \"kafka\" for real ones".into());
         }
-        if self.broker.kind == Kind::Kafka {
-            return Err(
-                "link: with real brokers not available in this version; use the embedded one"
-                    .into(),
-            );
+        if link.brokers.is_some() && self.broker.count < 2 {
+            return Err("link.brokers: a single broker has no other to talk to; broker.count = 3 for several".into());
         }
         if self.source.iter().any(|source| source.server.is_some()) {
             return Err(
@@ -108,6 +120,9 @@ impl BrokerKind {
         }
         if self.kind == Kind::Embedded && self.warm_up_records > 0 {
             return Err("broker.warm_up_records: only for kind = \"kafka\"".into());
+        }
+        if self.kind == Kind::Embedded && !self.properties.is_empty() {
+            return Err("broker.properties: only for kind = \"kafka\"".into());
         }
         Ok(())
     }
@@ -159,11 +174,56 @@ mod tests {
             "[broker]\nkind = \"kafka\"\ncount = 2",
             "[broker]\nkind = \"kafak\"",
             "[broker]\nwarm_up_records = 1",
+            "[broker.properties]\nnum.io.threads = 1",
+            "[broker]\nkind = \"kafka\"\nproperties = { node.id = 1 }",
             "[broker]\nkind = \"kafka\"\n[[fault]]\nat_changes = 1\nlink = \"kafka\"\ndo = \"cut\"",
             "[[fault]]\nat_changes = 1\ndo = \"move_leader\"",
         ] {
             assert!(broker(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn links_of_real_brokers_want_real_brokers() {
+        let scenario = |broker: &str, rest: &str| {
+            parsed(&format!(
+                "[[source]]\nrecording = \"x\"\n[broker]\n{broker}\n{rest}"
+            ))
+        };
+        let three = "kind = \"kafka\"\ncount = 3\nproperties = { socket.send.buffer.bytes = -1 }";
+        let both = "[link.kafka]\ndelay_ms = 10\n[link.brokers]\ndelay_ms = 10\n";
+        let linked = scenario(three, both).unwrap();
+        assert!(linked.is_emulated(Link::Kafka) && linked.is_emulated(Link::Brokers));
+        let fault = |link: &str, deed: &str| {
+            format!("{both}[[fault]]\nat_changes = 1\nlink = \"{link}\"\ndo = \"{deed}\"")
+        };
+        for possible in [
+            "[link.kafka]\nrate_mbit = 1000",
+            "[link.brokers]\nrate_mbit = 1000",
+            "[link.source]\nrate_mbit = 1000",
+            &fault("kafka", "cut"),
+            &fault("brokers", "cut"),
+            &fault("brokers", "drop_one_way"),
+        ] {
+            scenario(three, possible).unwrap();
+        }
+        let stalled = "[link.kafka]\n[[fault]]\nat_changes = 1\nlink = \"brokers\"\ndo = \"stall\"";
+        for (broker, rest, named) in [
+            ("kind = \"kafka\"", both, "link.brokers"),
+            ("count = 3", both, "link.brokers"),
+            (three, stalled, "link = \"brokers\""),
+            (
+                three,
+                "[link.brokers]\n[[fault]]\nat_changes = 1\nlink = \"kafka\"\ndo = \"cut\"",
+                "[link.kafka]",
+            ),
+        ] {
+            let error = scenario(broker, rest).unwrap_err();
+            assert!(error.contains(named), "{broker}, {rest}: {error}");
+        }
+        let live =
+            "[[source]]\nserver = \"mysql\"\nrows = 1\n[broker]\nkind = \"kafka\"\n[link.kafka]";
+        assert!(parsed(live).unwrap_err().contains("recording"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::load::Load;
 use crate::links::settings::LinkSettings;
 use crate::serve::Writes;
 use crate::servers::Flavour;
+use crate::servers::kafka::Properties;
 use crate::workload::SplitMix64;
 
 /// One scenario file. Unknown keys are errors.
@@ -124,6 +125,9 @@ pub struct BrokerKind {
     /// With `kafka`: so many records are written into another topic before the run, so that the JVM has compiled what it needs.
     #[serde(default)]
     pub warm_up_records: u64,
+    /// With `kafka`: lines of server.properties over those of the harness.
+    #[serde(default)]
+    pub properties: Properties,
 }
 
 /// Kinds of brokers.
@@ -144,6 +148,7 @@ impl Default for BrokerKind {
             count: one(),
             partitions: three(),
             warm_up_records: 0,
+            properties: Properties::default(),
         }
     }
 }
@@ -178,7 +183,7 @@ pub struct Fault {
     /// For how long, where the deed lasts.
     #[serde(default = "half_a_second")]
     pub for_ms: u64,
-    /// With `drop_one_way`: which way; the way of the data when absent.
+    /// With `drop_one_way`: which way; the way of the data when absent, between brokers towards the higher number.
     #[serde(default)]
     pub way: Option<Way>,
     /// With `rate`: the rate meanwhile.
@@ -186,7 +191,7 @@ pub struct Fault {
     pub rate_mbit: Option<f64>,
 }
 
-/// One way of a link of the engine's.
+/// One way of a link of the engine's; between brokers the lower-numbered one stands in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
@@ -204,7 +209,7 @@ fn half_a_second() -> u64 {
     500
 }
 
-/// A link of the engine's.
+/// A kind of links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Link {
@@ -212,6 +217,8 @@ pub enum Link {
     Source,
     /// To the broker.
     Kafka,
+    /// Between each two real brokers.
+    Brokers,
 }
 
 /// What goes wrong.
@@ -315,12 +322,13 @@ impl Scenario {
         Ok(())
     }
 
-    /// Whether the engine's links of this kind are emulated.
+    /// Whether the links of this kind are emulated.
     pub fn is_emulated(&self, which: Link) -> bool {
         let link = self.link.as_ref();
         link.is_some_and(|link| match which {
             Link::Source => link.source.is_some(),
             Link::Kafka => link.kafka.is_some(),
+            Link::Brokers => link.brokers.is_some(),
         })
     }
 

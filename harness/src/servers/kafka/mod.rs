@@ -11,15 +11,17 @@ mod programs;
 mod properties;
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use netem::Relay;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub use programs::Programs;
+pub use properties::Properties;
 
 use super::install::checked;
 use super::process::{End, Process, free_ports};
@@ -36,8 +38,8 @@ const CERTIFICATES: &str = "certificates";
 const CLUSTER: &str = "d2FsYnJvb2std2FsYnJvbw";
 /// How long a cluster may take to answer; a JVM takes 8 s on two idle cores, and minutes beside a build.
 const START_MAX: Duration = Duration::from_secs(600);
-/// Of a broker: for clients, for controllers, with SASL, with SASL and TLS.
-const PORTS: usize = 4;
+/// Of a broker: for clients, for controllers, with SASL, with SASL and TLS, for whoever looks past the links.
+const PORTS: usize = 5;
 /// How often it is asked.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -54,10 +56,10 @@ const JVM: [&str; 6] = [
 /// Where one broker runs.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// The address that it listens on and tells clients.
-    pub address: IpAddr,
-    /// What stands before its command: `ip netns exec NAME` for one in a network namespace.
-    pub prefix: Vec<String>,
+    /// The address that it listens on and tells clients and the other brokers.
+    address: IpAddr,
+    /// Where there is a network namespace of that address; otherwise it is this machine's.
+    emulated: Option<netem::Host>,
 }
 
 impl Host {
@@ -65,7 +67,16 @@ impl Host {
     pub fn loopback() -> Host {
         Host {
             address: Ipv4Addr::LOCALHOST.into(),
-            prefix: Vec::new(),
+            emulated: None,
+        }
+    }
+
+    /// An emulated host. In a namespace of its own its address means nothing to this process, so a broker there gets one more listener,
+    /// to which an unshaped relay leads.
+    pub fn emulated(host: &netem::Host) -> Host {
+        Host {
+            address: host.address().into(),
+            emulated: host.namespace().map(|_| host.clone()),
         }
     }
 }
@@ -83,30 +94,41 @@ struct Node {
     process: Process,
     command: Vec<String>,
     address: String,
+    /// Where this process reaches it: the same, or a relay that leads there.
+    direct: String,
+    _relay: Option<Relay>,
     /// With SASL, and with SASL and TLS.
     secured: [String; 2],
 }
 
+/// What a cluster is prepared from.
+struct Plan<'a> {
+    hosts: &'a [Host],
+    /// Lines over ours.
+    properties: &'a Properties,
+    /// Of its directories.
+    name: &'a str,
+    /// Whether it is that of `servers up`.
+    standing: bool,
+}
+
 impl Kafka {
-    /// Starts `count` brokers on the loopback interface: one, or a quorum with replication `count` and `min.insync.replicas` of a
-    /// majority; waits until all of them answer.
+    /// Starts a broker on each of `hosts`, which must reach each other: one, or a quorum with as many replicas and
+    /// `min.insync.replicas` of a majority; waits until all of them answer.
     ///
     /// # Errors
     /// [`ServerError`]: not to be had, or the log's last lines.
-    pub async fn start(count: usize) -> Result<Kafka, ServerError> {
-        Kafka::start_on(&vec![Host::loopback(); count]).await
-    }
-
-    /// The same, a broker on each of `hosts`, which must reach each other and be reachable from here.
-    ///
-    /// # Errors
-    /// As [`Kafka::start`].
-    pub async fn start_on(hosts: &[Host]) -> Result<Kafka, ServerError> {
+    pub async fn start(hosts: &[Host], properties: &Properties) -> Result<Kafka, ServerError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         registry::remove_leftovers();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("kafka-{}-{number}", std::process::id());
-        Kafka::launch(hosts, &name, false).await
+        Kafka::launch(Plan {
+            hosts,
+            properties,
+            name: &format!("kafka-{}-{number}", std::process::id()),
+            standing: false,
+        })
+        .await
     }
 
     /// Starts the instance of `servers up`, which stays, with listeners for every kind of security, and answers its lines.
@@ -115,8 +137,13 @@ impl Kafka {
     /// As [`Kafka::start`].
     pub(super) async fn stand(name: &str, count: usize) -> Result<String, ServerError> {
         down(name, count)?;
-        let hosts = vec![Host::loopback(); count];
-        let mut kafka = Kafka::launch(&hosts, &format!("up-{name}"), true).await?;
+        let mut kafka = Kafka::launch(Plan {
+            hosts: &vec![Host::loopback(); count],
+            properties: &Properties::default(),
+            name: &format!("up-{name}"),
+            standing: true,
+        })
+        .await?;
         let lines = kafka.lines(name);
         for node in &kafka.nodes {
             let url = node.process.directory().join("url");
@@ -128,33 +155,29 @@ impl Kafka {
 
     /// What `servers up` prints: the addresses of each listener, and where the certificates are.
     fn lines(&self, name: &str) -> String {
-        let joined = |address: fn(&Node) -> &str| {
-            let addresses: Vec<&str> = self.nodes.iter().map(address).collect();
-            addresses.join(",")
-        };
         let mut lines = self.bootstrap();
         if let Some(first) = self.nodes.first() {
             let directory = first.process.directory().join(CERTIFICATES);
             lines += &format!(
                 "\n{name}.sasl {}\n{name}.tls {}\n{name}.tls-files {}",
-                joined(|node| &node.secured[0]),
-                joined(|node| &node.secured[1]),
+                self.joined(|node| &node.secured[0]),
+                self.joined(|node| &node.secured[1]),
                 directory.display()
             );
         }
         lines
     }
 
-    async fn launch(hosts: &[Host], name: &str, standing: bool) -> Result<Kafka, ServerError> {
+    async fn launch(plan: Plan<'_>) -> Result<Kafka, ServerError> {
         let programs = tokio::task::block_in_place(Programs::install)?;
         let mut failure = None;
         // A port may be taken between finding it and listening on it.
         for _ in 0..2 {
-            let prepared = || prepare(&programs, hosts, name, standing);
-            let nodes = tokio::task::block_in_place(prepared)?;
+            let nodes = tokio::task::block_in_place(|| prepare(&programs, &plan))?;
             let mut kafka = Kafka { nodes, owned: true };
             for node in &mut kafka.nodes {
-                node.process.spawn(&node.command, End::Kill, standing)?;
+                node.process
+                    .spawn(&node.command, End::Kill, plan.standing)?;
             }
             match kafka.answers().await {
                 Ok(()) => return Ok(kafka),
@@ -176,7 +199,7 @@ impl Kafka {
         let deadline = crate::clock::now() + START_MAX;
         for node in &self.nodes {
             loop {
-                let seen = Admin::new(&node.address).brokers().await;
+                let seen = Admin::new(&node.direct).brokers().await;
                 if seen.as_ref().is_ok_and(|count| *count == self.nodes.len()) {
                     break;
                 }
@@ -200,11 +223,16 @@ impl Kafka {
 
     /// The addresses as clients take them: `host:port,host:port`.
     pub fn bootstrap(&self) -> String {
-        let addresses: Vec<&str> = self
-            .nodes
-            .iter()
-            .map(|node| node.address.as_str())
-            .collect();
+        self.joined(|node| &node.address)
+    }
+
+    /// The same for this process, which may be on none of the brokers' hosts: past the links between them.
+    pub fn observed_bootstrap(&self) -> String {
+        self.joined(|node| &node.direct)
+    }
+
+    fn joined(&self, address: fn(&Node) -> &str) -> String {
+        let addresses: Vec<&str> = self.nodes.iter().map(address).collect();
         addresses.join(",")
     }
 
@@ -280,43 +308,49 @@ fn node_directory(name: &str, id: usize) -> Result<PathBuf, ServerError> {
 }
 
 /// Directories, properties and formatted storage of every broker.
-fn prepare(
-    programs: &Programs,
-    hosts: &[Host],
-    name: &str,
-    standing: bool,
-) -> Result<Vec<Node>, ServerError> {
+fn prepare(programs: &Programs, plan: &Plan<'_>) -> Result<Vec<Node>, ServerError> {
+    let Plan { hosts, name, .. } = *plan;
     // What is free here is free in a namespace of its own, too.
     let ports = free_ports(Ipv4Addr::LOCALHOST.into(), PORTS * hosts.len())?;
-    let ports: Vec<[String; PORTS]> = hosts
-        .iter()
-        .zip(ports.chunks_exact(PORTS))
-        .map(|(host, ports)| std::array::from_fn(|at| format!("{}:{}", host.address, ports[at])))
+    let ports: Vec<[u16; PORTS]> = (ports.chunks_exact(PORTS))
+        .map(|ports| std::array::from_fn(|at| ports[at]))
         .collect();
-    let voters = ports.iter().enumerate();
+    let voters = hosts.iter().zip(&ports).enumerate();
     let voters: Vec<String> = voters
-        .map(|(at, [_, controller, ..])| format!("{}@{controller}", at + 1))
+        .map(|(at, (host, [_, controller, ..]))| {
+            format!("{}@{}:{controller}", at + 1, host.address)
+        })
         .collect();
     let certificates = node_directory(name, 1)?.join(CERTIFICATES);
     let mut nodes = Vec::new();
     let mut formatting = Vec::new();
-    for (at, (host, addresses)) in hosts.iter().zip(ports).enumerate() {
+    for (at, (host, ports)) in hosts.iter().zip(ports).enumerate() {
         let directory = node_directory(name, at + 1)?;
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).map_err(ServerError::io(&directory))?;
-        if !standing {
+        if !plan.standing {
             registry::note(&directory.join("owner"), std::process::id())?;
         } else if at == 0 {
             properties::certify(&certificates)?;
         }
-        let [address, controller, sasl, tls] = addresses;
+        let [client, controller, sasl, tls, direct] = ports;
+        let [address, controller, sasl, tls] =
+            [client, controller, sasl, tls].map(|port| format!("{}:{port}", host.address));
+        let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, direct));
+        let relay = (host.emulated.as_ref())
+            .map(|host| Relay::into_host(host, inside))
+            .transpose()
+            .map_err(|error| ServerError::Install(format!("relay to a broker: {error}")))?;
+        let direct = relay.as_ref().map(Relay::address);
         let broker = properties::Broker {
             id: at + 1,
             data: directory.join("data"),
             address: &address,
             controller: &controller,
             voters: &voters,
-            secured: standing.then_some((&*sasl, &*tls, &*certificates)),
+            direct: direct.map(|advertised| [inside, advertised]),
+            secured: (plan.standing).then_some((&*sasl, &*tls, &*certificates)),
+            properties: plan.properties,
         };
         let file = directory.join("server.properties");
         let log4j = directory.join("log4j.properties");
@@ -335,12 +369,13 @@ fn prepare(
         let class = programs.class(&[JVM.as_slice(), &[&logging]].concat(), "kafka.Kafka");
         let words = [class.get_program()].into_iter().chain(class.get_args());
         let words = words.map(|word| word.to_string_lossy().into_owned());
-        let mut command = host.prefix.clone();
-        command.extend(words);
+        let mut command: Vec<String> = words.collect();
         command.push(file.display().to_string());
         nodes.push(Node {
-            process: Process::new(directory),
+            process: Process::on(host.emulated.clone(), directory),
             command,
+            direct: direct.map_or_else(|| address.clone(), |direct| direct.to_string()),
+            _relay: relay,
             address,
             secured: [sasl, tls],
         });

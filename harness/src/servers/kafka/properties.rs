@@ -2,12 +2,17 @@
 //!
 //! | listener | what a client needs |
 //! |---|---|
-//! | PLAINTEXT | nothing |
+//! | PLAINTEXT | nothing; the other brokers come here, too |
+//! | DIRECT | to look from outside at a broker in a namespace of its own, past the links |
 //! | SASL_PLAINTEXT | user `cdc`, password `secret`, by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 |
 //! | SASL_SSL | the same, and a certificate of the cluster's authority |
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
 
 use crate::broker::Tls;
 use crate::servers::ServerError;
@@ -37,8 +42,90 @@ pub(super) struct Broker<'a> {
     pub(super) controller: &'a str,
     /// `id@host:port` of every controller.
     pub(super) voters: &'a [String],
+    /// Where it listens for whoever looks past the links, and where that listener is reached.
+    pub(super) direct: Option<[SocketAddr; 2]>,
     /// Addresses of the listeners with SASL and with SASL and TLS, and the directory of the certificates.
     pub(super) secured: Option<(&'a str, &'a str, &'a Path)>,
+    /// Over ours.
+    pub(super) properties: &'a Properties,
+}
+
+/// Lines of `server.properties` over ours, by name. In TOML a table, whose dotted names may be quoted or not; values are texts, numbers
+/// or booleans.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "toml::Table")]
+pub struct Properties(BTreeMap<String, String>);
+
+/// What makes a broker the one that the rest of the harness knows.
+const OURS: [&str; 10] = [
+    "process.roles",
+    "node.id",
+    "broker.id",
+    "controller.quorum.voters",
+    "controller.listener.names",
+    "listeners",
+    "advertised.listeners",
+    "inter.broker.listener.name",
+    "listener.security.protocol.map",
+    "log.dirs",
+];
+
+impl Properties {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `name=value` of each, in the order of their names.
+    pub fn lines(&self) -> Vec<String> {
+        let lines = self.0.iter().map(|(name, value)| format!("{name}={value}"));
+        lines.collect()
+    }
+
+    fn collect(&mut self, prefix: &str, table: toml::Table) -> Result<(), String> {
+        for (key, value) in table {
+            let name = format!("{prefix}{key}");
+            let value = match value {
+                toml::Value::Table(inner) => {
+                    self.collect(&format!("{name}."), inner)?;
+                    continue;
+                }
+                toml::Value::String(text) => text,
+                toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
+                    value.to_string()
+                }
+                toml::Value::Array(_) | toml::Value::Datetime(_) => {
+                    return Err(format!("{name}: expected a text, a number or a boolean"));
+                }
+            };
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+            if name.is_empty() || !name.chars().all(is_plain) {
+                return Err(format!(
+                    "{name:?}: a broker's setting has letters, digits, \".\", \"-\" and \"_\" in its name"
+                ));
+            }
+            if value.chars().any(|c| c.is_control() || c == '\\') {
+                return Err(format!(
+                    "{name}: a value has neither control characters nor backslashes"
+                ));
+            }
+            if OURS.contains(&&*name) {
+                return Err(format!("{name} is set by the harness itself; leave it out"));
+            }
+            self.0.insert(name, value);
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<toml::Table> for Properties {
+    type Error = String;
+
+    fn try_from(table: toml::Table) -> Result<Self, String> {
+        let mut properties = Self::default();
+        properties.collect("", table)?;
+        Ok(properties)
+    }
 }
 
 impl Broker<'_> {
@@ -58,11 +145,16 @@ impl Broker<'_> {
         if let Some((sasl, tls, _)) = self.secured {
             clients += &format!(",SASL_PLAINTEXT://{sasl},SASL_SSL://{tls}");
         }
+        let [mut inside, mut advertised] = [clients.clone(), clients];
+        if let Some([listens, reached]) = self.direct {
+            inside += &format!(",DIRECT://{listens}");
+            advertised += &format!(",DIRECT://{reached}");
+        }
         let mut text = format!(
             "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\n\
-             controller.listener.names=CONTROLLER\nlisteners={clients},CONTROLLER://{controller}\n\
-             advertised.listeners={clients}\ninter.broker.listener.name=PLAINTEXT\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL\n\
+             controller.listener.names=CONTROLLER\nlisteners={inside},CONTROLLER://{controller}\n\
+             advertised.listeners={advertised}\ninter.broker.listener.name=PLAINTEXT\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL\n\
              log.dirs={data}\ndefault.replication.factor={count}\noffsets.topic.replication.factor={count}\n\
              transaction.state.log.replication.factor={count}\nmin.insync.replicas={majority}\n\
              transaction.state.log.min.isr={majority}\nauto.create.topics.enable=false\ngroup.initial.rebalance.delay.ms=0\n\
@@ -73,6 +165,11 @@ impl Broker<'_> {
         );
         if let Some((_, _, certificates)) = self.secured {
             text += &security(certificates);
+        }
+        // The last line of a name counts.
+        for line in self.properties.lines() {
+            text += &line;
+            text.push('\n');
         }
         text
     }
@@ -136,7 +233,9 @@ mod tests {
                 address: "127.0.0.1:1",
                 controller: "127.0.0.1:2",
                 voters: &voters,
+                direct: None,
                 secured: None,
+                properties: &Properties::default(),
             };
             broker.properties()
         };
@@ -148,5 +247,72 @@ mod tests {
             three.contains("\ndefault.replication.factor=3\n"),
             "{three}"
         );
+    }
+    #[test]
+    fn whoever_looks_past_the_links_has_a_listener_of_its_own() {
+        let listens = "127.0.0.1:5".parse().unwrap();
+        let reached = "127.0.0.1:6".parse().unwrap();
+        let broker = Broker {
+            id: 1,
+            data: "/d/data".into(),
+            address: "10.0.0.2:1",
+            controller: "10.0.0.2:2",
+            voters: &["1@10.0.0.2:2".to_owned()],
+            direct: Some([listens, reached]),
+            secured: None,
+            properties: &Properties::default(),
+        };
+        let text = broker.properties();
+        for line in [
+            "listeners=PLAINTEXT://10.0.0.2:1,DIRECT://127.0.0.1:5,CONTROLLER://10.0.0.2:2",
+            "advertised.listeners=PLAINTEXT://10.0.0.2:1,DIRECT://127.0.0.1:6",
+            "inter.broker.listener.name=PLAINTEXT",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn lines_of_a_scenario_come_last() {
+        let properties = |text: &str| toml::from_str::<Properties>(text);
+        let text = "socket.receive.buffer.bytes = -1\n\"min.insync.replicas\" = 1\nunclean.leader.election.enable = true\ncompression.type = \"lz4\"";
+        let given = properties(text).unwrap();
+        assert_eq!(
+            given.lines(),
+            [
+                "compression.type=lz4",
+                "min.insync.replicas=1",
+                "socket.receive.buffer.bytes=-1",
+                "unclean.leader.election.enable=true",
+            ]
+        );
+        let broker = Broker {
+            id: 1,
+            data: "/d/data".into(),
+            address: "127.0.0.1:1",
+            controller: "127.0.0.1:2",
+            voters: &["1@127.0.0.1:2".to_owned()],
+            direct: None,
+            secured: None,
+            properties: &given,
+        };
+        let all = broker.properties();
+        let of_name = |line: &&str| line.starts_with("min.insync.replicas=");
+        assert_eq!(
+            all.lines().rfind(of_name),
+            Some("min.insync.replicas=1"),
+            "{all}"
+        );
+        for (wrong, named) in [
+            ("node.id = 7", "node.id"),
+            ("\"listeners\" = \"PLAINTEXT://:1\"", "listeners"),
+            ("a.b = [1]", "a.b"),
+            ("a.b = \"1\\nnode.id=7\"", "a.b"),
+            ("\"a b\" = 1", "a b"),
+            ("\"\" = 1", "name"),
+        ] {
+            let error = properties(wrong).unwrap_err().to_string();
+            assert!(error.contains(named), "{wrong}: {error}");
+        }
     }
 }
