@@ -89,6 +89,9 @@ pub struct Figures {
     pub seconds: f64,
     /// `changes` by `seconds`.
     pub changes_per_second: f64,
+    /// What read the source's stream, `epoll` or `uring`: the latter only where it read every connection. For totals absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io: Option<&'static str>,
     /// From read to acknowledged, one count per record.
     pub latency_ms: Latency,
     /// The same in microseconds as an hdrhistogram V2, base64.
@@ -187,6 +190,7 @@ impl Latency {
 impl Figures {
     fn of(outcome: &Outcome) -> Self {
         Self {
+            io: Some(outcome.io.name()),
             compression: outcome.codecs,
             checkpoint: outcome.position.to_string(),
             ..Self::sum([outcome].into_iter(), &outcome.timings)
@@ -216,6 +220,7 @@ impl Figures {
             bytes_out: sum(&|o| o.totals.bytes_out),
             seconds,
             changes_per_second: rate(changes, seconds),
+            io: None,
             latency_ms: Latency::of(&timings.total),
             histogram: encoded(&timings.total),
             commit_latency_ms: commit.map(Latency::of),

@@ -152,8 +152,8 @@ fn configuration_errors_name_file_and_line() {
             "--set kafka.compression: compression = \"brotli\" is not known",
         ),
         (
-            "engine.io=uring",
-            "io = \"uring\" is not available in this version",
+            "engine.io=kqueue",
+            "--set engine.io: io = \"kqueue\" is not known",
         ),
         (
             "source.shop.plugin=wal2json",
@@ -323,4 +323,48 @@ fn a_state_directory_in_use_is_refused() {
             "binlog.000002:4",
         ])
         .halted("cannot create state directory walbrook-state");
+}
+
+/// A process inherits the filter of the thread that starts it.
+#[test]
+fn where_io_uring_is_forbidden_one_line_says_so() {
+    let thread = std::thread::spawn(|| {
+        let filter = seccompiler::SeccompFilter::new(
+            [(libc::SYS_io_uring_setup, Vec::new())].into(),
+            seccompiler::SeccompAction::Allow,
+            seccompiler::SeccompAction::Errno(libc::EPERM as u32),
+            std::env::consts::ARCH.try_into().unwrap(),
+        );
+        let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
+        seccompiler::apply_filter(&program).unwrap();
+        let place = Place::new(&config());
+        let state = place.path().join("walbrook-state");
+        // Ends the run before anything is connected.
+        let _lock = engine::checkpoint::StateLock::acquire(&state).unwrap();
+        let run = |io: &str| {
+            place.walbrook(&[
+                "run",
+                "-c",
+                "walbrook.toml",
+                "--set",
+                &format!("engine.io={io}"),
+            ])
+        };
+        (run("uring"), run("epoll"))
+    });
+    let (uring, epoll) = thread.join().unwrap();
+    let lines = |answer: &Answer| -> Vec<String> {
+        let lines = answer.err.lines().filter(|line| line.contains("io_uring"));
+        lines.map(str::to_owned).collect()
+    };
+    let said = lines(&uring);
+    assert_eq!(said.len(), 1, "{uring:?}");
+    assert!(
+        said[0].contains("epoll reads the sources") && said[0].contains("not permitted"),
+        "{said:?}"
+    );
+    assert!(lines(&epoll).is_empty(), "{epoll:?}");
+    for answer in [uring, epoll] {
+        answer.halted("walbrook-state is in use by process");
+    }
 }

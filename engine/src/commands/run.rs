@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Exit;
 use crate::checkpoint::{CheckpointStore, FileStore, StateLock};
@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::pipeline::{self, Outcome, PipelineError, Progress, Until};
 use crate::report::{self, Report};
+use crate::source::ring;
 
 /// How often the progress line is drawn.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -25,13 +26,18 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// unnoticed.
 #[must_use]
 pub fn run(arguments: &RunArguments, quiet: bool) -> Exit {
-    let config = match Config::load(&arguments.file.config, &arguments.file.set) {
+    let mut config = match Config::load(&arguments.file.config, &arguments.file.set) {
         Ok(config) => config,
         Err(e) => {
             error!("{e}");
             return Exit::Usage;
         }
     };
+    let (io, why_not) = ring::available(config.engine.io);
+    config.engine.io = io;
+    if let Some(why_not) = why_not {
+        warn!("engine.io: no io_uring here ({why_not}): epoll reads the sources");
+    }
     let lock = match StateLock::acquire(&config.state) {
         Ok(lock) => lock,
         Err(e) => {

@@ -17,7 +17,7 @@ use crate::batch::Batch;
 use crate::cli::TapArguments;
 use crate::clock;
 use crate::config::{
-    Compression, ConfigError, EncodeSettings, Keys, Origin, Secret, Selection, SlotSettings,
+    Compression, ConfigError, EncodeSettings, Io, Keys, Origin, Secret, Selection, SlotSettings,
     SourceAddress, SourceSettings, Start, derived_server_id, environment,
 };
 use crate::encode::{Encoder, Template, UnknownKeyColumn};
@@ -169,6 +169,7 @@ async fn stream<W: Write>(
     let limits = Limits {
         batch_bytes: BATCH_BYTES,
         row_max: ROW_MAX,
+        io: Io::Epoll,
         until_end: false,
     };
     let mut source = tokio::select! {

@@ -10,9 +10,9 @@ use super::document::{self, Entry, Node, Section, Value, apply_set};
 use super::error::{ConfigError, Origin, suggestion};
 use super::expand::{Variables, environment};
 use super::{
-    Compression, Config, EngineSettings, KafkaSettings, KafkaTls, Keys, OnOversize, OnUnpublished,
-    Plugin, ProducerKind, Sasl, SaslMechanism, Secret, Selection, SlotSettings, SourceAddress,
-    SourceKind, SourceSettings, Start, TopicSettings, size,
+    Compression, Config, EngineSettings, Io, KafkaSettings, KafkaTls, Keys, OnOversize,
+    OnUnpublished, Plugin, ProducerKind, Sasl, SaslMechanism, Secret, Selection, SlotSettings,
+    SourceAddress, SourceKind, SourceSettings, Start, TopicSettings, size,
 };
 
 const MIB: usize = 1 << 20;
@@ -693,7 +693,7 @@ fn topics(node: Option<Node>, variables: Variables<'_>) -> Result<TopicSettings,
 fn engine(node: Node, variables: Variables<'_>) -> Result<(EngineSettings, Origin), ConfigError> {
     let known = ["io", "encode_threads", "memory_max", "row_max"];
     let mut section = Section::new(node, "[engine]", &known, &[], variables)?;
-    section.word("io", &[("epoll", ())], &["uring"])?;
+    let io = section.word("io", &[("epoll", Io::Epoll), ("uring", Io::Uring)], &[])?;
     let threads = section
         .integer("encode_threads", 0..=256)?
         .map_or(0, |(n, _)| n as usize);
@@ -704,6 +704,7 @@ fn engine(node: Node, variables: Variables<'_>) -> Result<(EngineSettings, Origi
         .as_ref()
         .map_or_else(|| section.origin.clone(), |(_, origin)| origin.clone());
     let settings = EngineSettings {
+        io: io.unwrap_or(Io::Epoll),
         encode_threads: if threads == 0 {
             (cores - 1).max(1)
         } else {

@@ -294,8 +294,8 @@ fn kafka_and_engine_values_are_checked() {
             "w.toml:7: create is a text, expected true or false",
         ),
         (
-            "[engine]\nio = \"uring\"",
-            "w.toml:8: io = \"uring\" is not available in this version",
+            "[engine]\nio = \"urin\"",
+            "w.toml:8: io = \"urin\" is not known",
         ),
         (
             "[engine]\nmemory_max = \"5MiB\"",

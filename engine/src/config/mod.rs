@@ -281,12 +281,43 @@ pub struct TopicSettings {
 /// `[engine]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineSettings {
+    /// What reads the sources' streams.
+    pub io: Io,
     /// Threads that encode: at least 1, `encode_threads = 0` already resolved.
     pub encode_threads: usize,
     /// Everything per change, in bytes: received, decompressed, encoded, unacknowledged.
     pub memory_max: usize,
     /// A single row may exceed `memory_max` up to this, in bytes.
     pub row_max: usize,
+}
+
+/// `engine.io`: what reads the sources' streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Io {
+    /// epoll by tokio, of PostgreSQL `poll` on a thread.
+    Epoll,
+    /// io_uring by tokio-uring on a thread, where the machine has it, otherwise epoll.
+    Uring,
+}
+
+impl Io {
+    /// As the configuration spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epoll => "epoll",
+            Self::Uring => "uring",
+        }
+    }
+
+    /// io_uring where both are.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match self {
+            Self::Epoll => Self::Epoll,
+            Self::Uring => other,
+        }
+    }
 }
 
 /// What the encoder of one source has to know.

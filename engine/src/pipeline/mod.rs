@@ -39,7 +39,7 @@ use self::saver::Saver;
 use crate::batch::Batch;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::clock;
-use crate::config::{Compression, Config, SourceSettings};
+use crate::config::{Compression, Config, Io, SourceSettings};
 use crate::encode::{EncodeError, TopicError, Topics, UnknownKeyColumn};
 use crate::position::Position;
 use crate::producer::{Producer, ProducerError, ProducerMetrics};
@@ -110,6 +110,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// What the source counted.
     pub source: Counters,
+    /// What read its stream.
+    pub io: Io,
     /// What the producer counted.
     pub producer: ProducerMetrics,
     /// With `kafka.compression = "auto"`: which codecs were used.
@@ -166,6 +168,7 @@ pub async fn run(
     let limits = source::Limits {
         batch_bytes,
         row_max: config.engine.row_max,
+        io: config.engine.io,
         until_end: until == Until::End,
     };
     let selection = config.routing_digest(settings);
@@ -251,6 +254,7 @@ pub async fn run(
         delivered = &mut delivering => (Ok(FeedEnd::DeliveryEnded), Some(delivered)),
     };
     let counters = feed.source.counters();
+    let io = feed.source.io();
     let codecs = feed.auto.as_ref().map(Auto::codecs);
     drop(feed);
     // Dropping the feed closed the queue: the delivery ends when everything in it is acknowledged. At the end of the source that
@@ -280,6 +284,7 @@ pub async fn run(
                 last.saturating_duration_since(started)
             }),
         source: counters,
+        io,
         producer: metrics,
         codecs,
         position: account.checkpoint().position.clone(),

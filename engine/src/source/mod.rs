@@ -15,10 +15,13 @@ pub mod connection_error;
 mod error;
 pub mod mysql;
 pub mod postgres;
+pub mod receive;
 mod reconnect;
+pub mod ring;
 mod socket;
 mod spill;
 mod tls;
+mod wire;
 
 use std::fmt;
 use std::path::Path;
@@ -32,7 +35,7 @@ use reconnect::Reconnecting;
 
 use crate::batch::Batch;
 use crate::clock;
-use crate::config::{SourceKind, SourceSettings};
+use crate::config::{Io, SourceKind, SourceSettings};
 use crate::position::Position;
 
 /// What a checkpoint says about where to go on.
@@ -137,6 +140,8 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// The largest row, in bytes of its images as received; a larger one halts.
     pub row_max: usize,
+    /// What reads the stream.
+    pub io: Io,
     /// Report [`Filled::End`] once the server's position at connect is reached.
     pub until_end: bool,
 }
@@ -305,6 +310,15 @@ impl Source {
             Of::MySql(_) => None,
             Of::Postgres(source) => Some(source.database().confirmed()),
         })
+    }
+
+    /// What has read the stream so far: [`Io::Uring`] only where every connection was read so.
+    #[must_use]
+    pub fn io(&self) -> Io {
+        match &self.0 {
+            Of::MySql(source) => source.database().io(),
+            Of::Postgres(source) => source.database().io(),
+        }
     }
 
     /// What the source counted so far.

@@ -13,13 +13,18 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::receive::Received;
+use super::wire::Wire;
 use crate::clock;
+use crate::config::Io;
 
 /// A socket, with or without TLS.
 #[derive(Debug)]
 pub(super) enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// Nothing is written any more, and a thread reads.
+    Received(Received),
     /// Between the two: the handshake failed or was dropped.
     None,
 }
@@ -77,6 +82,22 @@ impl Socket {
         Ok(())
     }
 
+    /// Has a thread read it from here on, `room` bytes at a time, by io_uring where that can be had; nothing can be written any more.
+    pub(super) fn receive_by_ring(&mut self, name: &str, room: usize) -> io::Result<()> {
+        let (socket, tls) = std::mem::replace(self, Self::None).into_parts()?;
+        let wire = Wire::new(socket, tls);
+        *self = Self::Received(wire.receive(name, room, Io::Uring, |_, _, _| Ok(()))?);
+        Ok(())
+    }
+
+    /// What a thread reads it by, where one does.
+    pub(super) fn received(&self) -> Option<&Received> {
+        match self {
+            Self::Received(received) => Some(received),
+            Self::Plain(_) | Self::Tls(_) | Self::None => None,
+        }
+    }
+
     /// Takes it away from the runtime: the socket, still non-blocking, and TLS's state.
     pub(super) fn into_parts(self) -> io::Result<(std::net::TcpStream, Option<ClientConnection>)> {
         match self {
@@ -85,7 +106,7 @@ impl Socket {
                 let (stream, tls) = stream.into_inner();
                 Ok((stream.into_std()?, Some(tls)))
             }
-            Self::None => Err(closed()),
+            Self::Received(_) | Self::None => Err(closed()),
         }
     }
 
@@ -96,7 +117,7 @@ impl Socket {
                 let certificate = stream.get_ref().1.peer_certificates()?.first()?;
                 super::postgres::end_point_hash(certificate)
             }
-            Self::Plain(_) | Self::None => None,
+            Self::Plain(_) | Self::Received(_) | Self::None => None,
         }
     }
 }
@@ -123,6 +144,7 @@ impl AsyncRead for Socket {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Received(received) => Pin::new(received).poll_read(cx, buf),
             Self::None => Poll::Ready(Err(closed())),
         }
     }
@@ -137,7 +159,7 @@ impl AsyncWrite for Socket {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::None => Poll::Ready(Err(closed())),
+            Self::Received(_) | Self::None => Poll::Ready(Err(closed())),
         }
     }
 
@@ -145,7 +167,7 @@ impl AsyncWrite for Socket {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::None => Poll::Ready(Err(closed())),
+            Self::Received(_) | Self::None => Poll::Ready(Err(closed())),
         }
     }
 
@@ -153,7 +175,7 @@ impl AsyncWrite for Socket {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::None => Poll::Ready(Ok(())),
+            Self::Received(_) | Self::None => Poll::Ready(Ok(())),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! packets there ([`protocol::mysql::packet`]), numbered from 1. Within [`ConnectOptions::timeout`] the handshake and each
 //! query must be over; reading a dump waits as long as it takes (heartbeats are the caller's business).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::mysql::BinlogPosition;
 use protocol::mysql::auth::{self, AuthError, ClientStep, Request};
@@ -25,7 +25,8 @@ pub use error::{ConnectionError, server_verdict};
 
 use super::compression::{self, Choice};
 use super::transport::Transport;
-use crate::config::{Secret, SourceAddress, SourceTls, TlsMode, WireCompression};
+use crate::config::{Io, Secret, SourceAddress, SourceTls, TlsMode, WireCompression};
+use crate::source::receive::Received;
 use crate::source::socket::Socket;
 use crate::source::tls;
 
@@ -402,6 +403,29 @@ impl Connection {
             .await
             .map_err(|error| failed(doing, error))?;
         Ok(self.transport.take_received())
+    }
+
+    /// A dump has begun: a thread reads it from here on, `room` bytes at a time, by io_uring where that can be had. Nothing can be sent any
+    /// more.
+    ///
+    /// # Errors
+    /// There is no thread to be had; the connection is lost.
+    pub fn receive_by_ring(&mut self, room: usize) -> Result<(), ConnectionError> {
+        let doing = "handing the connection to io_uring";
+        let received = self.transport.socket().receive_by_ring("binlog", room);
+        received.map_err(|source| ConnectionError::Lost { doing, source })
+    }
+
+    /// What reads the connection.
+    #[must_use]
+    pub fn io(&self) -> Io {
+        self.transport.received().map_or(Io::Epoll, Received::io)
+    }
+
+    /// When what the last read brought had come, where that is known better than by the time of the read.
+    #[must_use]
+    pub fn arrived(&self) -> Option<Instant> {
+        self.transport.received().and_then(Received::arrived)
     }
 
     async fn ask(

@@ -39,11 +39,13 @@ use super::reconnect::{self, Database, ReadError, Reconnecting};
 use super::{Counters, Identity, Limits, Outcome, Requirement, Resume, SourceError, key_columns};
 use crate::batch::Batch;
 use crate::clock;
-use crate::config::{SourceSettings, Start};
+use crate::config::{Io, SourceSettings, Start};
 use crate::position::Position;
 
 /// Bytes that one read may bring: what a socket buffer holds.
 const READ_MAX: usize = 256 << 10;
+/// Bytes that one read of a ring may bring: up to four such buffers are under way.
+const RING_READ_MAX: usize = 128 << 10;
 
 /// A stream of a MySQL or MariaDB server's binary log.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub struct MySql {
     end_point: Point,
     /// The server that `end` was read from.
     end_server: Identity,
+    /// What has read the dumps.
+    io: Io,
 }
 
 impl MySql {
@@ -75,6 +79,7 @@ impl MySql {
             from,
             server,
             check: true,
+            io: limits.io,
         };
         let store = xa::Store::open(state, &settings.name, continued)?;
         let resume = match (&plan.from, &plan.server) {
@@ -114,6 +119,7 @@ impl MySql {
             end: position(&session.end),
             end_server: session.identity,
             end_point: session.end,
+            io: session.connection.io(),
         };
         Ok(Reconnecting::new(
             settings.name.clone(),
@@ -159,6 +165,10 @@ impl MySql {
         self.stream.decoder.server()
     }
 
+    pub(super) fn io(&self) -> Io {
+        self.io
+    }
+
     pub(super) fn counters(&self) -> Counters {
         *self.stream.decoder.counters()
     }
@@ -184,6 +194,7 @@ impl Database for MySql {
         self.stream
             .begin(batch, session.frames, session.checksum, session.warm_up);
         self.flavour = session.flavour;
+        self.io = self.io.and(session.connection.io());
         self.stream.decoder.read_from(session.identity);
         Ok(session.connection)
     }
@@ -236,7 +247,7 @@ impl Database for MySql {
         bytes: &mut Vec<u8>,
     ) -> Result<(usize, Instant), ReadError> {
         match line.read_into(bytes).await {
-            Ok(length) => Ok((length, clock::now())),
+            Ok(length) => Ok((length, line.arrived().unwrap_or_else(clock::now))),
             Err(error @ ConnectionError::Protocol { .. }) => {
                 Err(ReadError::Unreadable(SourceError::retry(error.to_string())))
             }

@@ -13,10 +13,12 @@ use protocol::mysql::gtid::{Flavour, GtidSet, IntervalSet};
 use protocol::mysql::packet::Frames;
 use protocol::mysql::resultset::{ResultSet, ServerError};
 
+use super::RING_READ_MAX;
 use super::checks::{self, Facts};
 use super::connection::{ConnectOptions, Connection, ConnectionError, server_verdict};
 use super::server::{self, Answer, Status, Variables};
 use super::transaction::{Place, Point};
+use crate::config::Io;
 use crate::source::{Identity, Requirement, SourceError, Verdict};
 
 /// The server says at least this often that it is there.
@@ -43,6 +45,8 @@ pub(in crate::source) struct Plan {
     pub(super) server: Option<Identity>,
     /// Whether everything that the server must have is checked: once per process.
     pub(super) check: bool,
+    /// What reads the dump.
+    pub(super) io: Io,
 }
 
 /// A server whose dump has begun.
@@ -172,6 +176,9 @@ impl Session {
                 }
                 connection.binlog_dump(&from, plan.server_id, flags).await?;
             }
+        }
+        if plan.io == Io::Uring {
+            connection.receive_by_ring(RING_READ_MAX)?;
         }
         let checksum = variables.checksum();
         let frames = match connection.is_compressed() {

@@ -8,6 +8,7 @@ use protocol::mysql::packet::HEADER_LENGTH;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::source::receive::Received;
 use crate::source::socket::Socket;
 
 /// Why bytes could not be read.
@@ -65,6 +66,11 @@ impl Transport {
 
     pub(super) fn socket(&mut self) -> &mut Socket {
         &mut self.socket
+    }
+
+    /// What a thread reads the socket by, where one does.
+    pub(super) fn received(&self) -> Option<&Received> {
+        self.socket.received()
     }
 
     /// From here on both sides compress.

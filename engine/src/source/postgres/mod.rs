@@ -35,16 +35,16 @@ use self::connection::ConnectOptions;
 use self::decode::Decoder;
 pub(in crate::source) use self::feedback::Confirmed;
 use self::feedback::Feedback;
-use self::line::Reader;
 use self::session::{From, Plan, Session};
 use self::shapes::{Catalog, Shape};
 use self::stream::{Step, Stream};
 use self::tables::Question;
 use self::watch::Watch;
+use super::receive::Received;
 use super::reconnect::{self, Database, ReadError, Reconnecting};
 use super::{Counters, Identity, Limits, Requirement, Resume, SourceError};
 use crate::batch::Batch;
-use crate::config::{SourceSettings, Start};
+use crate::config::{Io, SourceSettings, Start};
 use crate::position::Position;
 
 /// Bytes that one read may bring, at most and at least; half a batch otherwise.
@@ -68,12 +68,15 @@ pub struct Postgres {
     chunk: usize,
     /// Whether the publication was made by us.
     made_publication: bool,
+    /// What is to read the stream, and what has read it.
+    wanted: Io,
+    io: Io,
 }
 
 /// What a session reads from and writes to.
 #[derive(Debug)]
 pub(in crate::source) struct Line {
-    reader: Reader,
+    reader: Received,
     feedback: Feedback,
 }
 
@@ -122,7 +125,7 @@ impl Postgres {
         stream.keep(&mut first);
         let confirmed = Arc::new(Confirmed::default());
         confirmed.confirm(session.start);
-        let postgres = Self {
+        let mut postgres = Self {
             stream,
             watch: Watch::start(&plan),
             confirmed,
@@ -133,6 +136,8 @@ impl Postgres {
             until_end: limits.until_end,
             chunk: (limits.batch_bytes / 2).clamp(READ_MIN, READ_MAX),
             made_publication: session.made_publication,
+            wanted: limits.io,
+            io: limits.io,
         };
         let line = postgres.line(session.streaming.socket, session.streaming.round_trip)?;
         let catalog = Catalog::new(plan.options.clone());
@@ -147,14 +152,16 @@ impl Postgres {
     }
 
     fn line(
-        &self,
+        &mut self,
         socket: super::socket::Socket,
         round_trip: Duration,
     ) -> Result<Line, SourceError> {
-        let (reader, writer) = line::take(socket, self.chunk, round_trip).map_err(|error| {
-            SourceError::halt("the thread that reads the server's stream cannot be started")
-                .because(error)
-        })?;
+        let (reader, writer) =
+            line::take(socket, self.chunk, round_trip, self.wanted).map_err(|error| {
+                SourceError::halt("the thread that reads the server's stream cannot be started")
+                    .because(error)
+            })?;
+        self.io = self.io.and(reader.io());
         Ok(Line {
             feedback: Feedback::start(Arc::clone(&self.confirmed), writer),
             reader,
@@ -179,6 +186,10 @@ impl Postgres {
 
     pub(super) fn ancestors(&self) -> &[(Identity, Position)] {
         &self.ancestors
+    }
+
+    pub(super) fn io(&self) -> Io {
+        self.io
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -254,7 +265,7 @@ impl Database for Postgres {
     }
 
     async fn read(line: &mut Line, bytes: &mut Vec<u8>) -> Result<(usize, Instant), ReadError> {
-        match line.reader.read(bytes).await {
+        match line.reader.next(bytes).await {
             Ok(None) => Err(ReadError::Lost(SourceError::retry(
                 "the server closed the connection",
             ))),

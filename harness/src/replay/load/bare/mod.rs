@@ -24,6 +24,9 @@ pub(super) type Seen = HashMap<u64, Instant>;
 /// Room for so many rows is made beforehand.
 const ROWS: usize = 1 << 20;
 
+/// What a reader noted, and how its stream ended.
+type Read = (Vec<(u64, Instant)>, Result<(), String>);
+
 /// What has been read. A list, because a table that grows stops the reader for longer than what it measures.
 #[derive(Debug, Default)]
 struct Noted {
@@ -41,7 +44,7 @@ impl Noted {
 /// A thread that reads.
 pub(super) struct Reader {
     stream: TcpStream,
-    thread: JoinHandle<(Vec<(u64, Instant)>, Result<(), String>)>,
+    thread: JoinHandle<Read>,
     count: Arc<AtomicU64>,
 }
 
