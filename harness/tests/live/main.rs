@@ -8,6 +8,7 @@ mod column_types;
 mod compression;
 mod failover;
 mod golden;
+mod io;
 mod load;
 mod postgres;
 mod postgres_faults;
