@@ -438,6 +438,7 @@ mod tests {
         let limits = Limits {
             batch_bytes: 1 << 16,
             row_max: 1 << 20,
+            io: Io::Epoll,
             until_end: true,
         };
         for kind in ["mysql", "postgres"] {
