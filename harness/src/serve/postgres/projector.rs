@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::postgres::Lsn;
 
@@ -228,11 +228,14 @@ impl Projector<'_> {
         let end = self.shared.film.end;
         self.feedback.sending(end);
         self.keepalive(end, false).await?;
-        let mut asked = false;
+        let mut asked: Option<Instant> = None;
         loop {
             // Half of the time the client may be silent, then it is asked, then it is given up.
             let silence = self.feedback.silence();
-            let next = patience.map(|patience| if asked { patience } else { patience / 2 });
+            let next = patience.map(|patience| match asked {
+                Some(_) => patience,
+                None => patience / 2,
+            });
             let pause = next.map_or(Duration::from_secs(3600), |next| {
                 next.saturating_sub(silence)
             });
@@ -251,10 +254,12 @@ impl Projector<'_> {
             if silence >= patience {
                 return Ok(Ended::Silent);
             }
-            if silence < patience / 2 {
-                asked = false;
-            } else if !asked {
-                asked = true;
+            // What it said since it was asked is its answer.
+            if asked.is_some_and(|asked| silence < asked.elapsed()) {
+                asked = None;
+            }
+            if silence >= patience / 2 && asked.is_none() {
+                asked = Some(crate::clock::now());
                 self.keepalive(end, true).await?;
             }
         }
