@@ -5,14 +5,12 @@
 //! loopback a part of receiving is done in the sender's system calls, for all of them alike.
 //! `latency`: 64 bytes there, read, one byte back by the sender's own way; wall-clock time of a round trip.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use benches::cpu_time::CpuTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::config::Io;
 use engine::source::receive::Received;
@@ -22,60 +20,12 @@ use tokio::runtime::Runtime;
 
 /// Bytes of one iteration.
 const BYTES: usize = 64 << 20;
-/// What one read may bring, as the engine's.
+/// What one read of the runtime may bring, as the engine's,
 const ROOM: usize = 256 << 10;
+/// and one of a thread.
+const ROOM_THREAD: usize = 128 << 10;
 /// What the sender writes at once: several of a server's packets.
 const WRITE: usize = 128 << 10;
-
-/// CPU time of all threads of the process but one.
-#[derive(Debug, Clone)]
-struct Others {
-    except: String,
-}
-
-impl Others {
-    fn on_cpu(&self) -> Duration {
-        let tasks = fs::read_dir("/proc/self/task").expect("Linux");
-        let nanos = tasks.filter_map(|task| {
-            let task = task.ok()?;
-            if task.file_name().to_string_lossy() == self.except {
-                return None;
-            }
-            let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            stat.split(' ').next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(nanos.sum())
-    }
-}
-
-impl Measurement for Others {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        self.on_cpu()
-    }
-
-    fn end(&self, start: Duration) -> Duration {
-        self.on_cpu().saturating_sub(start)
-    }
-
-    fn add(&self, a: &Duration, b: &Duration) -> Duration {
-        *a + *b
-    }
-
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_nanos() as f64
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        WallTime.formatter()
-    }
-}
 
 /// A connection: the reading side, and the other one.
 fn pair() -> (TcpStream, TcpStream) {
@@ -112,7 +62,7 @@ fn reader(backend: Backend, socket: TcpStream) -> Box<dyn AsyncRead + Unpin + Se
             Box::new(tokio::net::TcpStream::from_std(socket).expect("a runtime"))
         }
         Backend::Thread(io) => {
-            let received = Received::plain("receive", socket, ROOM, io).expect("a thread");
+            let received = Received::plain("receive", socket, ROOM_THREAD, io).expect("a thread");
             assert_eq!(received.io(), io, "another backend reads");
             Box::new(received)
         }
@@ -136,19 +86,14 @@ fn cpu(_: &mut Criterion) {
         let (ours, mut theirs) = pair();
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {
-            let id = fs::read_link("/proc/thread-self").expect("Linux");
-            let id = id
-                .file_name()
-                .expect("an id")
-                .to_string_lossy()
-                .into_owned();
-            tell.send(id).expect("somebody to tell");
+            let thread = nix::unistd::gettid().as_raw();
+            tell.send(thread).expect("somebody to tell");
             let bytes = vec![7; WRITE];
             while theirs.write_all(&bytes).is_ok() {}
         });
-        let except = told.recv().expect("an id");
+        let sender = told.recv().expect("an id");
         let mut criterion = Criterion::default()
-            .with_measurement(Others { except })
+            .with_measurement(CpuTime::ProcessBut(sender))
             .configure_from_args();
         let mut group = criterion.benchmark_group("receive, cpu");
         group

@@ -12,16 +12,30 @@ pub enum CpuTime {
     Thread,
     /// Of the whole process: for work that is spread over threads.
     Process,
+    /// Of the whole process but the thread of this id: for work whose other side is beside it.
+    ProcessBut(i32),
 }
 
 impl CpuTime {
     fn now(self) -> Duration {
         let clock = match self {
             Self::Thread => ClockId::CLOCK_THREAD_CPUTIME_ID,
-            Self::Process => ClockId::CLOCK_PROCESS_CPUTIME_ID,
+            Self::Process | Self::ProcessBut(_) => ClockId::CLOCK_PROCESS_CPUTIME_ID,
         };
-        Duration::from(clock.now().expect("a clock that every Linux has"))
+        let time = Duration::from(clock.now().expect("a clock that every Linux has"));
+        match self {
+            Self::ProcessBut(thread) => time.saturating_sub(on_cpu(thread)),
+            Self::Thread | Self::Process => time,
+        }
     }
+}
+
+/// What a running thread of this process has used.
+fn on_cpu(thread: i32) -> Duration {
+    let path = format!("/proc/self/task/{thread}/schedstat");
+    let stat = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.expect("proc_pid_schedstat: nanoseconds on a processor first"))
 }
 
 impl Measurement for CpuTime {

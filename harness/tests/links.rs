@@ -8,18 +8,11 @@ use std::process::Command;
 
 use harness::links::Links;
 use harness::replay::scenario::Scenario;
-use harness::replay::{program, replay};
+use harness::replay::{program_for_test, replay};
 use harness::servers::kafka::Programs;
 
-/// `WALBROOK`, or `walbrook` of the same build.
 fn engine() -> PathBuf {
-    let given = std::env::var_os("WALBROOK").map(PathBuf::from);
-    let path = given.unwrap_or_else(|| {
-        let test = std::env::current_exe().expect("this test's path");
-        let build = test.parent().and_then(|deps| deps.parent());
-        build.expect("a build directory").join("walbrook")
-    });
-    program(Some(&path)).unwrap_or_else(|error| panic!("{error}"))
+    program_for_test().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// One scenario at a time: each takes the whole machine.

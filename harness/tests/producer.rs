@@ -10,6 +10,7 @@ use std::time::Duration;
 use fixtures::Recording;
 use harness::broker::{Broker, Drop, Listener, Settings};
 use harness::replay::engine::Engine;
+use harness::replay::program_for_test_of;
 use harness::serve::{ServeOptions, Server};
 use harness::truth::Truth;
 use harness::verify;
@@ -26,24 +27,7 @@ const LINE: Duration = Duration::from_millis(4);
 const FAULTS: usize = 40;
 
 fn engine() -> Option<PathBuf> {
-    let beside = || {
-        let test = std::env::current_exe().ok()?;
-        Some(test.parent()?.parent()?.join("walbrook"))
-    };
-    let path = std::env::var_os("WALBROOK")
-        .map(PathBuf::from)
-        .or_else(beside)
-        .unwrap_or_default();
-    let found = path.canonicalize();
-    if let Err(error) = &found {
-        let reason = format!(
-            "{}: {error}; cargo build -p engine, or set WALBROOK",
-            path.display()
-        );
-        assert!(std::env::var_os("CI").is_none(), "required in CI: {reason}");
-        eprintln!("\n*** SKIPPED: no test of the producer: {reason}\n");
-    }
-    found.ok()
+    program_for_test_of("the producer")
 }
 
 fn seeds() -> Vec<u64> {

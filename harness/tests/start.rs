@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use fixtures::Recording;
 use harness::broker::Broker;
 use harness::replay::engine::{Engine, Running};
+use harness::replay::program_for_test_of;
 use harness::serve::{ServeOptions, Server};
 use harness::truth::Truth;
 use harness::verify;
@@ -25,24 +26,7 @@ const WAITS: &str = "cannot begin yet, trying again";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn program() -> Option<PathBuf> {
-    let beside = || {
-        let test = std::env::current_exe().ok()?;
-        Some(test.parent()?.parent()?.join("walbrook"))
-    };
-    let path = std::env::var_os("WALBROOK")
-        .map(PathBuf::from)
-        .or_else(beside)
-        .unwrap_or_default();
-    let found = path.canonicalize();
-    if let Err(error) = &found {
-        let reason = format!(
-            "{}: {error}; cargo build -p engine, or set WALBROOK",
-            path.display()
-        );
-        assert!(std::env::var_os("CI").is_none(), "required in CI: {reason}");
-        eprintln!("\n*** SKIPPED: no test of the start: {reason}\n");
-    }
-    found.ok()
+    program_for_test_of("the start")
 }
 
 async fn serve(name: &str, listen: &str) -> Server {

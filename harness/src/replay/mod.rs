@@ -337,8 +337,35 @@ pub fn program(given: Option<&Path>) -> Result<PathBuf, String> {
     // The engine runs in a directory of its own.
     path.canonicalize().map_err(|error| {
         format!(
-            "{}: {error}; build it: cargo build --release -p engine, or name it: --walbrook PATH",
+            "{}: {error}; build it: cargo build --release -p engine, or name it: --walbrook PATH, WALBROOK=PATH",
             path.display()
         )
     })
+}
+
+/// The engine for a test: `WALBROOK`, or `walbrook` of the same build, whose tests are a directory deeper.
+///
+/// # Errors
+/// As [`program`].
+pub fn program_for_test() -> Result<PathBuf, String> {
+    let given = std::env::var_os("WALBROOK").map(PathBuf::from);
+    let of_build = || {
+        let test = std::env::current_exe().ok()?;
+        Some(test.parent()?.parent()?.join("walbrook"))
+    };
+    program(given.or_else(of_build).as_deref())
+}
+
+/// As [`program_for_test`]; where the engine is missing this says loudly that `what` is skipped.
+///
+/// # Panics
+/// In CI, where nothing may be skipped.
+#[must_use]
+pub fn program_for_test_of(what: &str) -> Option<PathBuf> {
+    let program = program_for_test();
+    if let Err(reason) = &program {
+        assert!(std::env::var_os("CI").is_none(), "required in CI: {reason}");
+        eprintln!("\n*** SKIPPED: no test of {what}: {reason}\n");
+    }
+    program.ok()
 }

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use harness::broker::Broker;
 use harness::replay::engine::Engine;
+use harness::replay::program_for_test;
 use harness::servers::{Flavour, Server};
 
 /// The engine and a server, or `None` after saying why not.
@@ -56,22 +57,8 @@ async fn ready_with(flavour: Flavour, options: &[&str]) -> Option<(PathBuf, Serv
     }
 }
 
-/// `WALBROOK`, or `walbrook` of the same build.
 fn engine() -> Result<PathBuf, String> {
-    let beside = || {
-        let test = std::env::current_exe().ok()?;
-        Some(test.parent()?.parent()?.join("walbrook"))
-    };
-    let path = std::env::var_os("WALBROOK")
-        .map(PathBuf::from)
-        .or_else(beside)
-        .unwrap_or_default();
-    path.canonicalize().map_err(|error| {
-        format!(
-            "{}: {error}; cargo build -p engine, or set WALBROOK",
-            path.display()
-        )
-    })
+    program_for_test()
 }
 
 /// An engine in `directory` that streams `tables` of the server at `url` into `broker`, from the oldest binlog on.

@@ -130,12 +130,8 @@ impl BrokerKind {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::parsed;
     use super::*;
-
-    fn parsed(text: &str) -> Result<Scenario, String> {
-        let scenario: Scenario = toml::from_str(text).map_err(|error| error.to_string())?;
-        scenario.check().map(|()| scenario)
-    }
 
     #[test]
     fn what_is_not_available_says_so() {

@@ -407,7 +407,7 @@ impl Fault {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<Scenario, String> {
+    pub(super) fn parsed(text: &str) -> Result<Scenario, String> {
         let scenario: Scenario = toml::from_str(text).map_err(|error| error.to_string())?;
         scenario.check().map(|()| scenario)
     }
