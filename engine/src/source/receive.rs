@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::{Arc, mpsc as sync};
 use std::task::{Context, Poll, ready};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -179,7 +179,8 @@ pub struct Received {
 
 impl Received {
     /// Has a thread called `name` receive from `socket`, `room` bytes at a time, by what `make` makes there. What a wait has brought
-    /// is given to `gather` before it is handed on: it may append more of what comes.
+    /// is given to `gather` before it is handed on: it may append more of what comes, and says for how long nothing is to be read once
+    /// it has been handed on.
     ///
     /// # Errors
     /// `make` fails, or there is no thread to be had.
@@ -188,7 +189,9 @@ impl Received {
         socket: Arc<TcpStream>,
         room: usize,
         make: impl FnOnce(&Arc<TcpStream>) -> io::Result<Receiver> + Send + 'static,
-        gather: impl FnMut(&mut dyn Receive, &mut Vec<u8>, Instant) -> io::Result<()> + Send + 'static,
+        gather: impl FnMut(&mut dyn Receive, &mut Vec<u8>, Instant) -> io::Result<Duration>
+        + Send
+        + 'static,
     ) -> io::Result<Self> {
         let (full, chunks) = mpsc::channel(CHUNKS);
         let (spare, empty) = sync::channel();
@@ -222,7 +225,9 @@ impl Received {
     /// As [`Received::start`].
     pub fn plain(name: &str, socket: TcpStream, room: usize, io: Io) -> io::Result<Self> {
         let make = move |socket: &Arc<TcpStream>| Receiver::of(socket, io);
-        Self::start(name, Arc::new(socket), room, make, |_, _, _| Ok(()))
+        Self::start(name, Arc::new(socket), room, make, |_, _, _| {
+            Ok(Duration::ZERO)
+        })
     }
 
     /// What really receives.
@@ -311,7 +316,7 @@ impl Drop for Received {
 fn run(
     receive: &mut dyn Receive,
     room: usize,
-    mut gather: impl FnMut(&mut dyn Receive, &mut Vec<u8>, Instant) -> io::Result<()>,
+    mut gather: impl FnMut(&mut dyn Receive, &mut Vec<u8>, Instant) -> io::Result<Duration>,
     full: &mpsc::Sender<io::Result<Chunk>>,
     empty: &sync::Receiver<Vec<u8>>,
 ) {
@@ -330,10 +335,14 @@ fn run(
         if !is_over && full.blocking_send(Ok(Chunk { bytes, at })).is_err() {
             return;
         }
-        if let Err(error) = read {
-            // Nobody may be listening any more.
-            let _ = full.blocking_send(Err(error));
-            return;
+        match read {
+            Ok(rest) if rest.is_zero() => {}
+            Ok(rest) => thread::sleep(rest),
+            Err(error) => {
+                // Nobody may be listening any more.
+                let _ = full.blocking_send(Err(error));
+                return;
+            }
         }
     }
 }
@@ -388,11 +397,11 @@ mod tests {
         };
         let gather = move |receive: &mut dyn Receive, buffer: &mut Vec<u8>, _: Instant| {
             if !gathers {
-                return Ok(());
+                return Ok(Duration::ZERO);
             }
             let (more, back) = receive.receive_now(std::mem::take(buffer));
             *buffer = back;
-            more.map(drop)
+            more.map(|_| Duration::from_micros(10))
         };
         Received::start("test", Arc::new(pair().0), 8, make, gather).unwrap()
     }
@@ -445,7 +454,8 @@ mod tests {
         let refused =
             |_: &Arc<TcpStream>| Err::<Receiver, _>(io::ErrorKind::PermissionDenied.into());
         let socket = Arc::new(pair().0);
-        let error = Received::start("test", socket, 8, refused, |_, _, _| Ok(())).unwrap_err();
+        let error =
+            Received::start("test", socket, 8, refused, |_, _, _| Ok(Duration::ZERO)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 

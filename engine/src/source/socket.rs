@@ -86,7 +86,7 @@ impl Socket {
     pub(super) fn receive_by_ring(&mut self, name: &str, room: usize) -> io::Result<()> {
         let (socket, tls) = std::mem::replace(self, Self::None).into_parts()?;
         let wire = Wire::new(socket, tls);
-        *self = Self::Received(wire.receive(name, room, Io::Uring, |_, _, _| Ok(()))?);
+        *self = Self::Received(wire.receive(name, room, Io::Uring, |_, _, _| Ok(Duration::ZERO))?);
         Ok(())
     }
 

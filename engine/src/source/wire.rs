@@ -9,7 +9,7 @@
 use std::io::{self, Read as _, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFlags, PollTimeout};
 use rustls::ClientConnection;
@@ -42,7 +42,9 @@ impl Wire {
         name: &str,
         room: usize,
         io: Io,
-        gather: impl FnMut(&mut dyn Receive, &mut Vec<u8>, Instant) -> io::Result<()> + Send + 'static,
+        gather: impl FnMut(&mut dyn Receive, &mut Vec<u8>, Instant) -> io::Result<Duration>
+        + Send
+        + 'static,
     ) -> io::Result<Received> {
         let wire = self.clone();
         let make = move |socket: &Arc<TcpStream>| {

@@ -3,7 +3,7 @@
 //! A walsender sends once per change, and each becomes a segment of its own while the connection's window is open. So this reader has a
 //! small window and leaves it closed most of the time: it waits until the server has put much together, reads all of that, and waits again.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::time::Duration;
 
 use crate::record::postgres::client::{Client, refused};
@@ -14,6 +14,8 @@ const WINDOW: usize = 32 << 10;
 /// A read that brings less has emptied the server's send queue.
 const DRY: usize = WINDOW / 2;
 const PAUSE: Duration = Duration::from_millis(8);
+/// A server that sends nothing for so long sends nothing any more.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// What one read takes.
 const GULP: usize = 1 << 20;
 /// Bytes before a plugin's message: tag, length, kind, start, end, clock.
@@ -44,7 +46,9 @@ pub(super) fn read(
     }
     let (mut stream, mut received) = client.into_parts();
     socket2::SockRef::from(&stream).set_recv_buffer_size(WINDOW)?;
-    let (mut counted, mut length) = (0, 0);
+    // Not even a read that waits: it would be woken by the first small segment, and open the window by it.
+    stream.set_nonblocking(true)?;
+    let (mut counted, mut silent) = (0, Duration::ZERO);
     let mut gulp = vec![0; GULP];
     loop {
         counted += count(&mut received);
@@ -52,16 +56,32 @@ pub(super) fn read(
             let seconds = started.elapsed().as_secs_f64();
             return Ok(counted as f64 / seconds);
         }
-        if length < DRY {
-            std::thread::sleep(PAUSE);
+        match stream.read(&mut gulp) {
+            Ok(0) => {
+                return Err(format!(
+                    "the server ends slot {slot} after {counted} of {rows} changes"
+                )
+                .into());
+            }
+            Ok(length) => {
+                silent = Duration::ZERO;
+                received.extend_from_slice(&gulp[..length]);
+                if length < DRY {
+                    std::thread::sleep(PAUSE);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                silent += PAUSE;
+                if silent > SILENCE_MAX {
+                    return Err(format!(
+                        "the server sends nothing of slot {slot} after {counted} of {rows} changes"
+                    )
+                    .into());
+                }
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => return Err(error.into()),
         }
-        length = stream.read(&mut gulp)?;
-        if length == 0 {
-            return Err(
-                format!("the server ends slot {slot} after {counted} of {rows} changes").into(),
-            );
-        }
-        received.extend_from_slice(&gulp[..length]);
     }
 }
 

@@ -52,25 +52,27 @@ impl Writer {
 }
 
 /// While the stream is busy: reads on, pausing as [`Coalesce`] says, until there is a chunk, or nothing more comes; what is there was read
-/// at `began`.
+/// at `began`. How long nothing is to be read once that has been handed on.
 fn collect(
     receive: &mut dyn Receive,
     coalesce: &mut Coalesce,
     buffer: &mut Vec<u8>,
     began: Instant,
     chunk: usize,
-) -> io::Result<()> {
+) -> io::Result<Duration> {
     if !coalesce.read(buffer.len(), began) {
-        return Ok(());
+        return Ok(Duration::ZERO);
     }
     let mut now = began;
     while buffer.len() < chunk / 4 * 3 {
         let pauses = !coalesce.has_more();
         if pauses {
-            if !coalesce.is_behind() && now.saturating_duration_since(began) >= COLLECT {
-                break;
+            let pause = coalesce.pause(now);
+            // What a long pause is for is not kept back for another one.
+            if pause >= COLLECT || now.saturating_duration_since(began) >= COLLECT {
+                return Ok(pause);
             }
-            thread::sleep(coalesce.pause(now));
+            thread::sleep(pause);
         }
         let (more, back) = receive.receive_now(std::mem::take(buffer));
         *buffer = back;
@@ -87,5 +89,64 @@ fn collect(
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Brings these many bytes per call, then nothing; counts the calls.
+    struct Script(Vec<usize>, usize);
+
+    impl Receive for Script {
+        fn receive(&mut self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+            self.receive_now(buffer)
+        }
+
+        fn receive_now(&mut self, mut buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+            self.1 += 1;
+            match self.0.pop() {
+                Some(length) => {
+                    buffer.resize(buffer.len() + length, 0);
+                    (Ok(length), buffer)
+                }
+                None => (Err(io::ErrorKind::WouldBlock.into()), buffer),
+            }
+        }
+    }
+
+    /// What is collected behind a first read of `first` bytes of a busy near stream, in how many reads, and the rest after it.
+    fn collected(first: usize, more: &[usize]) -> (usize, usize, Duration) {
+        let now = clock::now();
+        let mut coalesce = Coalesce::new(true);
+        for _ in 0..4 {
+            coalesce.read(100, now);
+        }
+        let mut script = Script(more.iter().rev().copied().collect(), 0);
+        let mut buffer = vec![0; first];
+        let rest = collect(&mut script, &mut coalesce, &mut buffer, now, 128 << 10);
+        (buffer.len(), script.1, rest.unwrap())
+    }
+
+    #[test]
+    fn before_a_long_pause_everything_is_handed_on_and_nothing_is_read() {
+        let (length, reads, rest) = collected(100, &[100]);
+        assert_eq!((length, reads), (100, 0));
+        assert!(rest > COLLECT);
+    }
+
+    #[test]
+    fn a_busy_stream_is_read_until_it_is_dry() {
+        // Less than half a window, or nothing at all, is dry.
+        let window = coalesce::WINDOW;
+        for (more, length, reads) in [
+            (&[window, 10, 100][..], 2 * window + 10, 2),
+            (&[window], 2 * window, 2),
+        ] {
+            let collected = collected(window, more);
+            assert_eq!((collected.0, collected.1), (length, reads));
+            assert!(collected.2 > COLLECT);
+        }
+    }
 }
