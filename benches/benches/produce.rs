@@ -47,6 +47,7 @@ fn settings(broker: &Broker) -> KafkaSettings {
         batch_max: 1 << 20,
         on_oversize: OnOversize::Halt,
         tombstones: true,
+        truncates: false,
         tls: None,
         sasl: None,
         topics: TopicSettings {

@@ -28,6 +28,9 @@ pub enum Operation {
     Update,
     /// A removed row (`d`).
     Delete,
+    /// All rows of the table at once, none of them named (`t`): TRUNCATE. It has no image and no key, and counts as one row of its
+    /// transaction.
+    Truncate,
 }
 
 /// One row change.
@@ -39,10 +42,10 @@ pub struct Event {
     pub group: u32,
     /// Number of this row within its group, from 0.
     pub row: u32,
-    /// The row before, in `bytes`; [`Span::NONE`] for a create, and where the server sends none (PostgreSQL, an update that keeps the
+    /// The row before, in `bytes`; [`Span::NONE`] for a create or truncate, and where the server sends none (PostgreSQL, an update that keeps the
     /// replica identity). MySQL: a row image. PostgreSQL: TupleData, its count of columns included.
     pub before: Span,
-    /// The row after, in `bytes`; [`Span::NONE`] for a delete.
+    /// The row after, in `bytes`; [`Span::NONE`] for a delete or truncate.
     pub after: Span,
 }
 

@@ -40,6 +40,7 @@ fn settings(cluster: &Cluster) -> KafkaSettings {
         batch_max: 1 << 20,
         on_oversize: OnOversize::Halt,
         tombstones: true,
+        truncates: false,
         tls: None,
         sasl: None,
         topics: TopicSettings {

@@ -44,6 +44,7 @@ fn settings(brokers: Vec<String>, producer: ProducerKind) -> KafkaSettings {
         batch_max: 1 << 20,
         on_oversize: OnOversize::Halt,
         tombstones: true,
+        truncates: false,
         tls: None,
         sasl: None,
         topics: TopicSettings {

@@ -120,6 +120,7 @@ fn settings(arguments: &TapArguments) -> Result<SourceSettings, ConfigError> {
         server_id,
         slot,
         row_max: ROW_MAX,
+        truncates: false,
     })
 }
 

@@ -94,7 +94,7 @@ impl Config {
                 ),
             ));
         }
-        let sources = sources(&mut top, &state, &engine, variables)?;
+        let sources = sources(&mut top, &state, (&kafka, &engine), variables)?;
         Ok(Self {
             state,
             sources,
@@ -135,7 +135,7 @@ impl Config {
 fn sources(
     top: &mut Section<'_>,
     state: &Path,
-    engine: &EngineSettings,
+    others: (&KafkaSettings, &EngineSettings),
     variables: Variables<'_>,
 ) -> Result<Vec<SourceSettings>, ConfigError> {
     let none =
@@ -164,7 +164,7 @@ fn sources(
             ));
         }
         check_name(&key, &origin)?;
-        let settings = source(&key, node, state, engine, variables)?;
+        let settings = source(&key, node, state, others, variables)?;
         if settings.address.kind == SourceKind::Postgres {
             let place = (settings.address.host.clone(), settings.address.port);
             if !slots.insert((place, settings.slot.name.clone())) {
@@ -217,7 +217,7 @@ fn source(
     name: &str,
     node: Node,
     state: &Path,
-    engine: &EngineSettings,
+    (kafka, engine): (&KafkaSettings, &EngineSettings),
     variables: Variables<'_>,
 ) -> Result<SourceSettings, ConfigError> {
     let title = format!("[source.{name}]");
@@ -279,6 +279,7 @@ fn source(
         server_id,
         slot,
         row_max: engine.row_max,
+        truncates: kafka.truncates,
     })
 }
 
@@ -447,6 +448,7 @@ fn kafka(
         "batch_max",
         "on_oversize",
         "tombstones",
+        "truncates",
         "tls",
         "sasl",
         "topics",
@@ -504,6 +506,7 @@ fn kafka(
     let batch_max = section.size("batch_max", 16 << 10..=256 * MIB)?;
     let on_oversize = section.word("on_oversize", &[("halt", OnOversize::Halt)], &[])?;
     let tombstones = section.boolean("tombstones")?;
+    let truncates = section.boolean("truncates")?;
     let settings = KafkaSettings {
         brokers,
         topic,
@@ -514,6 +517,7 @@ fn kafka(
             .map_or(BATCH_MAX_DEFAULT, |(bytes, _)| *bytes),
         on_oversize: on_oversize.unwrap_or(OnOversize::Halt),
         tombstones: tombstones.unwrap_or(true),
+        truncates: truncates.unwrap_or(false),
         tls: kafka_tls(section.take("tls"), variables)?,
         sasl: section
             .take("sasl")

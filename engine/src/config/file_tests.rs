@@ -58,7 +58,8 @@ fn five_lines_are_enough() {
             replication: -1
         }
     );
-    assert!(kafka.tombstones && kafka.tls.is_none() && kafka.sasl.is_none());
+    assert!(kafka.tombstones && !kafka.truncates && !source.truncates);
+    assert!(kafka.tls.is_none() && kafka.sasl.is_none());
     assert_eq!(
         (config.engine.memory_max, config.engine.row_max),
         (32 * MIB, 64 * MIB)

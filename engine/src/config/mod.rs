@@ -53,6 +53,8 @@ pub struct SourceSettings {
     pub slot: SlotSettings,
     /// A single row may be this large, in bytes (`engine.row_max`).
     pub row_max: usize,
+    /// Whether a TRUNCATE becomes a change (`kafka.truncates`).
+    pub truncates: bool,
 }
 
 /// What a PostgreSQL server keeps for us.
@@ -197,6 +199,8 @@ pub struct KafkaSettings {
     pub on_oversize: OnOversize,
     /// Whether a delete's record is followed by a tombstone.
     pub tombstones: bool,
+    /// Whether a TRUNCATE becomes a record.
+    pub truncates: bool,
     /// TLS towards the brokers; `None`: plain text.
     pub tls: Option<KafkaTls>,
     /// How we authenticate; `None`: not at all.

@@ -182,6 +182,10 @@ impl<D: Dialect> Encoding<'_, D> {
                 let partition = records.write_old_key(&row)?;
                 self.put(group, partition, 1, &[Step::DELETE, Step::TOMBSTONE], &row)
             }
+            Operation::Truncate => {
+                let partition = records.write_no_key(&row);
+                self.put(group, partition, 1, &[Step::TRUNCATE], &row)
+            }
             Operation::Update => match records.write_both_keys(&row)? {
                 Keys::Kept(partition) => self.put(group, partition, 1, &[Step::UPDATE], &row),
                 Keys::Changed { old, new } if old == new => {

@@ -5,6 +5,7 @@
 //! | create | `c` |
 //! | update | `u` |
 //! | delete | `d`, tombstone |
+//! | truncate | `t` without a key |
 //! | update of the key | under the old key `d` and tombstone, both with `__debezium.newkey`; under the new key `c` with `__debezium.oldkey` |
 //!
 //! Every record has the header `pos`, with GTIDs also `gtid`; `unchanged` names columns that are null because the server did not
@@ -39,6 +40,7 @@ impl Step {
     pub(super) const UPDATE: Self = Self::of(Some(b'u'), false, false);
     pub(super) const DELETE: Self = Self::of(Some(b'd'), true, false);
     pub(super) const TOMBSTONE: Self = Self::of(None, true, false);
+    pub(super) const TRUNCATE: Self = Self::of(Some(b't'), false, false);
     /// The old key of an update that changes the key.
     pub(super) const LEAVE: Self = Self::of(Some(b'd'), true, true);
     pub(super) const LEAVE_TOMBSTONE: Self = Self::of(None, true, true);
@@ -189,6 +191,13 @@ impl<D: Dialect> RecordWriter<D> {
             None,
             &mut self.dialect,
         )
+    }
+
+    /// Leaves the key empty and returns the partition of the table's records without one.
+    #[cold]
+    pub(super) fn write_no_key(&mut self, row: &Row<'_, D::Image<'_>>) -> u32 {
+        self.new_key.clear();
+        row.template.null_key_partition
     }
 
     /// Writes both keys of an update and returns their partitions; one key and the same partition twice where it is kept.

@@ -132,7 +132,11 @@ impl Template {
                 ascii: *ascii,
             })
             .collect();
-        let numbers = key_columns(&table, &columns, settings)?;
+        let numbers = match &table.columns {
+            // All that is known of it is its name, from a TRUNCATE, whose record has no key.
+            Columns::MySql(none) if none.is_empty() => Box::default(),
+            _ => key_columns(&table, &columns, settings)?,
+        };
         let unseen_key_column = match &table.columns {
             Columns::Postgres(of) if numbers != table.key => {
                 (numbers.iter().copied()).find(|number| !of.identity.contains(number))

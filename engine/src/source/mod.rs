@@ -119,6 +119,13 @@ impl std::str::FromStr for Identity {
     }
 }
 
+/// What is said of a TRUNCATE that becomes no record.
+fn truncate_passed_over(schema: &str, table: &str) -> String {
+    format!(
+        "{schema}.{table} was truncated: its rows are gone without a record of each; kafka.truncates = true makes one of the TRUNCATE"
+    )
+}
+
 /// What one call of [`Source::fill`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filled {
@@ -429,6 +436,7 @@ mod tests {
             server_id: 7,
             slot: SlotSettings::of("shop"),
             row_max: 1 << 20,
+            truncates: false,
         }
     }
 

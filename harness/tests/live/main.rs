@@ -20,6 +20,7 @@ mod records;
 mod refusals;
 mod select;
 mod shapes;
+mod truncates;
 mod workload;
 mod xa;
 

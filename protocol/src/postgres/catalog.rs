@@ -49,8 +49,8 @@ pub const ROLE: &str = "SELECT rolname, rolsuper, rolreplication, \
 /// `restart_lsn`, `confirmed_flush_lsn`, `wal_status`; `invalidation_reason`, `failover` and `synced` from 17).
 pub const SLOTS: &str = "SELECT * FROM pg_catalog.pg_replication_slots";
 
-/// Publications: `pubname`, `puballtables`, `pubinsert`, `pubupdate`, `pubdelete`, `pubviaroot`, `owned` (whether we may alter it).
-pub const PUBLICATIONS: &str = "SELECT pubname, puballtables, pubinsert, pubupdate, pubdelete, pubviaroot, \
+/// Publications: `pubname`, `puballtables`, `pubinsert`, `pubupdate`, `pubdelete`, `pubtruncate`, `pubviaroot`, `owned` (whether we may alter it).
+pub const PUBLICATIONS: &str = "SELECT pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, \
      pg_catalog.pg_has_role(pubowner, 'USAGE') AS owned FROM pg_catalog.pg_publication";
 
 /// Tables of publications: `pubname`, `schemaname`, `tablename`.

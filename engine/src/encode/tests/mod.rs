@@ -8,6 +8,7 @@ mod limits;
 mod postgres;
 mod reference;
 mod round_trip;
+mod truncates;
 
 use std::sync::Arc;
 use std::time::Duration;

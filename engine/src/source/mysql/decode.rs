@@ -12,6 +12,7 @@
 mod prepared;
 mod rows;
 mod statements;
+mod truncates;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,8 +24,9 @@ use protocol::{DecodeError, DecodeErrorKind, Span};
 
 use self::rows::Sink;
 pub(super) use self::statements::{recognise, schema};
+pub(super) use self::truncates::Truncates;
 use super::shapes::{self, Shape};
-use super::tables::{Tables, Wanted};
+use super::tables::{Tables, Truncated, Wanted};
 use super::transaction::{Delivered, Open, Place, Point};
 use super::versions::{Mark, Versions};
 use super::xa;
@@ -75,6 +77,7 @@ pub(super) struct Decoder {
     /// Up to this offset of the first file only GTIDs are read, to know those before it.
     warm_up: Option<u64>,
     tables: Tables,
+    pub(super) truncates: Truncates,
     held: Option<xa::Writer>,
     store: xa::Store,
     /// What was asked about tables, and where it holds.
@@ -113,6 +116,7 @@ impl Decoder {
             delivered: None,
             warm_up: None,
             tables: Tables::default(),
+            truncates: Truncates::default(),
             held: None,
             store,
             versions,
@@ -361,20 +365,21 @@ impl Decoder {
             }
             // The statement's text: Debezium leaves it out of its records unless told otherwise (`include.query`), and so do we.
             Message::RowsQuery(_) => Ok(Next::Event),
-            message => self.rare(&header, message, offset),
+            message => self.rare(&mut sink, &header, message, offset),
         }
     }
 
     /// Everything that comes at most a few times per transaction.
     fn rare(
         &mut self,
+        sink: &mut Sink<'_>,
         header: &Header,
         message: Message<'_>,
         offset: u64,
     ) -> Result<Next, SourceError> {
         match message {
             Message::Xid(_) => self.end_transaction()?,
-            Message::Query(query) => return self.query(&query, offset),
+            Message::Query(query) => return self.query(sink, header, &query, offset),
             Message::Gtid(gtid) => {
                 self.begin_transaction(offset)?;
                 if let Some(open) = &mut self.open {
@@ -456,7 +461,9 @@ impl Decoder {
                     ),
                 ));
             }
-            Message::ExecuteLoadQuery(load) => return self.query(&load.query, offset),
+            Message::ExecuteLoadQuery(load) => {
+                return self.query(sink, header, &load.query, offset);
+            }
             _ => self.settle()?,
         }
         Ok(Next::Event)

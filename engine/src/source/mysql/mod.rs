@@ -29,7 +29,7 @@ use protocol::mysql::BinlogPosition;
 use protocol::mysql::gtid::{Flavour, GtidSet};
 
 use self::connection::{ConnectOptions, Connection, ConnectionError};
-use self::decode::Decoder;
+use self::decode::{Decoder, Truncates};
 use self::session::{From, Plan, Session};
 use self::shapes::{Catalog, Question, Shape};
 use self::stream::{Step, Stream};
@@ -92,7 +92,7 @@ impl MySql {
         let compression = session.connection.compression();
         plan.options.round_trip = Some(session.connection.round_trip());
         tracing::info!(source = %settings.name, "wire compression {compression}");
-        let decoder = Decoder::new(
+        let mut decoder = Decoder::new(
             settings.tables.clone(),
             limits.row_max,
             session.has_gtids,
@@ -101,6 +101,7 @@ impl MySql {
             store,
             versions,
         );
+        decoder.truncates = Truncates::new(settings.truncates, session.folds_names);
         let mut stream = Stream::new(decoder, limits.batch_bytes, limits.row_max);
         stream.begin(
             &mut Batch::default(),

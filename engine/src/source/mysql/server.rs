@@ -99,6 +99,12 @@ impl Variables {
         }
     }
 
+    /// Whether names of tables are stored in lower case, however statements write them.
+    pub(super) fn folds_names(&self) -> bool {
+        self.number("lower_case_table_names")
+            .is_some_and(|how| how != 0)
+    }
+
     /// How the first event of a dump is written.
     pub(super) fn checksum(&self) -> Checksum {
         match self.is("binlog_checksum", "CRC32") {

@@ -56,6 +56,8 @@ pub(in crate::source) struct Session {
     pub(super) identity: Identity,
     pub(super) flavour: Flavour,
     pub(super) has_gtids: bool,
+    /// Whether names of tables are stored in lower case.
+    pub(super) folds_names: bool,
     /// Where the stream begins.
     pub(super) start: Point,
     /// Whether the dump begins at the start of the file, to know the GTIDs before `start`.
@@ -190,6 +192,7 @@ impl Session {
             identity,
             flavour,
             has_gtids,
+            folds_names: variables.folds_names(),
             start,
             warm_up,
             checksum,

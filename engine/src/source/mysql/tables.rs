@@ -94,6 +94,17 @@ pub(super) struct Tables {
     /// The id asked last, which most often is the next one too.
     last: Option<(u64, usize)>,
     versions: u64,
+    /// Tables that a TRUNCATE named, by database and table.
+    truncated: HashMap<(Box<str>, Box<str>), Truncated>,
+}
+
+/// A table that a TRUNCATE names: no event says what columns it has, and its record needs none.
+#[derive(Debug)]
+pub(super) struct Truncated {
+    /// Without columns and key.
+    pub(super) table: Arc<Table>,
+    /// Where it stands in a batch, as [`Entry::slot`].
+    pub(super) slot: (u64, u32),
 }
 
 impl Tables {
@@ -205,6 +216,30 @@ impl Tables {
         })
     }
 
+    /// The table of a TRUNCATE, a version of its own.
+    pub(super) fn truncated(&mut self, schema: &str, name: &str) -> &mut Truncated {
+        let Self {
+            truncated,
+            versions,
+            ..
+        } = self;
+        truncated
+            .entry((schema.into(), name.into()))
+            .or_insert_with(|| {
+                *versions += 1;
+                Truncated {
+                    table: Arc::new(Table {
+                        version: *versions,
+                        schema: schema.into(),
+                        name: name.into(),
+                        key: Box::default(),
+                        columns: Columns::MySql(Box::default()),
+                    }),
+                    slot: (u64::MAX, 0),
+                }
+            })
+    }
+
     fn wanted(&self, index: usize, map: &TableMap<'_>) -> Option<Wanted> {
         match &self.entries.get(index)?.shape {
             Shape::Wanted {
@@ -276,6 +311,9 @@ impl Tables {
             self.by_name.clear();
             self.entries.clear();
             self.last = None;
+        }
+        if self.truncated.len() > REMEMBERED_MAX {
+            self.truncated.clear();
         }
     }
 }

@@ -6,7 +6,7 @@ use protocol::mysql::event::{Checksum, Header, Kind};
 use protocol::mysql::packet::{self, Frames};
 use protocol::mysql::{BinlogPosition, ColumnType};
 
-use super::decode::Decoder;
+use super::decode::{Decoder, Truncates};
 use super::is_past;
 use super::stream::{Step, Stream};
 use super::transaction::{Place, Point};
@@ -87,8 +87,15 @@ fn changes(batch: &Batch) -> Vec<Change> {
             let group = &batch.groups[event.group as usize];
             let transaction = &batch.transactions[group.transaction as usize];
             let table = &batch.tables[group.table as usize];
-            assert_eq!(event.before.is_none(), event.operation == Operation::Create);
-            assert_eq!(event.after.is_none(), event.operation == Operation::Delete);
+            let is_any = |of: &[Operation]| of.contains(&event.operation);
+            assert_eq!(
+                event.before.is_none(),
+                is_any(&[Operation::Create, Operation::Truncate])
+            );
+            assert_eq!(
+                event.after.is_none(),
+                is_any(&[Operation::Delete, Operation::Truncate])
+            );
             Change {
                 table: format!("{}.{}", table.schema, table.name),
                 operation: format!("{:?}", event.operation),
@@ -139,7 +146,9 @@ impl Memory {
         let selection = Selection::new(tables).unwrap();
         let versions = Versions::open(state.path(), "test", None).unwrap();
         let server = "mysql:test".parse().unwrap();
-        let decoder = Decoder::new(selection, 64 << 20, true, start, server, store, versions);
+        let mut decoder = Decoder::new(selection, 64 << 20, true, start, server, store, versions);
+        // Whatever holds of changes holds of truncates.
+        decoder.truncates = Truncates::new(true, false);
         let mut memory = Self {
             stream: Stream::new(decoder, batch_bytes, 64 << 20),
             batch: Batch::default(),
@@ -523,3 +532,5 @@ fn files_are_compared_by_number() {
     assert!(is_past(&place("b.000002:157"), &place("b.000002:157")));
     assert!(!is_past(&place("b.000002:156"), &place("b.000002:157")));
 }
+
+mod truncates;

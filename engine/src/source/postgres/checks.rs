@@ -22,6 +22,8 @@ pub(super) struct Facts<'a> {
     pub(super) published: &'a [(String, String)],
     pub(super) tables: &'a [UserTable],
     pub(super) selection: &'a Selection,
+    /// Whether a TRUNCATE becomes a change.
+    pub(super) truncates: bool,
 }
 
 /// Every requirement in the order that an operator would look at them.

@@ -6,6 +6,8 @@
 //! ```
 //! A row becomes an event with spans into the bytes as received; rows that follow each other in one table share a group.
 
+mod truncates;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -73,6 +75,8 @@ pub(super) struct Decoder {
     counters: Counters,
     /// Grows with everything that makes the stream longer.
     progress: u64,
+    /// Whether a TRUNCATE becomes a change.
+    records_truncates: bool,
     /// Tables whose TRUNCATE was passed over and said so.
     truncated: Vec<u32>,
     held: held::Store,
@@ -95,6 +99,7 @@ impl Decoder {
             ended: false,
             counters: Counters::default(),
             progress: 0,
+            records_truncates: false,
             truncated: Vec::new(),
         }
     }
@@ -165,6 +170,12 @@ impl Decoder {
             Message::Relation(relation) => {
                 return self.describe(&relation, lsn);
             }
+            Message::Truncate(truncate) => {
+                for relation in truncate.relations().collect::<Vec<_>>() {
+                    self.truncate(batch, relation, lsn)?;
+                }
+                return Ok(Next::Message);
+            }
             other => return self.rarer(&other, lsn),
         };
         self.change(batch, change)?;
@@ -196,11 +207,6 @@ impl Decoder {
                 self.begin(begin.final_lsn, begin.xid, since_1970(begin.commit_us))?;
             }
             Message::Commit(commit) => self.commit(commit.commit_lsn, commit.end_lsn)?,
-            Message::Truncate(truncate) => {
-                for relation in truncate.relations() {
-                    self.truncate(relation);
-                }
-            }
             // What another server wrote first, names of types whose OIDs columns have, and what applications write for others.
             Message::Origin(_) | Message::Type(_) | Message::Message(_) => {}
             _ => return self.held(message, lsn),
@@ -386,20 +392,6 @@ impl Decoder {
             self.place.safe = end;
             self.ended = true;
             self.progress += 1;
-        }
-    }
-
-    pub(super) fn truncate(&mut self, relation: u32) {
-        let Some(entry) = self.tables.find(relation) else {
-            return;
-        };
-        if matches!(entry.shape, tables::Shape::Captured(_)) && !self.truncated.contains(&relation)
-        {
-            let Described { schema, name, .. } = &entry.described;
-            tracing::warn!(
-                "{schema}.{name} was truncated: its rows are gone without a record of each"
-            );
-            self.truncated.push(relation);
         }
     }
 

@@ -85,6 +85,7 @@ fn plan(settings: &SourceSettings, from: From, server: Option<Identity>) -> Plan
         options: ConnectOptions::to(&settings.address),
         slot: settings.slot.clone(),
         selection: settings.tables.clone(),
+        truncates: settings.truncates,
         from,
         server,
         first: true,
@@ -108,12 +109,15 @@ impl Postgres {
         let held = held::Store::open(state, &settings.name, continued)?;
         let session = Session::open(&plan).await?;
         plan.first = false;
-        let decoder = Decoder::new(
+        let mut decoder = Decoder::new(
             &settings.address.database,
             settings.tables.clone(),
             session.start,
             held,
         );
+        if settings.truncates {
+            decoder.record_truncates();
+        }
         let mut stream = Stream::new(
             decoder,
             plan.slot.plugin,

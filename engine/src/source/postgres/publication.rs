@@ -73,6 +73,9 @@ pub(super) fn requirements(facts: &Facts<'_>) -> Vec<Requirement> {
         return vec![creatable(facts)];
     };
     let mut list = vec![operations(name, publication)];
+    if facts.truncates {
+        list.push(truncates(name, publication));
+    }
     let missing = missing(
         facts.tables,
         facts.published,
@@ -119,6 +122,18 @@ fn creatable(facts: &Facts<'_>) -> Requirement {
         format!("publication {name} exists or can be created"),
         outcome,
     )
+}
+
+fn truncates(name: &str, publication: &Publication) -> Requirement {
+    let outcome = match publication.truncates {
+        true => Outcome::Met,
+        false => Outcome::Advice(format!(
+            "it leaves out truncate, so kafka.truncates = true has nothing to write; run ALTER PUBLICATION {} SET (publish = 'insert, \
+             update, delete, truncate')",
+            quoted(name)
+        )),
+    };
+    requirement(format!("publication {name} has truncates"), outcome)
 }
 
 fn operations(name: &str, publication: &Publication) -> Requirement {

@@ -174,6 +174,7 @@ pub(super) struct Publication {
     pub(super) all_tables: bool,
     /// Operations that it leaves out: `insert`, `update`, `delete`.
     pub(super) lacks: Vec<&'static str>,
+    pub(super) truncates: bool,
     pub(super) via_root: bool,
     /// Whether we may alter it.
     pub(super) owned: bool,
@@ -195,6 +196,7 @@ impl Publication {
                 .filter(|(column, _)| !row.is(column))
                 .map(|(_, name)| *name)
                 .collect(),
+            truncates: row.is("pubtruncate"),
             via_root: row.is("pubviaroot"),
             owned: row.is("owned"),
         })
@@ -295,6 +297,7 @@ mod tests {
             "pubinsert",
             "pubupdate",
             "pubdelete",
+            "pubtruncate",
             "pubviaroot",
             "owned",
         ];
@@ -304,12 +307,14 @@ mod tests {
             Some("t"),
             Some("f"),
             Some("t"),
+            Some("f"),
             Some("t"),
             Some("f"),
         ];
         let publication = Publication::find(&answer(&columns, &[&row]), "p").unwrap();
         assert_eq!(publication.lacks, ["update"]);
-        assert!(publication.via_root && !publication.owned && !publication.all_tables);
+        assert!(!publication.truncates && publication.via_root);
+        assert!(!publication.owned && !publication.all_tables);
     }
 
     #[test]

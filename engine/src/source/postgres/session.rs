@@ -38,6 +38,8 @@ pub(in crate::source) struct Plan {
     pub(super) options: ConnectOptions,
     pub(super) slot: SlotSettings,
     pub(super) selection: Selection,
+    /// Whether a TRUNCATE becomes a change.
+    pub(super) truncates: bool,
     pub(super) from: From,
     /// The server that `from` belongs to.
     pub(super) server: Option<Identity>,
@@ -117,6 +119,7 @@ impl Surroundings {
             published: &self.published,
             tables: &self.tables,
             selection: &plan.selection,
+            truncates: plan.truncates,
         })
     }
 }
@@ -575,6 +578,7 @@ mod tests {
             },
             slot: SlotSettings::of("shop"),
             selection: Selection::everything(),
+            truncates: false,
             from: From::Now,
             server: None,
             first: true,

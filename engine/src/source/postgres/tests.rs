@@ -71,7 +71,11 @@ fn changes(batch: &Batch) -> Vec<Change> {
             let group = &batch.groups[event.group as usize];
             let transaction = &batch.transactions[group.transaction as usize];
             let table = &batch.tables[group.table as usize];
-            assert_eq!(event.after.is_none(), event.operation == Operation::Delete);
+            let has_no_after = [Operation::Delete, Operation::Truncate];
+            assert_eq!(
+                event.after.is_none(),
+                has_no_after.contains(&event.operation)
+            );
             Change {
                 table: format!("{}.{}", table.schema, table.name),
                 columns: (table.columns.postgres().iter())
@@ -395,3 +399,4 @@ fn wal2json_reads_every_type_and_form() {
 }
 
 mod pieces;
+mod truncates;

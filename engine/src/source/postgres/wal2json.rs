@@ -74,21 +74,20 @@ impl Wal2Json {
                 decoder.commit(commit, head.next_lsn.unwrap_or(lsn))?;
             }
             Action::Truncate => {
-                if let Some(index) = self.find(head.schema, head.table)
-                    && let Some(entry) = self.entries.get(index)
-                {
-                    decoder.truncate(entry.relation);
-                }
+                let row_lsn = head.lsn.unwrap_or(lsn);
+                let index = match self.noted(decoder, bytes, &head)? {
+                    Ok(index) => index,
+                    Err(question) => return Ok(Some(question)),
+                };
+                let relation = self.entries.get(index).map_or(0, |entry| entry.relation);
+                decoder.truncate(batch, relation, row_lsn)?;
             }
             Action::Message => {}
             Action::Insert | Action::Update | Action::Delete => {
                 let (action, row_at, row_lsn) = (head.action, head.row_at, head.lsn.unwrap_or(lsn));
-                let index = match self.find(head.schema, head.table) {
-                    Some(index) => index,
-                    None => match self.add(decoder, bytes, &head)? {
-                        Ok(index) => index,
-                        Err(question) => return Ok(Some(question)),
-                    },
+                let index = match self.noted(decoder, bytes, &head)? {
+                    Ok(index) => index,
+                    Err(question) => return Ok(Some(question)),
                 };
                 return self.row(decoder, batch, range, index, (action, row_at, row_lsn));
             }
@@ -108,6 +107,20 @@ impl Wal2Json {
         let key = (schema.raw().to_vec(), table.raw().to_vec());
         self.last = self.tables.get(&key).copied();
         self.last
+    }
+
+    /// The message's table, noted where it comes up first; or what to ask about it.
+    #[inline]
+    fn noted(
+        &mut self,
+        decoder: &mut Decoder,
+        bytes: &[u8],
+        head: &Message<'_>,
+    ) -> Result<Result<usize, Question>, SourceError> {
+        match self.find(head.schema, head.table) {
+            Some(index) => Ok(Ok(index)),
+            None => self.add(decoder, bytes, head),
+        }
     }
 
     /// Takes note of a table that comes up first, or comes anew; or what to ask about it.
@@ -139,8 +152,12 @@ impl Wal2Json {
             let Some((_, _, catalog)) = answer else {
                 return Ok(Err(Question::Named { schema, name }));
             };
-            let row = wal2json::Described::read(bytes, head)
-                .map_err(|error| decoder.unreadable(head.lsn.unwrap_or_default(), error))?;
+            let row = match head.action {
+                // It has no row that says anything.
+                Action::Truncate => wal2json::Described::default(),
+                _ => wal2json::Described::read(bytes, head)
+                    .map_err(|error| decoder.unreadable(head.lsn.unwrap_or_default(), error))?,
+            };
             for row in &catalog.types {
                 decoder.tables.types.insert(row.clone());
             }

@@ -78,14 +78,15 @@ impl Publications {
 
     /// The answer to [`catalog::PUBLICATIONS`].
     pub(super) fn list(&self) -> Answer {
-        let columns = "pubname puballtables pubinsert pubupdate pubdelete pubviaroot owned";
+        let columns =
+            "pubname puballtables pubinsert pubupdate pubdelete pubtruncate pubviaroot owned";
         let flag = |on: bool| if on { "t" } else { "f" }.to_owned();
         let rows = locked(&self.known)
             .iter()
             .map(|(name, publication)| {
                 let (all, root) = (flag(publication.all_tables), flag(publication.via_root));
                 let on = || flag(true);
-                [name.clone(), all, on(), on(), on(), root, on()]
+                [name.clone(), all, on(), on(), on(), on(), root, on()]
                     .map(Some)
                     .to_vec()
             })

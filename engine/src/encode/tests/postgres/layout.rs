@@ -42,6 +42,30 @@ fn a_record_is_exactly_this() {
 }
 
 #[test]
+fn a_truncate_is_exactly_this() {
+    let mut maker = Maker::new();
+    let t = table("t", &[0], &[("id", ColumnType::Integer)]);
+    maker.create(&t, &[Text("1")]);
+    maker.truncate(&t);
+    let records = encode(&maker.batch);
+    let truncate = records.iter().find(|r| r.key.is_none()).unwrap();
+    assert_eq!(records.len(), 2);
+    assert_eq!(
+        truncate.value.as_deref().unwrap(),
+        concat!(
+            r#"{"before":null,"after":null,"source":{"version":"3.1.3.Final","connector":"postgresql","name":"tpg","#,
+            r#""ts_ms":1795253701114,"snapshot":"false","db":"tt","sequence":"[\"36529000\",\"1100\"]","ts_us":1795253701114918,"#,
+            r#""ts_ns":1795253701114918000,"schema":"public","table":"t","txId":802,"lsn":1100,"xmin":null},"transaction":null,"op":"t","#,
+            r#""ts_ms":1795253701178,"ts_us":1795253701178462,"ts_ns":1795253701178462084}"#
+        )
+    );
+    assert_eq!(
+        truncate.headers,
+        [("pos".to_owned(), "16/B374D848/1".to_owned())]
+    );
+}
+
+#[test]
 fn what_the_stream_has_not_said_is_null() {
     let mut maker = Maker::new();
     let transaction = &mut maker.batch.transactions[0];

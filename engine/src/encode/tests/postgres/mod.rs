@@ -173,6 +173,11 @@ impl Maker {
         self.batch.events.last_mut().unwrap().operation = Operation::Update;
     }
 
+    fn truncate(&mut self, table: &Arc<Table>) {
+        self.row(table, Before::Nothing, None);
+        self.batch.events.last_mut().unwrap().operation = Operation::Truncate;
+    }
+
     fn delete(&mut self, table: &Arc<Table>, before: Before<'_>) {
         self.row(table, before, None);
     }

@@ -126,9 +126,9 @@ pub(super) struct Sink<'b> {
 }
 
 /// What the texts of a batch need.
-struct Names<'b> {
-    batch: u64,
-    file_text: &'b mut Option<(Arc<str>, Span)>,
+pub(super) struct Names<'b> {
+    pub(super) batch: u64,
+    pub(super) file_text: &'b mut Option<(Arc<str>, Span)>,
 }
 
 /// A ROWS event and what its rows share.
@@ -241,7 +241,12 @@ fn walk(
 
 /// The open transaction's index in the batch; `first_event` is the place of its first row there, where it is the first.
 #[inline]
-fn transaction(sink: &mut Sink<'_>, names: Names<'_>, open: &mut Open, first_event: u32) -> u32 {
+pub(super) fn transaction(
+    sink: &mut Sink<'_>,
+    names: Names<'_>,
+    open: &mut Open,
+    first_event: u32,
+) -> u32 {
     match open.slot {
         Some((batch, index)) if batch == names.batch => index,
         _ => {

@@ -1,14 +1,21 @@
 //! Statements of the binary log: transaction control, definitions that change, and changes that no rows describe.
 
-use protocol::mysql::event::Query;
+use protocol::mysql::event::{Header, Query};
 use protocol::mysql::statement::{self, TableName};
 
+use super::rows::Sink;
 use super::{Decoder, Next};
 use crate::source::SourceError;
 
 impl Decoder {
     /// A statement.
-    pub(super) fn query(&mut self, query: &Query<'_>, offset: u64) -> Result<Next, SourceError> {
+    pub(super) fn query(
+        &mut self,
+        sink: &mut Sink<'_>,
+        header: &Header,
+        query: &Query<'_>,
+        offset: u64,
+    ) -> Result<Next, SourceError> {
         use statement::Statement as Said;
         let said = recognise(query);
         if self.open.is_none() {
@@ -72,7 +79,11 @@ impl Decoder {
                 self.redefined(&statement::Tables::default(), query.database)?;
                 self.end_if_alone()?;
             }
-            Said::Truncate(_) | Said::Dml { .. } | Said::Other => self.end_if_alone()?,
+            Said::Truncate(_) => {
+                self.truncate(sink, header, query, offset)?;
+                self.end_if_alone()?;
+            }
+            Said::Dml { .. } | Said::Other => self.end_if_alone()?,
         }
         Ok(Next::Event)
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Bytes of a frame before the plugin's message.
-const PAYLOAD: usize = 30;
+pub(super) const PAYLOAD: usize = 30;
 
 /// How a transaction is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Told {
 }
 
 /// `frame` with another message in it.
-fn with(frame: &[u8], payload: &[u8]) -> Vec<u8> {
+pub(super) fn with(frame: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut other = frame[..PAYLOAD].to_vec();
     other.extend_from_slice(payload);
     let length = other.len() as u32 - 1;
@@ -47,7 +47,7 @@ fn with(frame: &[u8], payload: &[u8]) -> Vec<u8> {
 }
 
 /// A row or a description as it is between Stream Start and Stream Stop.
-fn streamed(frame: &[u8], xid: u32) -> Vec<u8> {
+pub(super) fn streamed(frame: &[u8], xid: u32) -> Vec<u8> {
     let (kind, rest) = frame[PAYLOAD..].split_at(1);
     with(frame, &[kind, &xid.to_be_bytes(), rest].concat())
 }
