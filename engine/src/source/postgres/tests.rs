@@ -52,6 +52,8 @@ impl Seed {
 struct Change {
     table: String,
     columns: Vec<String>,
+    /// Columns of the record's key, in its order.
+    key: Vec<String>,
     operation: Operation,
     before: Option<Vec<u8>>,
     before_is_key: bool,
@@ -76,8 +78,14 @@ fn changes(batch: &Batch) -> Vec<Change> {
                 event.after.is_none(),
                 has_no_after.contains(&event.operation)
             );
+            let name = |number: &u16| {
+                table.columns.postgres()[usize::from(*number)]
+                    .name
+                    .to_string()
+            };
             Change {
                 table: format!("{}.{}", table.schema, table.name),
+                key: table.key.iter().map(name).collect(),
                 columns: (table.columns.postgres().iter())
                     .map(|column| column.name.to_string())
                     .collect(),
@@ -101,6 +109,8 @@ struct Memory {
     batch: Batch,
     changes: Vec<Change>,
     ends: Vec<Lsn>,
+    /// What the catalog says about every table that wal2json names: by default it knows nothing any more, and rows describe themselves.
+    catalog: Shape,
     /// Where transactions wait for their ends.
     _state: tempfile::TempDir,
 }
@@ -120,6 +130,7 @@ impl Memory {
             batch: Batch::default(),
             changes: Vec::new(),
             ends: Vec::new(),
+            catalog: Shape::default(),
             _state: state,
         }
     }
@@ -153,8 +164,7 @@ impl Memory {
                 Step::Full => self.seal(),
                 Step::Ask(question) => {
                     let Question::Relation(wanted) = &*question else {
-                        // A catalog that knows nothing any more: the rows describe themselves.
-                        self.stream.answered(&question, Shape::default());
+                        self.stream.answered(&question, self.catalog.clone());
                         continue;
                     };
                     let first = wanted.described.columns.iter().take(1);
@@ -400,3 +410,4 @@ fn wal2json_reads_every_type_and_form() {
 
 mod pieces;
 mod truncates;
+mod whole_rows;

@@ -163,15 +163,15 @@ impl Wal2Json {
             }
             let columns = columns(&row, &catalog.columns);
             let identity = catalog.identity.unwrap_or(b'd');
+            let indices = indices(&row, &catalog.indices);
+            let key = key_names(&columns, &indices);
             let flagged = identity_columns(identity, &row, &catalog.indices);
             let typed = columns
                 .iter()
                 .map(|column| typed(decoder, column, &catalog.columns, &flagged))
                 .collect();
-            decoder
-                .tables
-                .define(described(identity, typed), &catalog.indices);
-            Some(wal2json::Shape::new(&columns))
+            decoder.tables.define(described(identity, typed), &indices);
+            Some(wal2json::Shape::new(&columns).keyed_by(&key))
         } else {
             decoder.tables.exclude(described(b'd', Box::default()));
             None
@@ -325,6 +325,46 @@ fn columns(row: &wal2json::Described, catalog: &[CatalogColumn]) -> Vec<wal2json
     longest.clone()
 }
 
+/// The catalog's indices with the primary key that the table had when the row was written: the catalog may be of another time, and
+/// only it knows the order of the key's columns.
+fn indices(row: &wal2json::Described, catalog: &[Index]) -> Vec<Index> {
+    let Some(names) = &row.key else {
+        return catalog.to_vec();
+    };
+    let is_it = |index: &Index| {
+        index.is_primary
+            && index.columns.len() == names.len()
+            && (names.iter()).all(|name| index.columns.iter().any(|column| **column == **name))
+    };
+    let mut indices: Vec<Index> = (catalog.iter())
+        .filter(|index| !index.is_primary || index.is_identity || is_it(index))
+        .cloned()
+        .collect();
+    for index in &mut indices {
+        index.is_primary = is_it(index);
+    }
+    if !names.is_empty() && !indices.iter().any(|index| index.is_primary) {
+        indices.push(Index {
+            name: String::new(),
+            is_primary: true,
+            is_identity: false,
+            columns: names.iter().map(ToString::to_string).collect(),
+        });
+    }
+    indices
+}
+
+/// The primary key's columns in the table's order, none without one.
+fn key_names(columns: &[wal2json::DescribedColumn], indices: &[Index]) -> Vec<Box<str>> {
+    let Some(primary) = indices.iter().find(|index| index.is_primary) else {
+        return Vec::new();
+    };
+    (columns.iter())
+        .filter(|column| (primary.columns.iter()).any(|name| **name == *column.name))
+        .map(|column| column.name.clone())
+        .collect()
+}
+
 /// Names of the columns that old images have for sure.
 fn identity_columns(identity: u8, row: &wal2json::Described, indices: &[Index]) -> Vec<String> {
     let of = |index: Option<&Index>| index.map(|index| index.columns.clone()).unwrap_or_default();
@@ -332,8 +372,8 @@ fn identity_columns(identity: u8, row: &wal2json::Described, indices: &[Index]) 
         b'i' => of(indices.iter().find(|index| index.is_identity)),
         b'n' => Vec::new(),
         _ => match &row.key {
-            Some(names) if !names.is_empty() => names.iter().map(ToString::to_string).collect(),
-            _ => of(indices.iter().find(|index| index.is_primary)),
+            Some(names) => names.iter().map(ToString::to_string).collect(),
+            None => of(indices.iter().find(|index| index.is_primary)),
         },
     }
 }

@@ -17,6 +17,8 @@ use crate::limits::COLUMNS_MAX;
 #[derive(Debug, Clone)]
 pub struct Shape {
     columns: Vec<Column>,
+    /// The primary key's columns that the table was taken to have; `None`: whatever messages say.
+    key: Option<Box<[Box<str>]>>,
     /// What stood behind the row of an earlier message and was found to be well-formed: it hardly ever changes.
     tail: Vec<u8>,
     after: Vec<Slot>,
@@ -126,6 +128,8 @@ pub enum MismatchKind {
     Type,
     /// An insert comes without it.
     Missing,
+    /// It is in the primary key now, or in it no more.
+    Key,
 }
 
 impl From<DecodeError> for RowError {
@@ -143,6 +147,7 @@ impl std::fmt::Display for RowError {
                 MismatchKind::Unknown => write!(f, "column {column} is not known"),
                 MismatchKind::Type => write!(f, "column {column} has another type"),
                 MismatchKind::Missing => write!(f, "column {column} is missing in an insert"),
+                MismatchKind::Key => write!(f, "column {column} is in another primary key"),
             },
             Self::NoRoom { missing } => write!(f, "{missing} bytes are needed before the message"),
         }
@@ -162,10 +167,19 @@ impl Shape {
         };
         Self {
             columns: columns.iter().map(column).collect(),
+            key: None,
             tail: Vec::new(),
             after: Vec::new(),
             before: Vec::new(),
         }
+    }
+
+    /// A message whose primary key (`include-pk`) has other columns than these is a [`Mismatch`]. `names` are in the table's order, none
+    /// where there is no primary key.
+    #[must_use]
+    pub fn keyed_by(mut self, names: &[Box<str>]) -> Self {
+        self.key = Some(names.into());
+        self
     }
 
     /// Reads the row of the message at `message` of `bytes`, which [`Message::decode`] read up to its row, and writes its tuples one after
@@ -285,10 +299,7 @@ impl Shape {
             b"identity" => (&mut arrays.has_before, &mut self.before),
             b"columns" => return Err(scan.invalid_at(key.at(), "wal2json columns").into()),
             // Read, not passed over: its types may be other than JSON.
-            b"pk" => {
-                described_columns(scan, false)?;
-                return Ok(());
-            }
+            b"pk" => return self.same_key(&described_columns(scan, false)?),
             _ => return Ok(scan.skip_value("wal2json member")?),
         };
         if std::mem::replace(seen, true) {
@@ -297,6 +308,19 @@ impl Shape {
         arrays.late = true;
         scan.expect(b'[', "wal2json row")?;
         array(scan, &self.columns, slots)
+    }
+
+    /// A primary key does not change often, and then with the table's name or columns only by chance.
+    fn same_key(&self, found: &[DescribedColumn]) -> Result<(), RowError> {
+        let Some(known) = &self.key else {
+            return Ok(());
+        };
+        let new = (found.iter()).find(|column| !known.contains(&column.name));
+        let gone = (known.iter()).find(|name| !found.iter().any(|column| column.name == **name));
+        match new.map(|column| &column.name).or(gone) {
+            None => Ok(()),
+            Some(name) => Err(mismatch(name, MismatchKind::Key)),
+        }
     }
 
     /// TOASTed values are never left out of inserts: a column that is not there is one that the table does not have.

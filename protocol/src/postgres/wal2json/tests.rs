@@ -227,6 +227,34 @@ fn other_columns_than_known_are_named() {
 }
 
 #[test]
+fn another_primary_key_is_named() {
+    let with = |names: &[&str]| {
+        let names: Vec<Box<str>> = names.iter().map(|name| (*name).into()).collect();
+        Shape::new(&columns(&EVENTS)).keyed_by(&names)
+    };
+    for (known, expected) in [(&["text"][..], "id"), (&["id", "ok"], "ok"), (&[], "id")] {
+        match rewrite(&mut with(known), UPDATE) {
+            Err(RowError::Mismatch(Mismatch { column, kind })) => {
+                assert_eq!((&*column, kind), (expected, MismatchKind::Key), "{known:?}");
+            }
+            other => panic!("{known:?}: {other:?}"),
+        }
+    }
+    // What was found to be the same once may become another one.
+    let mut shape = with(&["id"]);
+    rewrite(&mut shape, UPDATE).unwrap();
+    rewrite(&mut shape, UPDATE).unwrap();
+    let other = UPDATE.replace(r#""pk":[{"name":"id""#, r#""pk":[{"name":"ok""#);
+    assert!(matches!(
+        rewrite(&mut shape, &other),
+        Err(RowError::Mismatch(_))
+    ));
+    // Without `include-pk` nothing is said.
+    let silent = UPDATE.replace(r#","pk":[{"name":"id","type":"bigint"}]"#, "");
+    rewrite(&mut shape, &silent).unwrap();
+}
+
+#[test]
 fn other_spellings_are_read_as_well() {
     let spelt = r#"{"action":"U","schema":"s","table":"t" , "columns" : [ { "type" : "bigint" , "name" : "id", "typeoid":20, "value" : 7 , "optional":false } ,{"name":"ok","type":"boolean","value":true,"position":2,"default":null}, {"name":"t\u0065xt","type":"character varying(64)","value":"\ud83d\ude00"} ] , "pk":[{"name":"id","type":"bigint"}], "identity":[{"name":"id","type":"bigint","value":7}] } "#;
     let mut shape = Shape::new(&columns(&EVENTS));
