@@ -1,19 +1,27 @@
 //! Hosts, the links between them, and which way of emulation carries them.
 
-use std::fmt;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command};
-use std::str::FromStr;
+mod backend;
+mod error;
+mod host;
+mod link;
+mod plan;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::limits::HOSTS_MAX;
+pub use backend::{Backend, Refusal};
+pub use error::NetemError;
+pub use host::Host;
+pub use link::Link;
+pub use plan::{Direction, LinkPlan, Plan};
+
 use crate::namespace::{self, Namespace};
-use crate::profile::{InvalidProfile, LinkProfile};
+use crate::profile::LinkProfile;
 use crate::proxy::{Lane, Relay};
-use crate::shaper::Counters;
 use crate::tc::{self, Kernel};
 use crate::tun::Emulator;
+use host::HostInner;
+use plan::check;
 
 /// Length of the network part of the hosts' addresses.
 pub(crate) const PREFIX_BITS: u8 = 24;
@@ -21,207 +29,6 @@ pub(crate) const PREFIX_BITS: u8 = 24;
 /// Address of a host inside its network; every network has the same ones, each in its own namespaces.
 pub(crate) fn address(host: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 89, 0, host as u8 + 1)
-}
-
-/// Why a network cannot be.
-#[derive(Debug, thiserror::Error)]
-pub enum NetemError {
-    /// A program of iproute2 failed.
-    #[error("{command}: {reason}")]
-    Command {
-        /// The command line.
-        command: String,
-        /// What it said.
-        reason: String,
-    },
-    /// The system refused.
-    #[error("{what}: {source}")]
-    System {
-        /// What was tried.
-        what: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A profile is out of its range.
-    #[error("link {link}: {source}")]
-    Profile {
-        /// Which link.
-        link: String,
-        /// What is wrong.
-        source: InvalidProfile,
-    },
-    /// The plan names what it does not have, or too much.
-    #[error("{0}")]
-    Plan(String),
-    /// No way of emulation can do it.
-    #[error("these links cannot be emulated here: {}", listed(.0))]
-    Impossible(Vec<Refusal>),
-}
-
-impl NetemError {
-    pub(crate) fn system(what: &dyn fmt::Display, source: io::Error) -> Self {
-        Self::System {
-            what: what.to_string(),
-            source,
-        }
-    }
-}
-
-fn listed(refusals: &[Refusal]) -> String {
-    let listed: Vec<String> = refusals.iter().map(Refusal::to_string).collect();
-    listed.join("; ")
-}
-
-/// A way of emulation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
-    /// The kernel's `tc netem`.
-    Tc,
-    /// Packets carried by this process between TUN devices.
-    Tun,
-    /// A relay of TCP streams.
-    Proxy,
-}
-
-impl Backend {
-    /// In the order in which they are tried.
-    pub const ALL: [Self; 3] = [Self::Tc, Self::Tun, Self::Proxy];
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tc => "tc",
-            Self::Tun => "tun",
-            Self::Proxy => "proxy",
-        })
-    }
-}
-
-impl FromStr for Backend {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|one| one.to_string() == text);
-        found.ok_or_else(|| format!("{text:?}: expected tc, tun or proxy"))
-    }
-}
-
-/// A way that was not possible.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Which.
-    pub backend: Backend,
-    /// Why.
-    pub reason: String,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.backend, self.reason)
-    }
-}
-
-/// Hosts and the links between them. Hosts without a link between them reach each other unshaped.
-#[derive(Debug, Clone, Default)]
-pub struct Plan {
-    /// Names of the hosts, lower-case letters and digits.
-    pub hosts: Vec<String>,
-    /// At most one for two hosts.
-    pub links: Vec<LinkPlan>,
-    /// Of everything that happens by chance.
-    pub seed: u64,
-}
-
-/// A link between two hosts.
-#[derive(Debug, Clone)]
-pub struct LinkPlan {
-    /// One end.
-    pub one: String,
-    /// The other.
-    pub other: String,
-    /// From the one to the other.
-    pub forth: LinkProfile,
-    /// From the other to the one.
-    pub back: LinkProfile,
-}
-
-/// One of a link's two directions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// From the first named host to the second.
-    Forth,
-    /// From the second to the first.
-    Back,
-}
-
-/// A host; cheap to clone. Its namespace is removed with the last of them.
-#[derive(Debug, Clone)]
-pub struct Host {
-    inner: Arc<HostInner>,
-}
-
-#[derive(Debug)]
-struct HostInner {
-    name: String,
-    address: Ipv4Addr,
-    /// None with the proxy: all hosts are this machine's loopback.
-    namespace: Option<Namespace>,
-}
-
-impl Host {
-    /// Its name in the plan.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.inner.name
-    }
-
-    /// Where it is reached by the others; loopback with the proxy.
-    #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
-        self.inner.address
-    }
-
-    /// The name of its network namespace (`ip netns exec NAME …`), if it has one.
-    #[must_use]
-    pub fn namespace(&self) -> Option<&str> {
-        self.inner.namespace.as_ref().map(Namespace::name)
-    }
-
-    /// Calls `what` as on this host: sockets that it opens stay there.
-    ///
-    /// # Errors
-    /// The thread for it cannot be started or moved.
-    pub fn within<T: Send>(&self, what: impl FnOnce() -> T + Send) -> io::Result<T> {
-        match &self.inner.namespace {
-            None => Ok(what()),
-            Some(namespace) => namespace.within(what),
-        }
-    }
-
-    /// Starts a process on this host, a child of this one as any other.
-    ///
-    /// # Errors
-    /// As [`Command::spawn`].
-    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
-        self.within(|| command.spawn())?
-    }
-
-    /// Listens on this host.
-    ///
-    /// # Errors
-    /// As [`TcpListener::bind`].
-    pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        self.within(|| TcpListener::bind(address))?
-    }
-
-    /// Connects from this host.
-    ///
-    /// # Errors
-    /// As [`TcpStream::connect`].
-    pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        self.within(|| TcpStream::connect(address))?
-    }
 }
 
 /// Running links; they end, and the namespaces are removed, when this and all its hosts are dropped.
@@ -464,46 +271,6 @@ impl Door {
     }
 }
 
-/// Looks for what no way of emulation could do.
-fn check(plan: &Plan) -> Result<(), NetemError> {
-    let wrong = |reason: String| Err(NetemError::Plan(reason));
-    if plan.hosts.len() > HOSTS_MAX {
-        return wrong(format!("{} hosts: at most {HOSTS_MAX}", plan.hosts.len()));
-    }
-    for (number, name) in plan.hosts.iter().enumerate() {
-        let is_plain = name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        if name.is_empty() || !is_plain || plan.hosts[..number].contains(name) {
-            return wrong(format!(
-                "host {name:?}: lower-case letters and digits, each name once"
-            ));
-        }
-    }
-    for (number, link) in plan.links.iter().enumerate() {
-        let named = format!("{}-{}", link.one, link.other);
-        for end in [&link.one, &link.other] {
-            if !plan.hosts.contains(end) {
-                return wrong(format!("link {named}: there is no host {end:?}"));
-            }
-        }
-        let same = |other: &LinkPlan| {
-            [(&other.one, &other.other), (&other.other, &other.one)]
-                .contains(&(&link.one, &link.other))
-        };
-        if link.one == link.other || plan.links[..number].iter().any(same) {
-            return wrong(format!("link {named}: one link between two hosts"));
-        }
-        for profile in [&link.forth, &link.back] {
-            profile.check().map_err(|source| NetemError::Profile {
-                link: named.clone(),
-                source,
-            })?;
-        }
-    }
-    Ok(())
-}
-
 /// Whether this way of emulation can do the plan here; if not, why.
 fn possible(backend: Backend, plan: &Plan) -> Result<(), String> {
     let profiles = || plan.links.iter().flat_map(|link| [&link.forth, &link.back]);
@@ -530,192 +297,10 @@ fn possible(backend: Backend, plan: &Plan) -> Result<(), String> {
     }
 }
 
-/// A running link.
-#[derive(Debug, Clone, Copy)]
-pub struct Link<'a> {
-    network: &'a Network,
-    ends: usize,
-}
-
-impl Link<'_> {
-    fn ends(&self) -> &Ends {
-        &self.network.links[self.ends]
-    }
-
-    fn way(&self, direction: Direction) -> (usize, usize) {
-        let ends = self.ends();
-        match direction {
-            Direction::Forth => (ends.one, ends.other),
-            Direction::Back => (ends.other, ends.one),
-        }
-    }
-
-    fn lane(&self, lanes: &[Arc<Lane>], direction: Direction) -> Arc<Lane> {
-        let (from, to) = self.way(direction);
-        Arc::clone(&lanes[from * self.network.hosts.len() + to])
-    }
-
-    /// The profile of a direction, faults aside.
-    #[must_use]
-    pub fn profile(&self, direction: Direction) -> LinkProfile {
-        let profiles = &self.ends().profiles;
-        let profiles = profiles.lock().unwrap_or_else(PoisonError::into_inner);
-        profiles[direction as usize].clone()
-    }
-
-    /// Gives a direction another profile, at once.
-    ///
-    /// # Errors
-    /// A profile that makes no sense or that this way of emulation cannot do; those of tc.
-    pub fn set(&self, direction: Direction, profile: LinkProfile) -> Result<(), NetemError> {
-        profile.check().map_err(|source| NetemError::Profile {
-            link: self.name(),
-            source,
-        })?;
-        if self.network.backend() == Backend::Proxy && profile.needs_packets() {
-            return Err(NetemError::Plan(format!(
-                "link {}: a relay cannot do {profile}",
-                self.name()
-            )));
-        }
-        self.apply(direction, &profile)?;
-        let profiles = &self.ends().profiles;
-        profiles.lock().unwrap_or_else(PoisonError::into_inner)[direction as usize] = profile;
-        Ok(())
-    }
-
-    fn apply(&self, direction: Direction, profile: &LinkProfile) -> Result<(), NetemError> {
-        let (from, to) = self.way(direction);
-        match &self.network.carrier {
-            Carrier::Tc(kernel) => kernel.set(from, to, profile)?,
-            Carrier::Tun(emulator) => emulator.set(from, to, profile.clone()),
-            Carrier::Proxy { lanes, .. } => self.lane(lanes, direction).set(profile.clone()),
-        }
-        Ok(())
-    }
-
-    fn name(&self) -> String {
-        let Ends { one, other, .. } = self.ends();
-        let hosts = &self.network.hosts;
-        format!("{}-{}", hosts[*one].name(), hosts[*other].name())
-    }
-
-    /// Lowers the rate of a direction for a while; `None` brings back its own.
-    ///
-    /// # Errors
-    /// Those of tc.
-    pub fn slow(&self, direction: Direction, rate_bits: Option<u64>) -> Result<(), NetemError> {
-        let mut profile = self.profile(direction);
-        profile.rate_bits = rate_bits.or(profile.rate_bits);
-        self.apply(direction, &profile)
-    }
-
-    /// What has passed a direction so far.
-    ///
-    /// # Errors
-    /// Those of tc.
-    pub fn counters(&self, direction: Direction) -> Result<Counters, NetemError> {
-        let (from, to) = self.way(direction);
-        match &self.network.carrier {
-            Carrier::Tc(kernel) => kernel.counters(from, to),
-            Carrier::Tun(emulator) => Ok(emulator.counters(from, to)),
-            Carrier::Proxy { lanes, .. } => Ok(self.lane(lanes, direction).counters()),
-        }
-    }
-
-    /// Ends every TCP connection over this link, as a firewall would: both ends are reset. New ones can be made at once.
-    ///
-    /// # Errors
-    /// Those of tc.
-    pub fn cut(&self) -> Result<(), NetemError> {
-        let Ends { one, other, .. } = *self.ends();
-        match &self.network.carrier {
-            Carrier::Tc(kernel) => kernel.cut(one, other)?,
-            Carrier::Tun(emulator) => emulator.cut(one, other),
-            Carrier::Proxy { relays, .. } => {
-                let relays = relays.lock().unwrap_or_else(PoisonError::into_inner);
-                let between =
-                    |from: usize, to: usize| [(one, other), (other, one)].contains(&(from, to));
-                let concerned = relays.iter().filter(|(from, to, _)| between(*from, *to));
-                concerned.for_each(|(.., relay)| relay.cut());
-            }
-        }
-        Ok(())
-    }
-
-    /// Holds what goes in a direction, or lets it go on. With tc it is lost meanwhile.
-    ///
-    /// # Errors
-    /// Those of tc.
-    pub fn stall(&self, direction: Direction, is_stalled: bool) -> Result<(), NetemError> {
-        let (from, to) = self.way(direction);
-        match &self.network.carrier {
-            Carrier::Tc(_) => self.down(direction, is_stalled)?,
-            Carrier::Tun(emulator) => emulator.stall(from, to, is_stalled),
-            Carrier::Proxy { lanes, .. } => self.lane(lanes, direction).hold(is_stalled),
-        }
-        Ok(())
-    }
-
-    /// Drops everything that goes in a direction, or nothing any more. With the proxy it is held meanwhile.
-    ///
-    /// # Errors
-    /// Those of tc.
-    pub fn down(&self, direction: Direction, is_down: bool) -> Result<(), NetemError> {
-        let (from, to) = self.way(direction);
-        match &self.network.carrier {
-            Carrier::Tc(kernel) => {
-                let mut profile = self.profile(direction);
-                if is_down {
-                    profile.loss = 1.0;
-                }
-                kernel.set(from, to, &profile)?;
-            }
-            Carrier::Tun(emulator) => emulator.down(from, to, is_down),
-            Carrier::Proxy { lanes, .. } => self.lane(lanes, direction).hold(is_down),
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::plan::tests::plan;
     use super::*;
-
-    fn plan(hosts: &[&str], links: &[(&str, &str, &str)]) -> Plan {
-        Plan {
-            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-            links: (links.iter())
-                .map(|(one, other, profile)| LinkPlan {
-                    one: (*one).to_owned(),
-                    other: (*other).to_owned(),
-                    forth: profile.parse().unwrap(),
-                    back: profile.parse().unwrap(),
-                })
-                .collect(),
-            seed: 1,
-        }
-    }
-
-    #[test]
-    fn plans_that_cannot_be_are_named() {
-        for (plan, named) in [
-            (plan(&["a", "a"], &[]), "host \"a\""),
-            (plan(&["A"], &[]), "host \"A\""),
-            (plan(&["a"], &[("a", "b", "unshaped")]), "no host \"b\""),
-            (
-                plan(
-                    &["a", "b"],
-                    &[("a", "b", "unshaped"), ("b", "a", "unshaped")],
-                ),
-                "one link",
-            ),
-            (plan(&["a"], &[("a", "a", "unshaped")]), "one link"),
-        ] {
-            let error = check(&plan).unwrap_err().to_string();
-            assert!(error.contains(named), "{error}");
-        }
-    }
 
     #[test]
     fn a_relay_refuses_loss() {

@@ -1,0 +1,56 @@
+//! Why a network cannot be.
+
+use std::fmt;
+use std::io;
+
+use super::backend::Refusal;
+use crate::profile::InvalidProfile;
+
+/// Why a network cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum NetemError {
+    /// A program of iproute2 failed.
+    #[error("{command}: {reason}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The system refused.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A profile is out of its range.
+    #[error("link {link}: {source}")]
+    Profile {
+        /// Which link.
+        link: String,
+        /// What is wrong.
+        source: InvalidProfile,
+    },
+    /// The plan names what it does not have, or too much.
+    #[error("{0}")]
+    Plan(String),
+    /// No way of emulation can do it.
+    #[error("these links cannot be emulated here: {}", listed(.0))]
+    Impossible(Vec<Refusal>),
+}
+
+impl NetemError {
+    pub(crate) fn system(what: &dyn fmt::Display, source: io::Error) -> Self {
+        Self::System {
+            what: what.to_string(),
+            source,
+        }
+    }
+}
+
+fn listed(refusals: &[Refusal]) -> String {
+    let listed: Vec<String> = refusals.iter().map(Refusal::to_string).collect();
+    listed.join("; ")
+}
