@@ -1,7 +1,11 @@
 //! The configuration file: what it means, and what is said when it means nothing.
 
+use super::source::{SERVER_ID_DERIVED_MAX, SERVER_ID_DERIVED_MIN};
 use super::*;
-use crate::config::{SourceKind, TlsMode};
+use crate::config::{
+    Compression, KafkaTls, OnUnpublished, Plugin, ProducerKind, SourceKind, Start, TlsMode,
+    TopicSettings,
+};
 
 const SHORT: &str = r#"
 [source.shop]
