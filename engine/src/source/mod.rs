@@ -18,6 +18,8 @@ pub mod postgres;
 pub mod receive;
 mod reconnect;
 pub mod ring;
+#[cfg(test)]
+mod seed;
 mod socket;
 mod spill;
 mod tls;

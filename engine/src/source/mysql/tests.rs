@@ -15,6 +15,7 @@ use super::xa;
 use crate::batch::{Batch, Operation};
 use crate::config::Selection;
 use crate::position::Position;
+use crate::source::seed::Seed;
 use crate::source::{SourceError, Verdict};
 
 const SMALL: [&str; 5] = [
@@ -43,19 +44,6 @@ fn packets(events: &[Vec<u8>], mut sequence: u8) -> Vec<u8> {
         packet::write(&mut wire, &mut sequence, &payload);
     }
     wire
-}
-
-/// A seeded generator (splitmix64), so that a failure can be repeated.
-struct Seed(u64);
-
-impl Seed {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
 }
 
 /// Everything that a change's records can show, apart from where it lies in a batch.

@@ -13,6 +13,7 @@ use super::tables::{Index, Question};
 use crate::batch::{Batch, Operation};
 use crate::config::{Plugin, Selection};
 use crate::position::Position;
+use crate::source::seed::Seed;
 use crate::source::{SourceError, Verdict};
 
 const SMALL: [&str; 2] = ["postgres-15-20k", "postgres-15-types"];
@@ -32,19 +33,6 @@ fn frames(name: &str) -> Vec<Vec<u8>> {
 /// The kind of a frame's message; keepalives have none.
 fn kind(frame: &[u8]) -> Option<u8> {
     frame.get(30).copied().filter(|_| frame[5] == b'w')
-}
-
-/// A seeded generator (splitmix64), so that a failure can be repeated.
-struct Seed(u64);
-
-impl Seed {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
 }
 
 /// Everything that a change's records can show, apart from where it lies in a batch.
