@@ -29,18 +29,26 @@ use protocol::kafka::record_batch::{Decoder, stamp};
 
 const NOW: Duration = Duration::new(1_795_253_701, 178_462_084);
 
-/// One record a line: topic, place | key | value.
-fn records(connector: &'static str, batches: &[Batch]) -> String {
-    let settings = Arc::new(EncodeSettings {
-        source: "golden".into(),
+fn settings(
+    source: &str,
+    connector: &'static str,
+    compression: Compression,
+) -> Arc<EncodeSettings> {
+    Arc::new(EncodeSettings {
+        source: source.into(),
         connector,
         version: "0",
         keys: Keys::default(),
-        compression: Compression::None,
+        compression,
         batch_max: 1 << 20,
         row_max: 64 << 20,
         tombstones: true,
-    });
+    })
+}
+
+/// One record a line: topic, place | key | value.
+fn records(connector: &'static str, batches: &[Batch]) -> String {
+    let settings = settings("golden", connector, Compression::None);
     let mut encoder = Encoder::new(Arc::clone(&settings));
     let mut lines = String::new();
     for batch in batches {
@@ -119,16 +127,7 @@ fn every_type_of_postgres() {
 type Histories = BTreeMap<String, Vec<(i32, Option<serde_json::Value>)>>;
 
 fn histories(connector: &'static str, batches: &[Batch]) -> Histories {
-    let settings = Arc::new(EncodeSettings {
-        source: "twin".into(),
-        connector,
-        version: "0",
-        keys: Keys::default(),
-        compression: Compression::None,
-        batch_max: 1 << 20,
-        row_max: 64 << 20,
-        tombstones: true,
-    });
+    let settings = settings("twin", connector, Compression::None);
     let mut encoder = Encoder::new(Arc::clone(&settings));
     let route = Route {
         topic: "twin.walbrook.events".into(),
@@ -210,16 +209,7 @@ fn full_images_are_what_the_record_before_left() {
 /// After a crash: what the partitions' tails show is not encoded again, everything behind it is, in the same partitions.
 #[test]
 fn settled_rows_are_left_out() {
-    let settings = Arc::new(EncodeSettings {
-        source: "golden".into(),
-        connector: "mysql",
-        version: "0",
-        keys: Keys::default(),
-        compression: Compression::Lz4,
-        batch_max: 1 << 20,
-        row_max: 64 << 20,
-        tombstones: true,
-    });
+    let settings = settings("golden", "mysql", Compression::Lz4);
     let (batches, changes) = batches::of_recording("mysql-9.7-20k", usize::MAX);
     let route = Route {
         topic: "golden.events".into(),
