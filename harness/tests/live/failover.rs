@@ -4,11 +4,10 @@ use harness::broker::Broker;
 use harness::seed;
 use harness::servers::{Flavour, Server};
 use harness::truth::Truth;
-use harness::verify;
 use harness::workload::Workload;
 use mysql_async::prelude::Queryable as _;
 
-use crate::{configured, ready, run_to_end, run_to_halt};
+use crate::{configured, ready, run_to_end, run_to_halt, verified};
 
 const CHANGES: u64 = 4_000;
 
@@ -81,16 +80,7 @@ async fn mysql_goes_on_on_the_replica_that_takes_over() {
     let other = text.replace(&source.cdc_url(), &replica.cdc_url());
     std::fs::write(engine.config(), other).expect("a configuration");
     run_to_end(&engine).await;
-    let settings = verify::Settings {
-        brokers: broker.bootstrap(),
-        truth: Truth::of(&workload),
-        topic: Some("live.walbrook.events".to_owned()),
-        client: verify::Client::Rskafka,
-        allow_repeated: false,
-    };
-    let findings = verify::verify(&settings).await.expect("a readable topic");
-    assert!(findings.failures.is_empty(), "{:#?}", findings.failures);
-    assert_eq!((findings.changes, findings.repeated), (CHANGES, 0));
+    verified(&broker, Truth::of(&workload)).await;
 
     // Back on the old server, which never had the second half: named, not guessed.
     source.restart().await.expect("the old server");

@@ -30,6 +30,8 @@ use harness::broker::Broker;
 use harness::replay::engine::Engine;
 use harness::replay::program_for_test;
 use harness::servers::{Flavour, Server};
+use harness::truth::Truth;
+use harness::verify;
 
 /// The engine and a server, or `None` after saying why not.
 async fn ready(flavour: Flavour) -> Option<(PathBuf, Server)> {
@@ -144,6 +146,21 @@ async fn run_to_halt(engine: &Engine) -> String {
     let status = status.unwrap_or_else(|| panic!("the engine hangs:\n{said}"));
     assert_eq!(status.code(), Some(1), "{said}");
     said
+}
+
+/// Compares the workload's topic with what must be in it: every change once and in order.
+async fn verified(broker: &Broker, truth: Truth) {
+    let changes = truth.changes;
+    let settings = verify::Settings {
+        brokers: broker.bootstrap(),
+        truth,
+        topic: Some("live.walbrook.events".to_owned()),
+        client: verify::Client::Rskafka,
+        allow_repeated: false,
+    };
+    let findings = verify::verify(&settings).await.expect("a readable topic");
+    assert!(findings.failures.is_empty(), "{:#?}", findings.failures);
+    assert_eq!((findings.changes, findings.repeated), (changes, 0));
 }
 
 /// `walbrook position …` of the only source.

@@ -5,13 +5,12 @@ use harness::replay::engine::Engine;
 use harness::seed::postgres::{self as seed, Identity};
 use harness::servers::Flavour;
 use harness::truth::Truth;
-use harness::verify;
 use harness::workload::Workload;
 use serde_json::{Map, Value};
 
 use crate::postgres_select::{SESSION, Types, agrees, tables};
 use crate::records::{State, states};
-use crate::{configured, ready, run_to_end};
+use crate::{configured, ready, run_to_end, verified};
 
 const CHANGES: u64 = 20_000;
 /// Slot and publication of a source `live`.
@@ -210,14 +209,5 @@ async fn restart_in_the_middle(plugin: &str, identity: Identity) {
         "both runs wrote"
     );
 
-    let settings = verify::Settings {
-        brokers: broker.bootstrap(),
-        truth: Truth::with(&workload, identity.images()),
-        topic: Some("live.walbrook.events".to_owned()),
-        client: verify::Client::Rskafka,
-        allow_repeated: false,
-    };
-    let findings = verify::verify(&settings).await.expect("a readable topic");
-    assert!(findings.failures.is_empty(), "{:#?}", findings.failures);
-    assert_eq!((findings.changes, findings.repeated), (CHANGES, 0));
+    verified(&broker, Truth::with(&workload, identity.images())).await;
 }

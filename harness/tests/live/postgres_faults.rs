@@ -6,11 +6,10 @@ use harness::replay::engine::{Engine, Running};
 use harness::seed::postgres::{self as seed, Identity};
 use harness::servers::{Flavour, Server};
 use harness::truth::{Images, Truth};
-use harness::verify;
 use harness::workload::{Transaction, Workload};
 use nix::sys::signal::Signal;
 
-use crate::{configured, ready, stop, until};
+use crate::{configured, ready, stop, until, verified};
 
 /// Enough that the server is in the midst of sending it when it is seen.
 const CHANGES: u64 = 60_000;
@@ -51,16 +50,7 @@ pub(crate) async fn complete(engine: &Engine, mut running: Running, broker: &Bro
     })
     .await;
     stop(engine, running).await;
-    let settings = verify::Settings {
-        brokers: broker.bootstrap(),
-        truth,
-        topic: Some("live.walbrook.events".to_owned()),
-        client: verify::Client::Rskafka,
-        allow_repeated: false,
-    };
-    let findings = verify::verify(&settings).await.expect("a readable topic");
-    assert!(findings.failures.is_empty(), "{:#?}", findings.failures);
-    assert_eq!(findings.repeated, 0);
+    verified(broker, truth).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,16 @@ impl Stage {
         })
     }
 
+    /// A stage on which the engine `first` has streamed a workload to its end.
+    async fn streamed() -> Option<(Stage, Engine)> {
+        let stage = Stage::set(&[]).await?;
+        prepare(&stage.server, false).await;
+        let engine = stage.engine("first");
+        stage.write(1).await;
+        run_to_end(&engine).await;
+        Some((stage, engine))
+    }
+
     /// An engine whose state is in `name`.
     fn engine(&self, name: &str) -> Engine {
         self.engine_at(name, &self.server.cdc_url())
@@ -87,13 +97,9 @@ async fn refused(engine: &Engine, words: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_slots_of_others_are_refused() {
-    let Some(stage) = Stage::set(&[]).await else {
+    let Some((stage, engine)) = Stage::streamed().await else {
         return;
     };
-    prepare(&stage.server, false).await;
-    let engine = stage.engine("first");
-    stage.write(1).await;
-    run_to_end(&engine).await;
 
     // Read by somebody else.
     let other = stage.engine("other");
@@ -162,13 +168,9 @@ async fn postgres_slots_of_others_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_log_that_is_gone_is_named() {
-    let Some(stage) = Stage::set(&[]).await else {
+    let Some((stage, engine)) = Stage::streamed().await else {
         return;
     };
-    prepare(&stage.server, false).await;
-    let engine = stage.engine("first");
-    stage.write(1).await;
-    run_to_end(&engine).await;
     stage
         .run("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
         .await;
@@ -197,13 +199,9 @@ async fn postgres_log_that_is_gone_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_publication_that_was_dropped_is_named() {
-    let Some(stage) = Stage::set(&[]).await else {
+    let Some((stage, engine)) = Stage::streamed().await else {
         return;
     };
-    prepare(&stage.server, false).await;
-    let engine = stage.engine("first");
-    stage.write(1).await;
-    run_to_end(&engine).await;
     stage.run(&format!("DROP PUBLICATION {NAME}")).await;
     stage.write(2).await;
     // Our role may not make one: the statements are printed.

@@ -4,10 +4,9 @@ use harness::broker::Broker;
 use harness::seed;
 use harness::servers::Flavour;
 use harness::truth::Truth;
-use harness::verify;
 use harness::workload::Workload;
 
-use crate::{configured, ready, run_to_end};
+use crate::{configured, ready, run_to_end, verified};
 
 const CHANGES: u64 = 20_000;
 
@@ -57,15 +56,5 @@ async fn restart_in_the_middle(flavour: Flavour) {
         "both runs wrote"
     );
 
-    let truth = Truth::of(&workload);
-    let settings = verify::Settings {
-        brokers: broker.bootstrap(),
-        truth,
-        topic: Some("live.walbrook.events".to_owned()),
-        client: verify::Client::Rskafka,
-        allow_repeated: false,
-    };
-    let findings = verify::verify(&settings).await.expect("a readable topic");
-    assert!(findings.failures.is_empty(), "{:#?}", findings.failures);
-    assert_eq!((findings.changes, findings.repeated), (CHANGES, 0));
+    verified(&broker, Truth::of(&workload)).await;
 }
