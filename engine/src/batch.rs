@@ -123,6 +123,8 @@ pub struct Batch {
     pub end: Option<Position>,
     /// When the first of its bytes were read, those included that the batch before left over.
     pub read_at: Option<Instant>,
+    /// Bytes that it may hold beyond the [`Limits::batch_bytes`](crate::source::Limits::batch_bytes) at which batches are full.
+    pub stretch: usize,
 }
 
 impl Batch {
@@ -137,6 +139,7 @@ impl Batch {
         self.lsns.clear();
         self.end = None;
         self.read_at = None;
+        self.stretch = 0;
     }
 
     /// Gives back what an unusually large batch made it hold: `bytes` keeps at most `bytes_max` of capacity.

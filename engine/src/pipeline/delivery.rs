@@ -7,7 +7,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::account::{Account, Departure};
 use super::encoding::Encoded;
-use super::feed::{NewTopics, Submitted};
+use super::feed::{Departing, NewTopics, Submitted};
 use super::memory::{Memory, Reservation};
 use super::saver::Saver;
 use super::{PipelineError, Progress};
@@ -57,7 +57,7 @@ impl Delivery {
 
     async fn deliver(&mut self) -> Result<(), PipelineError> {
         let mut new_ids = self.producer.new_ids();
-        let mut encoding: Option<(Departure, Reservation, oneshot::Receiver<Encoded>)> = None;
+        let mut encoding: Option<(Departing, oneshot::Receiver<Encoded>)> = None;
         let mut fed = true;
         while fed || encoding.is_some() || !self.account.is_idle() {
             tokio::select! {
@@ -73,15 +73,15 @@ impl Delivery {
                     self.acknowledged(acknowledged.ordinal);
                 }
                 submitted = self.queue.recv(), if fed && encoding.is_none() => match submitted {
-                    Some(Submitted { departure, expected, encoded }) => encoding = Some((departure, expected, encoded)),
+                    Some(Submitted { departing, encoded }) => encoding = Some((departing, encoded)),
                     None => fed = false,
                 },
                 encoded = finished(&mut encoding) => {
-                    let (departure, expected, encoded) = encoded;
+                    let (Departing { departure, expected, stretch }, encoded) = encoded;
                     let Ok(encoded) = encoded else {
                         return Err(PipelineError::Halt("the encoding threads ended".to_owned()));
                     };
-                    self.depart(departure, encoded)?;
+                    self.depart(departure, encoded, stretch)?;
                     drop(expected);
                 }
                 Some(new) = self.new_topics.recv() => self.register(new).await?,
@@ -115,7 +115,12 @@ impl Delivery {
         });
     }
 
-    fn depart(&mut self, departure: Departure, encoded: Encoded) -> Result<(), PipelineError> {
+    fn depart(
+        &mut self,
+        departure: Departure,
+        encoded: Encoded,
+        stretch: Option<Reservation>,
+    ) -> Result<(), PipelineError> {
         let Encoded {
             mut batch,
             parts,
@@ -123,6 +128,7 @@ impl Delivery {
         } = encoded;
         batch.clear();
         batch.shrink(self.batch_bytes * RECYCLED_EXCESS);
+        drop(stretch);
         // The feed may be gone already; then nobody needs the batch.
         drop(self.free.send(batch));
         let parts = parts?;
@@ -180,18 +186,14 @@ impl Delivery {
 
 /// Awaits the oldest batch in the encoding threads; pends for ever when there is none. Cancel-safe: the batch stays until it is done.
 async fn finished(
-    encoding: &mut Option<(Departure, Reservation, oneshot::Receiver<Encoded>)>,
-) -> (
-    Departure,
-    Reservation,
-    Result<Encoded, oneshot::error::RecvError>,
-) {
-    let Some((_, _, receiver)) = encoding else {
+    encoding: &mut Option<(Departing, oneshot::Receiver<Encoded>)>,
+) -> (Departing, Result<Encoded, oneshot::error::RecvError>) {
+    let Some((_, receiver)) = encoding else {
         return std::future::pending().await;
     };
     let result = receiver.await;
     match encoding.take() {
-        Some((departure, expected, _)) => (departure, expected, result),
+        Some((departing, _)) => (departing, result),
         None => std::future::pending().await,
     }
 }

@@ -25,13 +25,25 @@ use crate::source::{Filled, Identity, Source};
 /// 75 compressed bytes.
 const EXPANSION_FIRST_GUESS: usize = 2;
 
+/// So many batches that are encoded and not acknowledged when another one is full mean that an answer takes as long as so many
+/// batches take to come (Little's law): larger ones wait no longer for theirs, and there are fewer of them.
+const SLOW_ANSWERS: u64 = 2;
+
 /// A batch on its way through the encoding threads.
 #[derive(Debug)]
 pub(super) struct Submitted {
-    pub(super) departure: Departure,
+    pub(super) departing: Departing,
     pub(super) encoded: oneshot::Receiver<Encoded>,
+}
+
+/// What is known of such a batch while it is encoded.
+#[derive(Debug)]
+pub(super) struct Departing {
+    pub(super) departure: Departure,
     /// What the records are expected to take; the delivery replaces it by what they do take.
     pub(super) expected: Reservation,
+    /// What it holds beyond the usual size; the delivery gives it back with the batch.
+    pub(super) stretch: Option<Reservation>,
 }
 
 /// Topics that are about to be written for the first time in this run.
@@ -74,6 +86,12 @@ pub(super) struct Feed {
     pub(super) free: mpsc::UnboundedReceiver<Batch>,
     pub(super) progress: watch::Receiver<Progress>,
     pub(super) memory: Arc<Memory>,
+    /// Bytes by which a batch may grow beyond the usual size.
+    pub(super) stretch: usize,
+    /// What all batches may have beyond the usual size; set aside from `memory`.
+    pub(super) stretched: Arc<Memory>,
+    /// What the batch that is being filled has of it.
+    pub(super) stretch_held: Option<Reservation>,
     pub(super) settled: Option<Arc<Settled>>,
     pub(super) templates: Templates,
     /// With `kafka.compression = "auto"`: what decides.
@@ -108,7 +126,11 @@ impl Feed {
                     has_more = true;
                     self.may_seal_early()
                 }
-                Ok(Filled::Full | Filled::End) => true,
+                Ok(Filled::Full) => {
+                    has_more = true;
+                    !self.stretch(&mut batch)
+                }
+                Ok(Filled::End) => true,
                 Err(_) => has_more,
             };
             if seal {
@@ -130,7 +152,8 @@ impl Feed {
     }
 
     /// Whether a batch that is not full should leave now: nothing is in flight, or an encoding thread is free and something has been
-    /// acknowledged since the last one left.
+    /// acknowledged since the last one left. Not while encoded ones wait: this one would only wait behind them, and be smaller than it
+    /// could be. What they wait for makes the progress that leads here again.
     fn may_seal_early(&mut self) -> bool {
         let progress = *self.progress.borrow_and_update();
         if progress.tails_passed {
@@ -140,7 +163,23 @@ impl Feed {
         let in_flight = self.ordinal - progress.acknowledged;
         in_flight == 0
             || (encoding < self.threads.count() as u64
-                && progress.acknowledged > self.acknowledged_at_seal)
+                && progress.acknowledged > self.acknowledged_at_seal
+                && !self.producer.is_pressed())
+    }
+
+    /// Lets a batch that is full grow, once, where answers are slow; false when it has to leave.
+    fn stretch(&mut self, batch: &mut Batch) -> bool {
+        let progress = *self.progress.borrow();
+        let unanswered = progress.encoded.saturating_sub(progress.acknowledged);
+        if self.stretch == 0 || self.stretch_held.is_some() || unanswered < SLOW_ANSWERS {
+            return false;
+        }
+        self.stretch_held = self.stretched.try_reserve(self.stretch);
+        if self.stretch_held.is_none() {
+            return false;
+        }
+        batch.stretch = self.stretch;
+        true
     }
 
     /// Hands a sealed batch on; false when the delivery is gone.
@@ -179,11 +218,12 @@ impl Feed {
             compression,
             settled: self.settled.clone(),
         });
-        let submitted = Submitted {
+        let departing = Departing {
             departure,
-            encoded,
             expected,
+            stretch: self.stretch_held.take(),
         };
+        let submitted = Submitted { departing, encoded };
         Ok(self.queue.send(submitted).is_ok())
     }
 

@@ -23,6 +23,11 @@ impl Memory {
         })
     }
 
+    /// All of it.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Takes `bytes` from the budget, whatever is left of it.
     pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Reservation {
         self.used.fetch_add(bytes, Ordering::Relaxed);
@@ -30,6 +35,18 @@ impl Memory {
             memory: Arc::clone(self),
             bytes,
         }
+    }
+
+    /// Takes `bytes` from the budget if they fit.
+    pub(super) fn try_reserve(self: &Arc<Self>, bytes: usize) -> Option<Reservation> {
+        let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok()
+            .then(|| Reservation {
+                memory: Arc::clone(self),
+                bytes,
+            })
     }
 
     /// Waits until `bytes` more fit, or until nothing is reserved: a single batch may be larger than the whole budget.
@@ -80,6 +97,18 @@ mod tests {
         drop(giant);
         let sixty = waiting.await.unwrap();
         memory.room_for(40).await;
+        drop(sixty);
+        assert_eq!(memory.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn reserves_nothing_beyond_the_limit_when_asked_to_try() {
+        let memory = Memory::new(100);
+        let sixty = memory.try_reserve(60);
+        assert!(sixty.is_some());
+        assert!(memory.try_reserve(41).is_none());
+        assert!(memory.try_reserve(usize::MAX).is_none());
+        assert!(memory.try_reserve(40).is_some(), "and gives it back");
         drop(sixty);
         assert_eq!(memory.used.load(Ordering::Relaxed), 0);
     }

@@ -10,7 +10,9 @@
 //! ```
 //! Batching happens here, without a timer. A batch is sealed as soon as nothing is in flight; under load it stays open until it is
 //! full, or until an encoding thread is free and Kafka has acknowledged something since the last seal. So an idle stream waits
-//! for nothing, and a busy one grows its batches by itself.
+//! for nothing, and a busy one grows its batches by itself. Kafka takes one record batch per partition and request, and a request
+//! takes its time however little is in it: where answers take longer than batches take to fill, a full one may grow beyond the usual
+//! size, and none is sealed early while others wait for a place on the wire (docs/decisions/producer.md).
 
 mod account;
 mod codec;
@@ -59,6 +61,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A batch is full at this many received bytes, where `memory_max` allows as much.
 const BATCH_BYTES_MAX: usize = 512 << 10;
+
+/// A batch is full at this many where answers are slow and `memory_max` allows as much: encoded for three partitions still less than
+/// a topic's usual `max.message.bytes` (1 MiB) each.
+const STRETCHED_BYTES_MAX: usize = 2 << 20;
+
+/// Batches that may be larger than usual at the same time: one that is filled, one that is encoded, and one in between.
+const STRETCHED_MAX: usize = 3;
 
 /// Batches get smaller than this for no configuration.
 const BATCH_BYTES_MIN: usize = 16 << 10;
@@ -200,7 +209,10 @@ pub async fn run(
     let (queue, queued) = mpsc::unbounded_channel();
     let (new_topics, named) = mpsc::unbounded_channel();
     let (recycled, free) = mpsc::unbounded_channel();
-    let buffers_held: Vec<_> = (0..buffers).map(|_| memory.reserve(batch_bytes)).collect();
+    let stretch = stretch(config.engine.memory_max, batch_bytes);
+    let stretched = Memory::new(STRETCHED_MAX.min(buffers) * stretch);
+    let mut buffers_held: Vec<_> = (0..buffers).map(|_| memory.reserve(batch_bytes)).collect();
+    buffers_held.push(memory.reserve(stretched.limit()));
     for _ in 0..buffers {
         // The receiver is a few lines above.
         drop(recycled.send(Batch::default()));
@@ -240,6 +252,9 @@ pub async fn run(
         free,
         progress,
         memory,
+        stretch,
+        stretched,
+        stretch_held: None,
         settled: resumed.settled,
         ordinal: 0,
         acknowledged_at_seal: 0,
@@ -323,4 +338,35 @@ async fn drain(
 /// Received bytes that fill a batch: an eighth of what a buffer could have of the memory, so that records and events fit beside it.
 fn batch_bytes(memory_max: usize, buffers: usize) -> usize {
     (memory_max / (8 * buffers)).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
+}
+
+/// How much more may fill a batch where answers are slow: as much as makes [`STRETCHED_MAX`] of them an eighth of the memory.
+fn stretch(memory_max: usize, batch_bytes: usize) -> usize {
+    (memory_max / (8 * STRETCHED_MAX))
+        .min(STRETCHED_BYTES_MAX)
+        .saturating_sub(batch_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STRETCHED_MAX, batch_bytes, stretch};
+
+    #[test]
+    fn buffers_take_no_more_than_a_quarter_of_the_memory() {
+        // Less would be refused; from so many buffers on the least size counts.
+        for memory_max in [8 << 20, 32 << 20, 1 << 30, 1 << 40] {
+            for buffers in [3, 4, 10, 60] {
+                let usual = batch_bytes(memory_max, buffers);
+                let more = stretch(memory_max, usual);
+                let held = buffers * usual + STRETCHED_MAX * more;
+                assert!(held <= memory_max / 4, "{memory_max} {buffers}: {held}");
+            }
+        }
+        let usual = batch_bytes(32 << 20, 3);
+        assert_eq!(
+            (usual, usual + stretch(32 << 20, usual)),
+            (512 << 10, 1_398_101)
+        );
+        assert_eq!(stretch(8 << 20, batch_bytes(8 << 20, 3)), 0);
+    }
 }

@@ -351,6 +351,13 @@ impl Dispatch {
         self.waiting
     }
 
+    /// Whether batches wait although everything is on the wire to some broker that may be. A batch that waits for its broker's task
+    /// to be run, or for a connection or a leader, does not make it so.
+    pub(super) fn is_pressed(&self) -> bool {
+        let is_full = |broker: &Broker| broker.in_flight.len() >= IN_FLIGHT_MAX;
+        self.waiting > 0 && self.brokers.values().any(is_full)
+    }
+
     /// Record batches that are not acknowledged.
     pub(super) fn unacknowledged(&self) -> usize {
         self.partitions.iter().map(Partition::unacknowledged).sum()

@@ -244,6 +244,15 @@ impl Producer {
         }
     }
 
+    /// Whether record batches wait because as many requests are on the wire as may be: what is encoded now only joins them.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        match &self.client {
+            Client::Native(native) => native.is_pressed(),
+            Client::Rskafka(rskafka) => rskafka.waiting() > 0,
+        }
+    }
+
     /// The producer ids that our records carry since the start, the present one last: for the checkpoint. −1 stands for records of a
     /// client that is not idempotent.
     #[must_use]

@@ -4,7 +4,7 @@
 //!
 //! What leaders check of an idempotent producer follows `ProducerAppendInfo` and `ProducerStateManager` of Kafka 3.9.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -22,6 +22,11 @@ const PARTITIONS: u32 = 2;
 
 /// Bytes of a batch header; what the model writes behind it is the batch's number.
 const HEADER: usize = 61;
+
+/// The number of a batch.
+fn number(batch: &[u8]) -> u64 {
+    u64::from_be_bytes(batch[HEADER..HEADER + 8].try_into().unwrap())
+}
 
 /// A written batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +80,7 @@ impl Log {
         let producer = i64::from_be_bytes(batch[43..51].try_into().unwrap());
         let sequence = i32::from_be_bytes(batch[53..57].try_into().unwrap());
         let records = u32::from_be_bytes(batch[HEADER + 8..HEADER + 12].try_into().unwrap());
-        let number = u64::from_be_bytes(batch[HEADER..HEADER + 8].try_into().unwrap());
+        let number = number(batch);
         let remembered = self.remembered(producer);
         if let Some(same) = remembered.iter().find(|entry| entry.sequence == sequence) {
             assert_eq!(same.number, number, "two batches under one sequence");
@@ -137,6 +142,8 @@ struct World {
     ordinals: u64,
     acknowledged: u64,
     batches: u64,
+    /// Batches that have been on the wire.
+    seen: BTreeSet<u64>,
     producer_ids: i64,
     faults: bool,
     forgets: bool,
@@ -183,6 +190,7 @@ impl World {
             ordinals: 0,
             acknowledged: 0,
             batches: 0,
+            seen: BTreeSet::new(),
             producer_ids: 100,
             faults: true,
             forgets,
@@ -272,6 +280,8 @@ impl World {
                 request.parts.len(),
                 "two batches of a partition in one request"
             );
+            self.seen
+                .extend(request.parts.iter().map(|(_, batch)| number(batch)));
             self.wires
                 .get_mut(&broker)
                 .unwrap()
@@ -280,6 +290,7 @@ impl World {
         }
         let wire = self.wires.get_mut(&broker).unwrap();
         assert!(wire.requests.len() + wire.responses.len() <= IN_FLIGHT_MAX);
+        self.check_pressure();
         if self.random.random_bool(0.5)
             && let Some(request) = self.wires.get_mut(&broker).unwrap().requests.pop_front()
         {
@@ -305,6 +316,15 @@ impl World {
             }
             self.dispatch.lost(broker, self.now);
         }
+        self.check_pressure();
+    }
+
+    /// The dispatch is pressed exactly when something was never sent while some wire is full.
+    fn check_pressure(&self) {
+        let waiting = self.batches - self.seen.len() as u64;
+        let is_full = |wire: &Wire| wire.requests.len() + wire.responses.len() == IN_FLIGHT_MAX;
+        let is_pressed = waiting > 0 && self.wires.values().any(is_full);
+        assert_eq!(self.dispatch.is_pressed(), is_pressed, "{waiting} wait");
     }
 
     fn cluster_step(&mut self) {
@@ -418,6 +438,58 @@ impl World {
             .map(|entry| entry.number)
             .collect()
     }
+}
+
+/// What fills a wire is sent; what comes then waits, until an answer makes room.
+#[test]
+fn a_full_wire_presses_until_it_is_answered() {
+    let key = PartitionKey {
+        topic_id: 0,
+        partition: 0,
+    };
+    let mut world = World::new(1, false);
+    let (dispatch, now) = (&mut world.dispatch, world.now);
+    dispatch.identify(Identity { id: 100, epoch: 0 }, now);
+    dispatch.metadata(&[(key, Some(1), 0)], now);
+    let mut ordinals = 0..;
+    let mut give = |dispatch: &mut Dispatch| {
+        let part = EncodedBatch {
+            topic_id: 0,
+            partition: 0,
+            records: 1,
+            changes: 1,
+            bytes: vec![0; HEADER + 12],
+        };
+        dispatch.enqueue(ordinals.next().unwrap(), vec![part], now);
+    };
+    let written = PartResult {
+        key,
+        code: 0,
+        base_offset: 0,
+        message: None,
+    };
+    // A leader that does not know us yet gets one batch, and what waits for that does not press.
+    give(dispatch);
+    give(dispatch);
+    let first = dispatch.next_request(1, now).unwrap();
+    assert!(dispatch.next_request(1, now).is_none());
+    assert_eq!((dispatch.waiting(), dispatch.is_pressed()), (1, false));
+    dispatch.response(1, first.id, vec![written.clone()], now);
+    for _ in 1..IN_FLIGHT_MAX {
+        give(dispatch);
+    }
+    let requests: Vec<_> = std::iter::from_fn(|| dispatch.next_request(1, now)).collect();
+    assert_eq!(requests.len(), IN_FLIGHT_MAX);
+    assert_eq!((dispatch.waiting(), dispatch.is_pressed()), (0, false));
+    give(dispatch);
+    assert_eq!((dispatch.waiting(), dispatch.is_pressed()), (1, true));
+    dispatch.response(1, requests[0].id, vec![written], now);
+    assert!(!dispatch.is_pressed());
+    assert_eq!(dispatch.next_request(1, now).unwrap().parts.len(), 1);
+    give(dispatch);
+    assert!(dispatch.is_pressed());
+    dispatch.lost(1, now);
+    assert!(!dispatch.is_pressed(), "nothing is on the wire");
 }
 
 proptest! {

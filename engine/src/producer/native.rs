@@ -211,6 +211,10 @@ impl Native {
         self.shared.with(|dispatch| dispatch.waiting())
     }
 
+    pub(super) fn is_pressed(&self) -> bool {
+        self.shared.with(|dispatch| dispatch.is_pressed())
+    }
+
     pub(super) fn producer_ids(&self) -> Vec<i64> {
         lock(&self.shared.producer_ids).clone()
     }

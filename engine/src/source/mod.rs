@@ -135,7 +135,7 @@ pub enum Filled {
     Nothing,
     /// The batch has more to it: events, or at least a later position.
     More,
-    /// The batch is full: seal it before the next call.
+    /// The batch is full: seal it before the next call, or let it hold more ([`Batch::stretch`]).
     Full,
     /// Everything up to [`Source::end`] is in this batch or an earlier one. Returned once per call from then on, with or without new
     /// events; only when [`Limits::until_end`] is set.
@@ -145,7 +145,8 @@ pub enum Filled {
 /// Sizes that the source keeps to.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A batch is full when its received bytes reach this many. A single event may exceed it, up to `row_max`.
+    /// A batch is full when its received bytes reach this many, and its [`Batch::stretch`] more. A single event may exceed it, up to
+    /// `row_max`.
     pub batch_bytes: usize,
     /// The largest row, in bytes of its images as received; a larger one halts.
     pub row_max: usize,

@@ -130,7 +130,7 @@ impl Stream {
     /// Bytes to read into the batch at once: until it is full, but some in any case, so that a large event can be completed.
     pub(super) fn room(&self, batch: &Batch) -> usize {
         let least = (self.batch_bytes / 16).max(4096);
-        self.batch_bytes.saturating_sub(load(batch)).max(least)
+        self.full_at(batch).saturating_sub(load(batch)).max(least)
     }
 
     /// Bytes read that belong to no whole packet.
@@ -144,9 +144,13 @@ impl Stream {
         self.expansion.is_some() || !self.expanded.is_empty() || !self.expanded_kept.is_empty()
     }
 
+    fn full_at(&self, batch: &Batch) -> usize {
+        self.batch_bytes.saturating_add(batch.stretch)
+    }
+
     /// Whether the batch holds as much as it may.
     pub(super) fn is_full(&self, batch: &Batch) -> bool {
-        load(batch) >= self.batch_bytes && (!batch.events.is_empty() || self.decoder.moved())
+        load(batch) >= self.full_at(batch) && (!batch.events.is_empty() || self.decoder.moved())
     }
 
     /// Decodes every whole event that is there, until something else has to happen.

@@ -115,6 +115,10 @@ struct Memory {
     batch: Batch,
     changes: Vec<Change>,
     ends: Vec<Position>,
+    /// By how much batches that are full are stretched.
+    stretch: usize,
+    /// Batches sealed because they were full.
+    full: usize,
     /// Digits that shapes give MariaDB's old temporal columns beyond those that they had.
     more_digits: u8,
     _state: tempfile::TempDir,
@@ -142,6 +146,8 @@ impl Memory {
             batch: Batch::default(),
             changes: Vec::new(),
             ends: Vec::new(),
+            stretch: 0,
+            full: 0,
             more_digits: 0,
             _state: state,
         };
@@ -173,7 +179,13 @@ impl Memory {
         loop {
             match self.stream.decode(&mut self.batch)? {
                 Step::Read => return Ok(()),
-                Step::Full => self.seal(),
+                Step::Full if self.batch.stretch < self.stretch => {
+                    self.batch.stretch = self.stretch;
+                }
+                Step::Full => {
+                    self.full += 1;
+                    self.seal();
+                }
                 Step::Ask(wanted) => {
                     let mut columns = wanted.description.columns.clone();
                     for (index, column) in columns.iter_mut().enumerate() {
@@ -245,6 +257,32 @@ fn every_chunking_gives_the_same_changes() {
                 assert_eq!(ends.last(), Some(&end));
             }
         }
+    }
+}
+
+#[test]
+fn a_full_batch_that_is_stretched_goes_on_where_it_was() {
+    for name in ["mysql-9.7-20k", "mariadb-10.11-20k"] {
+        let (expected, end) = whole(name);
+        let wire = packets(&events(name), 1);
+        let mut full = Vec::new();
+        for stretch in [0, 3 * 40_000] {
+            let mut memory = Memory::new(&["*.*"], 40_000);
+            memory.stretch = stretch;
+            for chunk in wire.chunks(7_001) {
+                memory.feed(chunk).unwrap();
+            }
+            full.push(memory.full);
+            let (changes, ends) = memory.finish();
+            assert!(changes == expected, "{name}, {stretch}");
+            assert_eq!(ends.last(), Some(&end), "{name}, {stretch}");
+        }
+        assert!(full[0] > 8, "{name}: {full:?}");
+        // Four times as large, but for the read that filled it.
+        assert!(
+            (2 * full[1]..4 * full[1] + 4).contains(&full[0]),
+            "{name}: {full:?}"
+        );
     }
 }
 

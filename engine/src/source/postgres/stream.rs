@@ -129,7 +129,7 @@ impl Stream {
     /// Decodes until something is needed; `None`: a transaction is to be read back.
     fn decode_frames(&mut self, batch: &mut Batch) -> Result<Option<Step>, SourceError> {
         loop {
-            if self.frames > 0 && self.load(batch) >= self.batch_bytes {
+            if self.is_full(batch) {
                 return Ok(Some(Step::Full));
             }
             let rest = batch.bytes.get(self.start..).unwrap_or_default();
@@ -180,7 +180,7 @@ impl Stream {
     /// Decodes messages of a transaction that was kept; `None` at its end.
     fn read_back(&mut self, batch: &mut Batch) -> Result<Option<Step>, SourceError> {
         loop {
-            if self.frames > 0 && self.load(batch) >= self.batch_bytes {
+            if self.is_full(batch) {
                 return Ok(Some(Step::Full));
             }
             let Some(replay) = &mut self.replay else {
@@ -253,6 +253,12 @@ impl Stream {
     /// Whether a kept transaction is being read back: it counts from the read that brought its commit.
     pub(super) fn is_expanding(&self) -> bool {
         self.replay.is_some()
+    }
+
+    /// Whether the batch holds as much as it may.
+    #[inline]
+    fn is_full(&self, batch: &Batch) -> bool {
+        self.frames > 0 && self.load(batch) >= self.batch_bytes.saturating_add(batch.stretch)
     }
 
     /// Decoded bytes, their events included: small rows have more index than content.

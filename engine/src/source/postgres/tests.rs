@@ -99,6 +99,10 @@ struct Memory {
     ends: Vec<Lsn>,
     /// What the catalog says about every table that wal2json names: by default it knows nothing any more, and rows describe themselves.
     catalog: Shape,
+    /// By how much batches that are full are stretched.
+    stretch: usize,
+    /// Batches sealed because they were full.
+    full: usize,
     /// Where transactions wait for their ends.
     _state: tempfile::TempDir,
 }
@@ -119,6 +123,8 @@ impl Memory {
             changes: Vec::new(),
             ends: Vec::new(),
             catalog: Shape::default(),
+            stretch: 0,
+            full: 0,
             _state: state,
         }
     }
@@ -149,7 +155,13 @@ impl Memory {
         loop {
             match self.stream.decode(&mut self.batch)? {
                 Step::Read => return Ok(()),
-                Step::Full => self.seal(),
+                Step::Full if self.batch.stretch < self.stretch => {
+                    self.batch.stretch = self.stretch;
+                }
+                Step::Full => {
+                    self.full += 1;
+                    self.seal();
+                }
                 Step::Ask(question) => {
                     let Question::Relation(wanted) = &*question else {
                         self.stream.answered(&question, self.catalog.clone());
@@ -218,6 +230,28 @@ fn reads_and_batches_may_end_anywhere() {
             assert!(memory.finish().0 == expected, "{name}, seed {seed}");
         }
     }
+}
+
+#[test]
+fn a_full_batch_that_is_stretched_goes_on_where_it_was() {
+    let frames = frames("postgres-15-20k");
+    let expected = whole(&frames, &["*.*"], 1 << 20).0;
+    let mut full = Vec::new();
+    for stretch in [0, 3 << 14] {
+        let mut memory = Memory::new(&["*.*"], 1 << 14);
+        memory.stretch = stretch;
+        for chunk in frames.concat().chunks(7_001) {
+            memory.feed(chunk).unwrap();
+        }
+        full.push(memory.full);
+        assert!(memory.finish().0 == expected, "{stretch}");
+    }
+    assert!(full[0] > 8, "{full:?}");
+    // Four times as large, to a message.
+    assert!(
+        (3 * full[1]..4 * full[1] + 4).contains(&full[0]),
+        "{full:?}"
+    );
 }
 
 /// After a cut the server sends again from the last position: whole transactions, descriptions included.
