@@ -78,7 +78,7 @@ async fn ours(
             partition: 0,
             records: RECORDS as u32,
             changes: RECORDS as u32,
-            bytes,
+            bytes: bytes.into(),
         };
         producer.send(*ordinal, vec![part]);
         *ordinal += 1;

@@ -2,7 +2,8 @@
 //!
 //! Neither `encode` nor `producer` imports the other; both speak in these words.
 
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where the records of a topic go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,5 +30,145 @@ pub struct EncodedBatch {
     /// changed key, counted where the delete stands. Summed over the parts of one batch they are the changes that were written.
     pub changes: u32,
     /// The record batch as sent.
-    pub bytes: Vec<u8>,
+    pub bytes: Buffer,
+}
+
+/// Bytes of a record batch. Dropped, which is when Kafka has acknowledged them, their memory goes back to the encoder that asked
+/// for it: growing anew, and pages that are given to the system and fetched again, cost some 5 % of the whole encoding.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    /// Where the memory goes back to.
+    home: Option<Arc<Spares>>,
+}
+
+impl Buffer {
+    /// Bytes whose memory goes back to `home`.
+    #[must_use]
+    pub(crate) const fn of(bytes: Vec<u8>, home: Arc<Spares>) -> Self {
+        Self {
+            bytes,
+            home: Some(home),
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            home.put(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// Bytes whose memory is nobody's in particular.
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, home: None }
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        self.bytes.clone().into()
+    }
+}
+
+impl PartialEq for Buffer {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Buffer {}
+
+impl Deref for Buffer {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Memory of acknowledged record batches, kept for the next ones of the same encoder: at most [`Self::BYTES_MAX`], which
+/// `memory_max` does not count.
+#[derive(Debug, Default)]
+pub(crate) struct Spares(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Spares {
+    /// Room for the parts of three batches of the usual size.
+    pub(crate) const BYTES_MAX: usize = 2 << 20;
+
+    /// Memory for a record batch; without any where none is spare.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffer = kept.buffers.pop().unwrap_or_default();
+        kept.bytes -= buffer.capacity();
+        buffer
+    }
+
+    fn put(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = kept.bytes + buffer.capacity();
+        if buffer.capacity() > 0 && bytes <= Self::BYTES_MAX {
+            kept.bytes = bytes;
+            kept.buffers.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_comes_back_from_the_last_holder() {
+        let spares = Arc::new(Spares::default());
+        let memory = Vec::with_capacity(1000);
+        let at = memory.as_ptr();
+        let mut buffer = Buffer::of(memory, Arc::clone(&spares));
+        buffer.extend_from_slice(b"batch");
+        let sent = bytes::Bytes::from_owner(buffer);
+        let resent = sent.clone();
+        drop(sent);
+        assert_eq!(spares.take().capacity(), 0, "still on the wire");
+        assert_eq!(&*resent, b"batch");
+        drop(resent);
+        let again = spares.take();
+        assert_eq!((again.as_ptr(), again.len()), (at, 0));
+        assert_eq!(spares.take().capacity(), 0);
+    }
+
+    #[test]
+    fn keeps_so_much_and_no_more() {
+        let spares = Arc::new(Spares::default());
+        let half = Spares::BYTES_MAX / 2;
+        for _ in 0..3 {
+            drop(Buffer::of(Vec::with_capacity(half), Arc::clone(&spares)));
+        }
+        drop(Buffer::of(Vec::new(), Arc::clone(&spares)));
+        let kept: Vec<usize> = (0..3).map(|_| spares.take().capacity()).collect();
+        assert_eq!(kept, [half, half, 0]);
+        drop(Buffer::of(Vec::with_capacity(half), Arc::clone(&spares)));
+        assert_eq!(spares.take().capacity(), half);
+    }
 }

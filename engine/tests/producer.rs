@@ -75,7 +75,7 @@ fn batch(route: &Route, partition: i32, first: u64, records: u64) -> EncodedBatc
         partition,
         records: records as u32,
         changes: records as u32,
-        bytes: builder.finish().unwrap(),
+        bytes: builder.finish().unwrap().into(),
     }
 }
 

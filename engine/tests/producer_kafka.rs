@@ -98,7 +98,7 @@ fn batch(
         partition,
         records,
         changes: records,
-        bytes: builder.finish().unwrap(),
+        bytes: builder.finish().unwrap().into(),
     }
 }
 

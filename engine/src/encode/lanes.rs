@@ -9,7 +9,7 @@ use std::sync::Arc;
 use protocol::kafka::Compression;
 use protocol::kafka::record_batch::{BuildError, Builder};
 
-use crate::encoded::EncodedBatch;
+use crate::encoded::{Buffer, EncodedBatch, Spares};
 
 use super::error::EncodeErrorKind;
 use super::template::Template;
@@ -42,6 +42,8 @@ pub(super) struct Lanes {
     /// Lanes with a builder, in the order in which they were opened.
     open: Vec<u32>,
     done: Vec<EncodedBatch>,
+    /// Memory of record batches that Kafka has.
+    spares: Arc<Spares>,
 }
 
 impl Lanes {
@@ -55,6 +57,7 @@ impl Lanes {
             free: Vec::new(),
             open: Vec::new(),
             done: Vec::new(),
+            spares: Arc::default(),
         }
     }
 
@@ -177,6 +180,9 @@ impl Lanes {
         });
         of.builder = Some(index);
         self.open.push(lane as u32);
+        if let Some(builder) = self.builders.get_mut(index as usize) {
+            builder.recycle(self.spares.take());
+        }
         Ok(index)
     }
 
@@ -200,7 +206,7 @@ impl Lanes {
                 partition,
                 records,
                 changes,
-                bytes,
+                bytes: Buffer::of(bytes, Arc::clone(&self.spares)),
             });
         }
         Ok(())

@@ -225,7 +225,7 @@ impl World {
                     partition: key.partition,
                     records,
                     changes: records,
-                    bytes,
+                    bytes: bytes.into(),
                 });
             }
         }
@@ -458,7 +458,7 @@ fn a_full_wire_presses_until_it_is_answered() {
             partition: 0,
             records: 1,
             changes: 1,
-            bytes: vec![0; HEADER + 12],
+            bytes: vec![0; HEADER + 12].into(),
         };
         dispatch.enqueue(ordinals.next().unwrap(), vec![part], now);
     };

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use protocol::kafka::record_batch;
 
+use crate::encoded::Buffer;
+
 use super::verdict::{DOUBTFUL_ATTEMPTS_MAX, Verdict, is_leader_change, verdict};
 
 /// Batches of one partition that a leader can tell apart from repetitions (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
@@ -58,7 +60,7 @@ pub(super) struct Waiting {
     /// Records in it.
     pub(super) records: u32,
     /// The batch, not yet stamped.
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Buffer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,8 +235,7 @@ impl Partition {
                 sent.state != State::Written,
                 "a new producer id behind a written batch"
             );
-            let bytes = Vec::from(std::mem::take(&mut sent.bytes));
-            sent.bytes = stamped(bytes, identity, self.next_sequence);
+            sent.bytes = stamped(sent.bytes.to_vec().into(), identity, self.next_sequence);
             self.next_sequence = sequence_after(self.next_sequence, sent.records);
             sent.state = State::Ready;
         }
@@ -453,10 +454,10 @@ impl Partition {
 }
 
 /// The batch with its producer id, epoch, first sequence and checksum.
-fn stamped(mut bytes: Vec<u8>, identity: Identity, sequence: i32) -> Bytes {
+fn stamped(mut bytes: Buffer, identity: Identity, sequence: i32) -> Bytes {
     record_batch::stamp(&mut bytes, identity.id, identity.epoch, sequence)
         .expect("a record batch that was encoded here has a header");
-    Bytes::from(bytes)
+    Bytes::from_owner(bytes)
 }
 
 /// The sequence after `records` records from `sequence` on: after `i32::MAX` comes 0 (`DefaultRecordBatch.incrementSequence`).

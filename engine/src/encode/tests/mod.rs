@@ -255,7 +255,7 @@ fn text(bytes: impl AsRef<[u8]>) -> String {
 pub(super) fn read(parts: &[EncodedBatch]) -> Vec<Read> {
     let mut read = Vec::new();
     for part in parts {
-        let mut bytes = part.bytes.clone();
+        let mut bytes = part.bytes.to_vec();
         stamp(&mut bytes, 7, 0, 0).unwrap();
         let set = RecordBatchDecoder::decode(&mut Bytes::from(bytes)).unwrap();
         assert_eq!(set.records.len(), part.records as usize);
