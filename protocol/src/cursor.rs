@@ -187,6 +187,13 @@ impl<'a> Cursor<'a> {
         rest
     }
 
+    /// The bytes that are left, without reading them.
+    #[must_use]
+    #[inline]
+    pub fn unread(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     /// The bytes up to a NUL, which is consumed and not returned.
     ///
     /// # Errors

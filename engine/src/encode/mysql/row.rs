@@ -4,8 +4,8 @@
 //! image where that holds them: the update left them as they were.
 
 use protocol::DecodeError;
-use protocol::mysql::Value;
 use protocol::mysql::rows::{FullImage, Image};
+use protocol::mysql::{Column, Value};
 
 use super::value::{ValueError, ValueWriter};
 use crate::encode::error::EncodeErrorKind;
@@ -153,13 +153,10 @@ fn write_full_row(
     let mut reader = FullImage::new(columns, image).map_err(|error| broken(template, 0, error))?;
     for (column, prepared) in columns.iter().zip(&template.columns) {
         prepared.prefix.write(out);
-        match reader.next(column) {
-            Ok(Some(value)) => values
-                .write::<false>(out, column, prepared.ascii, value, None)
-                .map_err(|error| unwritable(template, reader.column() - 1, error))?,
-            Ok(None) => out.extend_from_slice(b"null"),
-            Err(error) => return Err(broken(template, reader.column() - 1, error)),
-        }
+        let written = reader.next_with(column, |value| {
+            write_value::<false>(out, column, prepared.ascii, value, values)
+        });
+        written_of(written, template, reader.column() - 1)?;
     }
     out.push(b'}');
     let finished = reader.finish();
@@ -271,28 +268,59 @@ fn write_full_key(
     let start = FullImage::new(columns, image).map_err(|error| broken(template, 0, error))?;
     let mut reader = start;
     for key in &template.key {
-        let column = usize::from(key.column);
-        if column < reader.column() {
+        let index = usize::from(key.column);
+        if index < reader.column() {
             reader = start;
         }
-        let value = reader
-            .find(columns, column)
-            .map_err(|error| broken(template, reader.column() - 1, error))?;
-        let (Some(of), Some(prepared)) = (columns.get(column), template.columns.get(column)) else {
+        let (Some(column), Some(prepared)) = (columns.get(index), template.columns.get(index))
+        else {
             return Err(EncodeErrorKind::Batch(
                 "a key column beyond the table's columns",
             ));
         };
+        reader
+            .skip_to(columns, index)
+            .map_err(|error| broken(template, reader.column() - 1, error))?;
         key.prefix.write(out);
-        match value {
-            Some(value) => values
-                .write::<true>(out, of, prepared.ascii, value, None)
-                .map_err(|error| unwritable(template, column, error))?,
-            None => out.extend_from_slice(b"null"),
-        }
+        let written = reader.next_with(column, |value| {
+            write_value::<true>(out, column, prepared.ascii, value, values)
+        });
+        written_of(written, template, index)?;
     }
     out.push(b'}');
     Ok(())
+}
+
+/// Appends a value of a full image, which has no diffs.
+#[inline(always)]
+fn write_value<const KEY: bool>(
+    out: &mut Vec<u8>,
+    column: &Column,
+    ascii: bool,
+    value: Option<Value<'_>>,
+    values: &mut ValueWriter,
+) -> Result<(), ValueError> {
+    match value {
+        Some(value) => values.write::<KEY>(out, column, ascii, value, None),
+        None => {
+            out.extend_from_slice(b"null");
+            Ok(())
+        }
+    }
+}
+
+/// What became of reading and writing the value of `column`.
+#[inline(always)]
+fn written_of(
+    written: Result<Result<(), ValueError>, DecodeError>,
+    template: &Template,
+    column: usize,
+) -> Result<(), EncodeErrorKind> {
+    match written {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(unwritable(template, column, error)),
+        Err(error) => Err(broken(template, column, error)),
+    }
 }
 
 /// Whether two full images certainly hold the same key. `false` where that is not so, and where it would take more to know.
@@ -311,17 +339,31 @@ pub(super) fn is_key_kept(template: &Template, before: RowImage<'_>, after: RowI
     };
     let (mut old, mut new) = (before, after);
     template.key.iter().all(|key| {
-        let column = usize::from(key.column);
-        if column < old.column() {
+        let index = usize::from(key.column);
+        if index < old.column() {
             (old, new) = (before, after);
         }
-        match (old.find(columns, column), new.find(columns, column)) {
-            // Equal zeros of different signs are different texts.
-            (Ok(Some(Value::Float(_) | Value::Double(_))), _) => false,
-            (Ok(a), Ok(b)) => a == b,
-            _ => false,
-        }
+        let Some(column) = columns.get(index) else {
+            return false;
+        };
+        let values = (
+            stored(&mut old, columns, index, column),
+            stored(&mut new, columns, index, column),
+        );
+        matches!(values, (Ok(a), Ok(b)) if a == b)
     })
+}
+
+/// The bytes of the column at `index` as they are stored.
+#[inline]
+fn stored<'a>(
+    image: &mut FullImage<'a>,
+    columns: &[Column],
+    index: usize,
+    column: &Column,
+) -> Result<Option<&'a [u8]>, DecodeError> {
+    image.skip_to(columns, index)?;
+    image.stored(column)
 }
 
 /// The `unchanged` header: a JSON array of the columns that neither `present` nor `other` holds; empty where there are none.

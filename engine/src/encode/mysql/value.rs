@@ -63,7 +63,7 @@ impl ValueWriter {
 
     /// Appends `value` of `column`. `KEY`: strings byte for byte as Jackson writes them. `ascii`: see `ColumnTemplate`. `before`: the
     /// same column's value in the before image, for partial JSON.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write<const KEY: bool>(
         &mut self,
         out: &mut Vec<u8>,

@@ -2,7 +2,7 @@
 //! takes.
 
 use super::super::column::Column;
-use super::super::value::Value;
+use super::super::value::{Value, stored_length};
 use crate::{Cursor, DecodeError};
 
 /// A full image being read: as [`super::Image`], without asking which columns are there. The caller goes through the columns, because it
@@ -30,7 +30,7 @@ impl<'a> FullImage<'a> {
         })
     }
 
-    /// The index of the column that [`FullImage::next`] will read.
+    /// The index of the column that is read next.
     #[inline]
     #[must_use]
     pub const fn column(&self) -> usize {
@@ -43,29 +43,54 @@ impl<'a> FullImage<'a> {
     /// A value that is cut off or not of its type.
     #[inline(always)]
     pub fn next(&mut self, column: &Column) -> Result<Option<Value<'a>>, DecodeError> {
+        self.next_with(column, |value| value)
+    }
+
+    /// The value of `column`, `None` for NULL, given to `take`; see [`Value::read_with`] for why. Called once per column, in the
+    /// table's order.
+    ///
+    /// # Errors
+    /// A value that is cut off or not of its type; `take` is not called then.
+    #[inline(always)]
+    pub fn next_with<R>(
+        &mut self,
+        column: &Column,
+        take: impl FnOnce(Option<Value<'a>>) -> R,
+    ) -> Result<R, DecodeError> {
+        let index = self.next;
+        self.next = index + 1;
+        if super::bit(self.nulls, index) {
+            return Ok(take(None));
+        }
+        Value::read_with(&column.kind, &mut self.cursor, |value| take(Some(value)))
+    }
+
+    /// Moves to the column with `index`, which no earlier call went beyond.
+    ///
+    /// # Errors
+    /// A value on the way that is cut off.
+    #[inline]
+    pub fn skip_to(&mut self, columns: &[Column], index: usize) -> Result<(), DecodeError> {
+        for passed in columns.get(self.next..index).unwrap_or_default() {
+            self.stored(passed)?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of `column` as they are stored, `None` for NULL; otherwise as [`Self::next_with`].
+    ///
+    /// # Errors
+    /// A value that is cut off.
+    #[inline]
+    pub fn stored(&mut self, column: &Column) -> Result<Option<&'a [u8]>, DecodeError> {
         let index = self.next;
         self.next = index + 1;
         if super::bit(self.nulls, index) {
             return Ok(None);
         }
-        Value::read(&column.kind, &mut self.cursor).map(Some)
-    }
-
-    /// The value of the column with `index`, which no earlier call went beyond; `None` for NULL and beyond the last.
-    ///
-    /// # Errors
-    /// A value on the way that is cut off or not of its type.
-    #[inline]
-    pub fn find(
-        &mut self,
-        columns: &[Column],
-        index: usize,
-    ) -> Result<Option<Value<'a>>, DecodeError> {
-        let mut found = None;
-        for passed in columns.get(self.next..=index).unwrap_or_default() {
-            found = self.next(passed)?;
-        }
-        Ok(found)
+        let length = stored_length(&column.kind, self.cursor.unread())
+            .unwrap_or(self.cursor.remaining() + 1);
+        self.cursor.take(length, "ROWS value").map(Some)
     }
 
     /// Proves that nothing is left over, once every column has been read.
