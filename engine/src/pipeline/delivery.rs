@@ -127,7 +127,12 @@ impl Delivery {
             at,
         } = encoded;
         batch.clear();
-        batch.shrink(self.batch_bytes * RECYCLED_EXCESS);
+        // A read fills what capacity there is: what was lent for one batch may not be in the next one.
+        let excess = match stretch {
+            Some(_) => 1,
+            None => RECYCLED_EXCESS,
+        };
+        batch.shrink(self.batch_bytes * excess);
         drop(stretch);
         // The feed may be gone already; then nobody needs the batch.
         drop(self.free.send(batch));

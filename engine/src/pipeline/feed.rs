@@ -29,6 +29,10 @@ const EXPANSION_FIRST_GUESS: usize = 2;
 /// batches take to come (Little's law): larger ones wait no longer for theirs, and there are fewer of them.
 const SLOW_ANSWERS: u64 = 2;
 
+/// Requests of so many bytes need not be larger: what one costs by itself is small beside what is in it, and over a thin link larger
+/// ones hold up each other.
+const REQUEST_BYTES_ENOUGH: usize = 512 << 10;
+
 /// A batch on its way through the encoding threads.
 #[derive(Debug)]
 pub(super) struct Submitted {
@@ -167,11 +171,15 @@ impl Feed {
                 && !self.producer.is_pressed())
     }
 
-    /// Lets a batch that is full grow, once, where answers are slow; false when it has to leave.
+    /// Lets a batch that is full grow, once, where answers are slow and requests small; false when it has to leave.
     fn stretch(&mut self, batch: &mut Batch) -> bool {
         let progress = *self.progress.borrow();
         let unanswered = progress.encoded.saturating_sub(progress.acknowledged);
-        if self.stretch == 0 || self.stretch_held.is_some() || unanswered < SLOW_ANSWERS {
+        if self.stretch == 0
+            || self.stretch_held.is_some()
+            || unanswered < SLOW_ANSWERS
+            || self.producer.bytes_per_broker() >= REQUEST_BYTES_ENOUGH
+        {
             return false;
         }
         self.stretch_held = self.stretched.try_reserve(self.stretch);

@@ -97,6 +97,7 @@ pub(super) struct Dispatch {
     ledger: Ledger,
     next_request: u64,
     waiting: usize,
+    bytes_per_broker: usize,
     identity: Option<Identity>,
     wants_identity: bool,
     wants_metadata: bool,
@@ -125,6 +126,7 @@ impl Dispatch {
     /// Takes the batches of an ordinal. Ordinals are acknowledged in the order of these calls.
     pub(super) fn enqueue(&mut self, ordinal: u64, parts: Vec<EncodedBatch>, now: Instant) {
         let serial = self.ledger.enter(ordinal, parts.len());
+        let (mut bytes, mut brokers) = (0, Vec::new());
         for part in parts {
             let key = PartitionKey {
                 topic_id: part.topic_id,
@@ -139,12 +141,21 @@ impl Dispatch {
                 return;
             };
             self.waiting += 1;
+            bytes += part.bytes.len();
+            // Partitions without a leader count as one broker's.
+            let leader = self.partitions[at].leader();
+            if !brokers.contains(&leader) {
+                brokers.push(leader);
+            }
             self.partitions[at].push(Waiting {
                 serial,
                 records: part.records,
                 bytes: part.bytes,
             });
             self.touch(at, now);
+        }
+        if let Some(each) = bytes.checked_div(brokers.len()) {
+            self.bytes_per_broker = each;
         }
         self.signals.acknowledged |= self.ledger.is_ready();
     }
@@ -356,6 +367,11 @@ impl Dispatch {
     pub(super) fn is_pressed(&self) -> bool {
         let is_full = |broker: &Broker| broker.in_flight.len() >= IN_FLIGHT_MAX;
         self.waiting > 0 && self.brokers.values().any(is_full)
+    }
+
+    /// Bytes that the last ordinal with any has for each broker that it goes to.
+    pub(super) fn bytes_per_broker(&self) -> usize {
+        self.bytes_per_broker
     }
 
     /// Record batches that are not acknowledged.

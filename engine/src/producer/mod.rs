@@ -253,6 +253,17 @@ impl Producer {
         }
     }
 
+    /// Bytes that the record batches handed over last, under one ordinal, have for each broker that they go to: what one of them adds to
+    /// a request. Not known of rskafka, and as much as there can be.
+    #[must_use]
+    pub fn bytes_per_broker(&self) -> usize {
+        match &self.client {
+            Client::Native(native) => native.bytes_per_broker(),
+            // It copies every record: larger batches would only cost it more memory.
+            Client::Rskafka(_) => usize::MAX,
+        }
+    }
+
     /// The producer ids that our records carry since the start, the present one last: for the checkpoint. −1 stands for records of a
     /// client that is not idempotent.
     #[must_use]

@@ -492,6 +492,32 @@ fn a_full_wire_presses_until_it_is_answered() {
     assert!(!dispatch.is_pressed(), "nothing is on the wire");
 }
 
+#[test]
+fn bytes_are_counted_for_each_broker_that_an_ordinal_goes_to() {
+    let key = |partition| PartitionKey {
+        topic_id: 0,
+        partition,
+    };
+    let part = |partition, length| EncodedBatch {
+        topic_id: 0,
+        partition,
+        records: 1,
+        changes: 1,
+        bytes: vec![0; length].into(),
+    };
+    let mut world = World::new(1, false);
+    let (dispatch, now) = (&mut world.dispatch, world.now);
+    assert_eq!(dispatch.bytes_per_broker(), 0);
+    dispatch.metadata(&[(key(0), Some(1), 0), (key(1), Some(2), 0)], now);
+    dispatch.enqueue(0, vec![part(0, 500), part(1, 300), part(0, 200)], now);
+    assert_eq!(dispatch.bytes_per_broker(), 500, "two brokers");
+    dispatch.enqueue(1, Vec::new(), now);
+    assert_eq!(dispatch.bytes_per_broker(), 500, "nothing came");
+    dispatch.metadata(&[(key(1), Some(1), 1)], now);
+    dispatch.enqueue(2, vec![part(0, 500), part(1, 300)], now);
+    assert_eq!(dispatch.bytes_per_broker(), 800, "one broker");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 

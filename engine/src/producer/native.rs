@@ -215,6 +215,10 @@ impl Native {
         self.shared.with(|dispatch| dispatch.is_pressed())
     }
 
+    pub(super) fn bytes_per_broker(&self) -> usize {
+        self.shared.with(|dispatch| dispatch.bytes_per_broker())
+    }
+
     pub(super) fn producer_ids(&self) -> Vec<i64> {
         lock(&self.shared.producer_ids).clone()
     }
