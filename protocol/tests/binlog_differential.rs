@@ -139,9 +139,10 @@ impl Both {
                 let Some(theirs) = theirs else { continue };
                 let present = present.of(ours.bytes()).unwrap();
                 let image = span.of(ours.bytes()).unwrap();
-                let mut full = FullImage::new(&table.columns, image)
+                let start = FullImage::new(&table.columns, image)
                     .ok()
                     .filter(|_| !partial && theirs.len() == table.columns.len());
+                let mut full = start;
                 self.counts.full += usize::from(full.is_some());
                 let mut image = if partial {
                     Image::partial(&table.columns, present, image).unwrap()
@@ -157,6 +158,12 @@ impl Both {
                         // By its text, because NaN is not itself.
                         let again = full.next(&table.columns[index]).unwrap();
                         assert_eq!(format!("{again:?}"), format!("{value:?}"));
+                        let mut there = start.unwrap();
+                        there.skip_to(&table.columns, index).unwrap();
+                        let again = there.next(&table.columns[index]).unwrap();
+                        assert_eq!(format!("{again:?}"), format!("{value:?}"));
+                        there.skip_to(&table.columns, table.columns.len()).unwrap();
+                        there.finish().unwrap();
                     }
                     nth += 1;
                 }

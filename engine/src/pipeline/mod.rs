@@ -11,8 +11,8 @@
 //! Batching happens here, without a timer. A batch is sealed as soon as nothing is in flight; under load it stays open until it is
 //! full, or until an encoding thread is free and Kafka has acknowledged something since the last seal. So an idle stream waits
 //! for nothing, and a busy one grows its batches by itself. Kafka takes one record batch per partition and request, and a request
-//! takes its time however little is in it: where answers take longer than batches take to fill, and requests are small, a full one may grow beyond the usual
-//! size, and none is sealed early while others wait for a place on the wire (docs/decisions/producer.md).
+//! takes its time however little is in it: where answers take longer than batches take to fill, and requests are small, a full one
+//! may grow beyond the usual size, and none is sealed early while others wait for a place on the wire (docs/decisions/producer.md).
 
 mod account;
 mod codec;

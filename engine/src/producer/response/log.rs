@@ -34,25 +34,22 @@ impl Response for ListOffsets {
         if version >= 2 {
             cursor.i32_be("ListOffsets throttle time")?;
         }
-        let topics = array(cursor, "ListOffsets topics", |cursor| {
-            let topic = string(cursor, "ListOffsets topic name")?;
-            array(cursor, "ListOffsets partitions", |cursor| {
-                let partition = cursor.i32_be("ListOffsets partition")?;
-                let code = cursor.i16_be("ListOffsets error code")?;
-                cursor.i64_be("ListOffsets timestamp")?;
-                let offset = cursor.i64_be("ListOffsets offset")?;
-                if version >= 4 {
-                    cursor.i32_be("ListOffsets leader epoch")?;
-                }
-                Ok(PartitionOffset {
-                    topic: topic.clone(),
-                    partition,
-                    code,
-                    offset,
-                })
+        let offsets = offsets(cursor, "ListOffsets topics", |cursor, topic| {
+            let partition = cursor.i32_be("ListOffsets partition")?;
+            let code = cursor.i16_be("ListOffsets error code")?;
+            cursor.i64_be("ListOffsets timestamp")?;
+            let offset = cursor.i64_be("ListOffsets offset")?;
+            if version >= 4 {
+                cursor.i32_be("ListOffsets leader epoch")?;
+            }
+            Ok(PartitionOffset {
+                topic,
+                partition,
+                code,
+                offset,
             })
         })?;
-        Ok(Self(topics.into_iter().flatten().collect()))
+        Ok(Self(offsets))
     }
 }
 
@@ -68,23 +65,33 @@ impl Response for OffsetForLeaderEpoch {
 
     fn read(cursor: &mut Cursor<'_>, _version: i16) -> Result<Self, DecodeError> {
         cursor.i32_be("OffsetForLeaderEpoch throttle time")?;
-        let topics = array(cursor, "OffsetForLeaderEpoch topics", |cursor| {
-            let topic = string(cursor, "OffsetForLeaderEpoch topic name")?;
-            array(cursor, "OffsetForLeaderEpoch partitions", |cursor| {
-                let code = cursor.i16_be("OffsetForLeaderEpoch error code")?;
-                let partition = cursor.i32_be("OffsetForLeaderEpoch partition")?;
-                cursor.i32_be("OffsetForLeaderEpoch leader epoch")?;
-                let offset = cursor.i64_be("OffsetForLeaderEpoch end offset")?;
-                Ok(PartitionOffset {
-                    topic: topic.clone(),
-                    partition,
-                    code,
-                    offset,
-                })
+        let offsets = offsets(cursor, "OffsetForLeaderEpoch topics", |cursor, topic| {
+            let code = cursor.i16_be("OffsetForLeaderEpoch error code")?;
+            let partition = cursor.i32_be("OffsetForLeaderEpoch partition")?;
+            cursor.i32_be("OffsetForLeaderEpoch leader epoch")?;
+            let offset = cursor.i64_be("OffsetForLeaderEpoch end offset")?;
+            Ok(PartitionOffset {
+                topic,
+                partition,
+                code,
+                offset,
             })
         })?;
-        Ok(Self(topics.into_iter().flatten().collect()))
+        Ok(Self(offsets))
     }
+}
+
+/// Partitions by topic, flat: `read` is given the name of each one's topic. Errors outside of it name `what`.
+fn offsets(
+    cursor: &mut Cursor<'_>,
+    what: &'static str,
+    mut read: impl FnMut(&mut Cursor<'_>, String) -> Result<PartitionOffset, DecodeError>,
+) -> Result<Vec<PartitionOffset>, DecodeError> {
+    let topics = array(cursor, what, |cursor| {
+        let topic = string(cursor, what)?;
+        array(cursor, what, |cursor| read(cursor, topic.clone()))
+    })?;
+    Ok(topics.into_iter().flatten().collect())
 }
 
 /// Record batches of the one partition that was asked for.

@@ -23,7 +23,7 @@ use protocol::mysql::gtid::{DomainGtid, Flavour, Gtid, GtidSet, IntervalSet, Sou
 use protocol::{DecodeError, DecodeErrorKind, Span};
 
 use self::rows::Sink;
-pub(super) use self::statements::{recognise, schema};
+pub(super) use self::statements::schema;
 pub(super) use self::truncates::Truncates;
 use super::shapes::{self, Shape};
 use super::tables::{Tables, Truncated, Wanted};

@@ -20,7 +20,7 @@ use protocol::mysql::statement::{Statement, TableName};
 use protocol::{DecodeError, DecodeErrorKind};
 
 use super::connection::{ConnectOptions, Connection, ConnectionError};
-use super::decode::{recognise, schema};
+use super::decode::schema;
 use super::is_past;
 use super::server::{self, Variables};
 use super::session;
@@ -172,7 +172,7 @@ impl Text {
             shown.push('…');
         }
         Self {
-            statement: recognise(query),
+            statement: query.recognise(),
             database: query.database.to_vec(),
             shown: shown.into(),
         }

@@ -17,7 +17,7 @@ impl Decoder {
         offset: u64,
     ) -> Result<Next, SourceError> {
         use statement::Statement as Said;
-        let said = recognise(query);
+        let said = query.recognise();
         if self.open.is_none() {
             // Servers without GTIDs begin with the statement itself.
             self.begin_transaction(offset)?;
@@ -79,8 +79,8 @@ impl Decoder {
                 self.redefined(&statement::Tables::default(), query.database)?;
                 self.end_if_alone()?;
             }
-            Said::Truncate(_) => {
-                self.truncate(sink, header, query, offset)?;
+            Said::Truncate(named) => {
+                self.truncate(sink, header, query, named, offset)?;
                 self.end_if_alone()?;
             }
             Said::Dml { .. } | Said::Other => self.end_if_alone()?,
@@ -137,14 +137,6 @@ impl Decoder {
     }
 }
 
-/// What a statement does. Bytes that are not UTF-8 stand in literals, which nobody looks at.
-pub(in crate::source::mysql) fn recognise(query: &Query<'_>) -> statement::Statement {
-    const ANSI_QUOTES: u64 = 0x4;
-    let text = String::from_utf8_lossy(query.statement);
-    let ansi_quotes = query.sql_mode.is_some_and(|mode| mode & ANSI_QUOTES != 0);
-    statement::Statement::recognise(&text, ansi_quotes)
-}
-
 /// The database of a table that a statement names.
 pub(in crate::source::mysql) fn schema(table: &TableName, database: &[u8]) -> String {
     match &table.database {
@@ -154,7 +146,7 @@ pub(in crate::source::mysql) fn schema(table: &TableName, database: &[u8]) -> St
 }
 
 fn statement_based(query: &Query<'_>) -> String {
-    let mut statement = String::from_utf8_lossy(query.statement).into_owned();
+    let mut statement = query.text().into_owned();
     if let Some((at, _)) = statement.char_indices().nth(200) {
         statement.truncate(at);
         statement.push('…');

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use protocol::Span;
 use protocol::mysql::event::{Header, Query};
-use protocol::mysql::statement::Statement;
+use protocol::mysql::statement::TableName;
 
 use super::rows::{Names, Sink, transaction};
 use super::statements::schema;
@@ -40,7 +40,7 @@ impl Truncates {
 }
 
 impl Decoder {
-    /// The statement `query` is a TRUNCATE.
+    /// The statement `query` is a TRUNCATE of the table that it calls `named`.
     ///
     /// # Errors
     /// Its table cannot be told, and a record is asked for.
@@ -49,16 +49,13 @@ impl Decoder {
         sink: &mut Sink<'_>,
         header: &Header,
         query: &Query<'_>,
+        named: TableName,
         offset: u64,
     ) -> Result<(), SourceError> {
         // What stands before the start is not looked at.
         if self.warm_up.is_some() {
             return Ok(());
         }
-        // Here the name counts, which is in the session's character set.
-        let Statement::Truncate(named) = query.recognise() else {
-            return Err(self.refuse(offset, unnamed(query)));
-        };
         let (mut schema, mut table) = (schema(&named, query.database), named.table);
         if self.truncates.folds_names {
             (schema, table) = (schema.to_lowercase(), table.to_lowercase());

@@ -152,3 +152,50 @@ fn a_name_that_is_no_text_halts_where_a_record_is_asked_for() {
     );
     with_statement(statement, false, false).unwrap();
 }
+
+/// The code of `Q_CHARSET_CODE` among a QUERY event's status variables, behind header and post-header, and those that stand before it:
+/// flags, SQL mode, catalog, auto-increment.
+fn charset_at(event: &[u8]) -> usize {
+    let mut at = 19 + 13;
+    loop {
+        at += match event[at] {
+            0 | 3 => 5,
+            1 => 9,
+            6 => 2 + usize::from(event[at + 1]),
+            4 => return at,
+            other => panic!("status variable {other}"),
+        };
+    }
+}
+
+#[test]
+fn a_statement_names_its_table_in_the_character_set_of_its_session() {
+    const LATIN1: u16 = 8;
+    let with = |statement: &[u8], tables: &[&str]| {
+        let mut events = events(TYPES[0]);
+        let event = (events.iter_mut())
+            .find(|event| event.windows(STATEMENT.len()).any(|it| it == STATEMENT))
+            .unwrap();
+        let at = event.len() - 4 - STATEMENT.len();
+        event[at..at + STATEMENT.len()].copy_from_slice(statement);
+        let charset = charset_at(event);
+        event[charset + 1..charset + 3].copy_from_slice(&LATIN1.to_le_bytes());
+        seal(event);
+        let mut memory = Memory::new(tables, 64 << 20);
+        memory
+            .feed(&packets(&events, 1))
+            .map(|()| memory.finish().0)
+    };
+    let changes = with(
+        b"TRUNCATE TABLE altered_agai\xe9",
+        &["*.altered_agai\u{e9}"],
+    )
+    .unwrap();
+    assert_eq!(truncates(&changes).len(), 1);
+    // Rows that only a statement tells of are not passed over because of its name.
+    let statement = b"DELETE FROM altered_agai\xe9   ";
+    let error = with(statement, &["*.altered_agai\u{e9}"]).unwrap_err();
+    assert_eq!(error.verdict(), Verdict::Halt);
+    assert!(error.to_string().contains("altered_agai\u{e9}"), "{error}");
+    with(statement, &["*.altered_again"]).unwrap();
+}
