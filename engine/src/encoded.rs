@@ -43,9 +43,18 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Bytes whose memory goes back to `home`.
+    /// Memory that bytes may hold: so many times their number.
+    const EXCESS_MAX: usize = 4;
+
+    /// Bytes whose memory goes back to `home`; at once where it is much more than they need: few bytes are copied sooner than a
+    /// large buffer waits for their acknowledgement, and `memory_max` counts what waits.
     #[must_use]
-    pub(crate) const fn of(bytes: Vec<u8>, home: Arc<Spares>) -> Self {
+    pub(crate) fn of(bytes: Vec<u8>, home: Arc<Spares>) -> Self {
+        if bytes.capacity() / Self::EXCESS_MAX > bytes.len() {
+            let fitting = Self::from(bytes.as_slice().to_vec());
+            home.put(bytes);
+            return fitting;
+        }
         Self {
             bytes,
             home: Some(home),
@@ -143,10 +152,10 @@ mod tests {
     #[test]
     fn memory_comes_back_from_the_last_holder() {
         let spares = Arc::new(Spares::default());
-        let memory = Vec::with_capacity(1000);
+        let mut memory = Vec::with_capacity(20);
         let at = memory.as_ptr();
-        let mut buffer = Buffer::of(memory, Arc::clone(&spares));
-        buffer.extend_from_slice(b"batch");
+        memory.extend_from_slice(b"batch");
+        let buffer = Buffer::of(memory, Arc::clone(&spares));
         let sent = bytes::Bytes::from_owner(buffer);
         let resent = sent.clone();
         drop(sent);
@@ -159,16 +168,28 @@ mod tests {
     }
 
     #[test]
+    fn few_bytes_do_not_hold_a_large_buffer() {
+        let spares = Arc::new(Spares::default());
+        let mut memory = Vec::with_capacity(1000);
+        memory.extend_from_slice(&[7; 249]);
+        let buffer = Buffer::of(memory, Arc::clone(&spares));
+        assert_eq!(spares.take().capacity(), 1000, "spare at once");
+        assert_eq!((&**buffer, buffer.capacity()), (&[7; 249][..], 249));
+        drop(buffer);
+        assert_eq!(spares.take().capacity(), 0, "not worth keeping");
+    }
+
+    #[test]
     fn keeps_so_much_and_no_more() {
         let spares = Arc::new(Spares::default());
         let half = Spares::BYTES_MAX / 2;
         for _ in 0..3 {
-            drop(Buffer::of(Vec::with_capacity(half), Arc::clone(&spares)));
+            drop(Buffer::of(vec![0; half], Arc::clone(&spares)));
         }
         drop(Buffer::of(Vec::new(), Arc::clone(&spares)));
         let kept: Vec<usize> = (0..3).map(|_| spares.take().capacity()).collect();
         assert_eq!(kept, [half, half, 0]);
-        drop(Buffer::of(Vec::with_capacity(half), Arc::clone(&spares)));
+        drop(Buffer::of(vec![0; half], Arc::clone(&spares)));
         assert_eq!(spares.take().capacity(), half);
     }
 }

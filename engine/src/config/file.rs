@@ -21,6 +21,8 @@ const ROW_MAX_DEFAULT: usize = 64 * MIB;
 const ROW_MAX_LIMIT: usize = 1 << 30;
 /// A batch being received, one being encoded and the requests in flight have to fit: with fewer batches than this nothing overlaps.
 const BATCHES_IN_MEMORY_MIN: usize = 8;
+/// As many encoding threads as one reading and sending thread can feed, and a few more (docs/decisions/encode-threads.md).
+const ENCODE_THREADS_MAX: usize = 8;
 
 impl Config {
     /// Reads a file, with `--set KEY=VALUE` in `sets` overriding it and `${NAME}` taken from the environment.
@@ -141,7 +143,7 @@ fn engine(node: Node, variables: Variables<'_>) -> Result<(EngineSettings, Origi
     let settings = EngineSettings {
         io: io.unwrap_or(Io::Epoll),
         encode_threads: if threads == 0 {
-            (cores - 1).max(1)
+            cores.min(ENCODE_THREADS_MAX)
         } else {
             threads
         },

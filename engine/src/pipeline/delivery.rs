@@ -152,8 +152,7 @@ impl Delivery {
         self.producer.send(ordinal, parts);
         self.progress.send_modify(|progress| {
             progress.encoded = ordinal;
-            progress.bytes_in += received;
-            progress.bytes_encoded += held as u64;
+            progress.expansion.add(received, held as u64);
         });
         Ok(())
     }

@@ -51,13 +51,9 @@ pub(super) struct EncodingThreads {
 }
 
 impl EncodingThreads {
-    /// Starts `count` threads (0: one per core but one, at least one).
+    /// Starts `count` threads, at least one.
     pub(super) fn start(settings: &Arc<EncodeSettings>, count: usize) -> std::io::Result<Self> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let count = match count {
-            0 => cores.saturating_sub(1).max(1),
-            wanted => wanted,
-        };
+        let count = count.max(1);
         let (jobs, queue) = mpsc::channel::<Order>();
         let queue = Arc::new(Mutex::new(queue));
         for n in 0..count {

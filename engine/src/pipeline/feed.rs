@@ -21,10 +21,6 @@ use crate::schema::Table;
 use crate::settled::Settled;
 use crate::source::{Filled, Identity, Source};
 
-/// Encoded bytes expected per received byte before anything has been measured: a change of 54 bytes becomes about 1.25 records of
-/// 75 compressed bytes.
-const EXPANSION_FIRST_GUESS: usize = 2;
-
 /// So many batches that are encoded and not acknowledged when another one is full mean that an answer takes as long as so many
 /// batches take to come (Little's law): larger ones wait no longer for theirs, and there are fewer of them.
 const SLOW_ANSWERS: u64 = 2;
@@ -213,7 +209,7 @@ impl Feed {
                 return Ok(false);
             }
         }
-        let expected = batch.bytes.len() * self.expansion();
+        let expected = self.progress.borrow().expansion.expect(batch.bytes.len());
         self.memory.room_for(expected).await;
         let expected = self.memory.reserve(expected);
         let compression = self.compression();
@@ -259,16 +255,6 @@ impl Feed {
             }
         }
         compression
-    }
-
-    /// Encoded bytes to expect per received byte: what was measured so far, rounded up.
-    fn expansion(&self) -> usize {
-        let progress = self.progress.borrow();
-        match progress.bytes_in {
-            0 => EXPANSION_FIRST_GUESS,
-            received => usize::try_from(progress.bytes_encoded.div_ceil(received)).unwrap_or(1),
-        }
-        .max(1)
     }
 
     /// The templates of `tables`, made where missing. `None` when the delivery is gone.

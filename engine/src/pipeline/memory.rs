@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// A budget of bytes. Reservations are always granted, so that work which has begun can end; the one place that begins new work
-/// waits for [`Memory::room_for`] first.
+/// waits for [`Memory::room_for`] first. Every reservation is of work that ends by itself: what is set aside for good is taken off the
+/// limit beforehand, or something larger than what is left would wait for ever.
 #[derive(Debug)]
 pub(super) struct Memory {
     limit: usize,

@@ -18,6 +18,7 @@ mod account;
 mod codec;
 mod delivery;
 mod encoding;
+mod expansion;
 mod feed;
 mod memory;
 mod resume;
@@ -35,6 +36,7 @@ use self::account::Account;
 use self::codec::Auto;
 use self::delivery::Delivery;
 use self::encoding::EncodingThreads;
+use self::expansion::Expansion;
 use self::feed::{Feed, FeedEnd, Templates};
 use self::memory::Memory;
 use self::saver::Saver;
@@ -146,10 +148,8 @@ pub struct Progress {
     pub changes: u64,
     /// The stream is past everything that an earlier run had written.
     pub tails_passed: bool,
-    /// Bytes received of the batches encoded so far.
-    pub bytes_in: u64,
-    /// Bytes that they became.
-    pub bytes_encoded: u64,
+    /// How much encoding makes of what is received.
+    expansion: Expansion,
 }
 
 /// Streams one source into Kafka until it is told to stop, its end is reached, or something fails. Returns what was done even then;
@@ -205,14 +205,14 @@ pub async fn run(
         }
     };
 
-    let memory = Memory::new(config.engine.memory_max);
+    let stretch = stretch(config.engine.memory_max, batch_bytes);
+    let stretched = Memory::new(STRETCHED_MAX.min(buffers) * stretch);
+    // What the buffers take is set aside for good; the rest is for what is encoded.
+    let held = buffers * batch_bytes + stretched.limit();
+    let memory = Memory::new(config.engine.memory_max.saturating_sub(held));
     let (queue, queued) = mpsc::unbounded_channel();
     let (new_topics, named) = mpsc::unbounded_channel();
     let (recycled, free) = mpsc::unbounded_channel();
-    let stretch = stretch(config.engine.memory_max, batch_bytes);
-    let stretched = Memory::new(STRETCHED_MAX.min(buffers) * stretch);
-    let mut buffers_held: Vec<_> = (0..buffers).map(|_| memory.reserve(batch_bytes)).collect();
-    buffers_held.push(memory.reserve(stretched.limit()));
     for _ in 0..buffers {
         // The receiver is a few lines above.
         drop(recycled.send(Batch::default()));
@@ -290,7 +290,6 @@ pub async fn run(
     if let Some(producer) = Arc::into_inner(producer) {
         drop(producer.close(Duration::ZERO).await);
     }
-    drop(buffers_held);
     Ok(Some(Outcome {
         totals: account.totals(),
         elapsed: account

@@ -2,42 +2,13 @@
 
 use harness::broker::Broker;
 use harness::replay::engine::Engine;
-use harness::seed::postgres as seed;
-use harness::servers::{Flavour, Server};
-use mysql_async::prelude::Queryable as _;
+use harness::servers::Flavour;
 use serde_json::Value;
 
 use crate::postgres::set_plugin;
 use crate::records::records;
+use crate::session::{Session, slot};
 use crate::{configured, ready, run_to_end, stop, until};
-
-/// Slot and publication of a source `live`.
-const NAME: &str = "walbrook_live";
-
-/// Whoever runs the statements.
-enum Session {
-    MySql(mysql_async::Conn),
-    Postgres(tokio_postgres::Client),
-}
-
-impl Session {
-    async fn of(server: &Server) -> Self {
-        match server.flavour() {
-            Flavour::Mysql | Flavour::Mariadb => {
-                Self::MySql(server.connect().await.expect("a connection"))
-            }
-            _ => Self::Postgres(server.connect_postgres().await.expect("a connection")),
-        }
-    }
-
-    async fn run(&mut self, statement: &str) {
-        let done = match self {
-            Self::MySql(of) => of.query_drop(statement).await.map_err(|e| e.to_string()),
-            Self::Postgres(of) => (of.batch_execute(statement).await).map_err(|e| format!("{e:?}")),
-        };
-        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_truncates_are_records() {
@@ -77,12 +48,7 @@ async fn truncates(flavour: Flavour, plugin: &str) {
     }
     if let Session::Postgres(client) = &session {
         set_plugin(&engine, plugin);
-        seed::publish(client, NAME, None)
-            .await
-            .expect("a publication");
-        seed::make_slot(client, NAME, plugin, false)
-            .await
-            .expect("a slot");
+        slot(client, plugin).await;
     }
 
     // The first statement of the stream empties a table of which nothing has been said.
