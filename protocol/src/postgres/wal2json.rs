@@ -19,11 +19,13 @@
 use super::position::Lsn;
 use super::temporal::{self, Bounded};
 use crate::error::{DecodeError, DecodeErrorKind};
-use scan::Scan;
+use scan::{Scan, leading_lsn};
 
+pub use head::{Again, Heads};
 pub use row::{Described, DescribedColumn, Mismatch, MismatchKind, RowError, RowTuples, Shape};
 pub use scan::JsonText;
 
+mod head;
 mod row;
 mod scan;
 
@@ -68,6 +70,8 @@ pub struct Message<'a> {
     pub table: JsonText<'a>,
     /// Whether a message of an application belongs to the open transaction.
     pub transactional: bool,
+    /// Where `lsn` was read, for [`Heads`].
+    lsn_text: Option<JsonText<'a>>,
     /// Where the row begins, for [`Shape::rewrite`] and [`Described::read`]; the message's end for anything but rows.
     pub row_at: usize,
 }
@@ -95,6 +99,7 @@ impl<'a> Message<'a> {
             schema: JsonText::EMPTY,
             table: JsonText::EMPTY,
             transactional: false,
+            lsn_text: None,
             row_at: bytes.len(),
         };
         let is_row = matches!(
@@ -122,8 +127,8 @@ impl<'a> Message<'a> {
         match key.raw() {
             b"xid" => self.xid = scan.number_or_null("wal2json xid")?,
             b"timestamp" => self.timestamp = scan.string_or_null("wal2json timestamp")?,
-            b"lsn" => self.lsn = lsn(scan)?,
-            b"nextlsn" => self.next_lsn = lsn(scan)?,
+            b"lsn" => (self.lsn, self.lsn_text) = lsn(scan)?,
+            b"nextlsn" => (self.next_lsn, _) = lsn(scan)?,
             b"schema" => self.schema = scan.string("wal2json schema")?,
             b"table" => self.table = scan.string("wal2json table")?,
             b"transactional" => self.transactional = scan.boolean("wal2json transactional")?,
@@ -177,41 +182,14 @@ fn action(scan: &mut Scan<'_>) -> Result<Action, DecodeError> {
     })
 }
 
-/// As [`Lsn`]'s `FromStr`, without the detour over text.
+/// As [`Lsn`]'s `FromStr`, without the detour over text, and where it stands; nothing for null.
 #[inline]
-fn lsn(scan: &mut Scan<'_>) -> Result<Option<Lsn>, DecodeError> {
+fn lsn<'a>(scan: &mut Scan<'a>) -> Result<(Option<Lsn>, Option<JsonText<'a>>), DecodeError> {
     let Some(text) = scan.string_or_null("wal2json lsn")? else {
-        return Ok(None);
+        return Ok((None, None));
     };
-    let mut halves = [0_u64; 2];
-    let mut digits = 0;
-    let [high, low] = &mut halves;
-    let mut half = high;
-    let mut low = Some(low);
-    for byte in text.raw() {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'A'..=b'F' => byte - b'A' + 10,
-            b'a'..=b'f' => byte - b'a' + 10,
-            b'/' if digits > 0 => match low.take() {
-                Some(low) => {
-                    half = low;
-                    digits = 0;
-                    continue;
-                }
-                None => return Err(scan.invalid_at(text.at(), "wal2json lsn")),
-            },
-            _ => return Err(scan.invalid_at(text.at(), "wal2json lsn")),
-        };
-        *half = *half << 4 | u64::from(digit);
-        digits += 1;
-        if digits > 8 {
-            return Err(scan.invalid_at(text.at(), "wal2json lsn"));
-        }
+    match leading_lsn(text.raw()) {
+        Some((lsn, length)) if length == text.raw().len() => Ok((Some(lsn), Some(text))),
+        _ => Err(scan.invalid_at(text.at(), "wal2json lsn")),
     }
-    if digits == 0 || low.is_some() {
-        return Err(scan.invalid_at(text.at(), "wal2json lsn"));
-    }
-    let [high, low] = halves;
-    Ok(Some(Lsn(high << 32 | low)))
 }

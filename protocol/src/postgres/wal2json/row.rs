@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::scan::{JsonText, Scan, unescape_in_place};
+use super::scan::{JsonText, Scan, starts_with, unescape_in_place};
 use super::{Action, Message};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::limits::COLUMNS_MAX;
@@ -271,8 +271,8 @@ impl Shape {
         } else {
             self.member(&mut scan, &mut arrays)?;
         }
-        if scan.rest() != self.tail.as_slice() {
-            let tail = scan.rest();
+        let tail = scan.rest();
+        if tail.len() != self.tail.len() || !starts_with(tail, &self.tail) {
             while scan.comma_or(b'}', "wal2json message")? {
                 self.member(&mut scan, &mut arrays)?;
             }
@@ -377,9 +377,18 @@ fn array(scan: &mut Scan<'_>, columns: &[Column], slots: &mut Vec<Slot>) -> Resu
             match expected.and_then(|skipped| Some((skipped, next.get(skipped)?))) {
                 Some((skipped, column)) => {
                     slots.resize(slots.len() + skipped, Slot::ABSENT);
-                    slots.push(value(scan, column.is_bytea)?);
-                    if !scan.eat_exactly(b"}") {
-                        passed_over(scan)?;
+                    value(scan, column.is_bytea, slots)?;
+                    match scan.rest() {
+                        [b'}', b',', ..] => {
+                            scan.pass(2);
+                            continue;
+                        }
+                        [b'}', b']', ..] => {
+                            scan.pass(2);
+                            break;
+                        }
+                        [b'}', ..] => scan.pass(1),
+                        _ => passed_over(scan)?,
                     }
                 }
                 None => spelt_out(scan, columns, slots)?,
@@ -393,8 +402,10 @@ fn array(scan: &mut Scan<'_>, columns: &[Column], slots: &mut Vec<Slot>) -> Resu
     Ok(())
 }
 
+/// Reads a value and appends it. Each arm appends its own: a value that the arms return goes through memory, and is loaded from there
+/// before the stores to it are done.
 #[inline]
-fn value(scan: &mut Scan<'_>, is_bytea: bool) -> Result<Slot, DecodeError> {
+fn value(scan: &mut Scan<'_>, is_bytea: bool, slots: &mut Vec<Slot>) -> Result<(), DecodeError> {
     const WHAT: &str = "wal2json value";
     let word = |kind| Slot {
         kind,
@@ -416,17 +427,27 @@ fn value(scan: &mut Scan<'_>, is_bytea: bool) -> Result<Slot, DecodeError> {
                 (false, true) => Kind::Bytea,
                 (true, true) => return Err(scan.invalid_at(text.at(), "wal2json bytea")),
             };
-            Ok(slot(kind, text.at(), text.at() + text.raw().len()))
+            slots.push(slot(kind, text.at(), text.at() + text.raw().len()));
         }
         Some(b'0'..=b'9' | b'-') => {
             let (start, end) = scan.number(WHAT)?;
-            Ok(slot(Kind::Text, start, end))
+            slots.push(slot(Kind::Text, start, end));
         }
-        Some(b'n') => scan.word(b"null", WHAT).map(|()| word(Kind::Null)),
-        Some(b't') => scan.word(b"true", WHAT).map(|()| word(Kind::True)),
-        Some(b'f') => scan.word(b"false", WHAT).map(|()| word(Kind::False)),
-        _ => Err(scan.unexpected(WHAT)),
+        Some(b'n') => {
+            scan.word(b"null", WHAT)?;
+            slots.push(word(Kind::Null));
+        }
+        Some(b't') => {
+            scan.word(b"true", WHAT)?;
+            slots.push(word(Kind::True));
+        }
+        Some(b'f') => {
+            scan.word(b"false", WHAT)?;
+            slots.push(word(Kind::False));
+        }
+        _ => return Err(scan.unexpected(WHAT)),
     }
+    Ok(())
 }
 
 /// Members of a column behind its value (`include-not-null`, `include-default` …), and its end.
@@ -473,7 +494,7 @@ fn spelt_out(
             b"type" => drop(scan.type_name(b",\"value\":", "wal2json type")?),
             b"value" => {
                 scan.blanks();
-                slots.push(value(scan, column.is_bytea)?);
+                value(scan, column.is_bytea, slots)?;
             }
             _ => scan.skip_value("wal2json column")?,
         }

@@ -1,4 +1,5 @@
-//! A reading position in JSON text. Strings are found by `memchr`; what is not asked for is passed over.
+//! A reading position in JSON text. The ends of short strings and numbers are found by words of eight bytes, those of long strings by
+//! `memchr`; what is not asked for is passed over.
 
 use std::borrow::Cow;
 
@@ -6,6 +7,7 @@ use memchr::{memchr2, memmem};
 
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::limits::JSON_DEPTH_MAX;
+use crate::postgres::position::Lsn;
 
 /// A JSON string without its quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +131,104 @@ fn unicode(bytes: &[u8]) -> Option<(usize, char)> {
         .map(|character| (12, character))
 }
 
+/// In each of a word's eight bytes, that one.
+const fn each(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// The index of the lowest byte of a little-endian word whose top bit is set.
+const fn first(tops: u64) -> usize {
+    (tops.trailing_zeros() / 8) as usize
+}
+
+/// The top bits of bytes that are zero. Bytes above the lowest of them may be wrong.
+const fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(each(1)) & !word & each(0x80)
+}
+
+/// How far short strings reach: what is longer is worth a call of `memchr`.
+const SHORT: usize = 40;
+
+/// The place of the first quote or backslash.
+#[inline]
+fn quote_or_escape(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while at < SHORT
+        && let Some(word) = text.get(at..).and_then(|rest| rest.first_chunk())
+    {
+        let word = u64::from_le_bytes(*word);
+        let found = zeros(word ^ each(b'"')) | zeros(word ^ each(b'\\'));
+        if found != 0 {
+            return Some(at + first(found));
+        }
+        at += 8;
+    }
+    memchr2(b'"', b'\\', text.get(at..)?).map(|found| at + found)
+}
+
+/// How many decimal digits `text` begins with.
+#[inline]
+fn digits(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(word) = text.get(at..).and_then(|rest| rest.first_chunk()) {
+        let word = u64::from_le_bytes(*word) ^ each(b'0');
+        // 0 to 9 stay below 0x80. The low seven bits alone are added, so that no byte carries into its neighbour.
+        let others = (word | (word & each(0x7f)).wrapping_add(each(0x76))) & each(0x80);
+        if others != 0 {
+            return at + first(others);
+        }
+        at += 8;
+    }
+    let rest = text.get(at..).unwrap_or_default();
+    at + rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// The number of one to eight hexadecimal digits that `text` begins with, and how many those are.
+#[inline]
+fn hexadecimal(text: &[u8]) -> Option<(u64, usize)> {
+    let (mut value, mut digits) = (0, 0);
+    for byte in text.iter().take(9) {
+        // Selected, not branched for: digits are as good as random.
+        let (decimal, letter) = (byte.wrapping_sub(b'0'), (byte | 0x20).wrapping_sub(b'a'));
+        let digit = if decimal < 10 {
+            decimal
+        } else {
+            letter.saturating_add(10)
+        };
+        if digit > 15 {
+            break;
+        }
+        value = value << 4 | u64::from(digit);
+        digits += 1;
+    }
+    matches!(digits, 1..=8).then_some((value, digits))
+}
+
+/// The place in the log that `text` begins with (`16/B374D848`), and how many bytes it takes.
+#[inline]
+pub(super) fn leading_lsn(text: &[u8]) -> Option<(Lsn, usize)> {
+    let (high, slash) = hexadecimal(text)?;
+    let (b'/', rest) = text.get(slash..)?.split_first()? else {
+        return None;
+    };
+    let (low, digits) = hexadecimal(rest)?;
+    Some((Lsn(high << 32 | low), slash + 1 + digits))
+}
+
+/// As the slices' own; those have a call for every length that only the run knows.
+#[inline]
+pub(super) fn starts_with(text: &[u8], known: &[u8]) -> bool {
+    let Some(text) = text.get(..known.len()) else {
+        return false;
+    };
+    let (Some(text_end), Some(known_end)) = (text.last_chunk::<16>(), known.last_chunk::<16>())
+    else {
+        return text == known;
+    };
+    let ((text, _), (known, _)) = (text.as_chunks::<16>(), known.as_chunks::<16>());
+    text.iter().zip(known).all(|(text, known)| text == known) && text_end == known_end
+}
+
 /// See the module.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scan<'a> {
@@ -160,10 +260,16 @@ impl<'a> Scan<'a> {
         self.bytes.get(self.at).copied()
     }
 
+    /// Passes over `count` bytes that have been seen in [`Scan::rest`].
+    #[inline]
+    pub(super) fn pass(&mut self, count: usize) {
+        self.at += count;
+    }
+
     /// Passes over `expected` if it stands here to the letter.
     #[inline]
     pub(super) fn eat_exactly(&mut self, expected: &[u8]) -> bool {
-        let found = self.rest().starts_with(expected);
+        let found = starts_with(self.rest(), expected);
         if found {
             self.at += expected.len();
         }
@@ -227,7 +333,7 @@ impl<'a> Scan<'a> {
         let mut escaped = false;
         loop {
             let rest = self.rest();
-            let Some(found) = memchr2(b'"', b'\\', rest) else {
+            let Some(found) = quote_or_escape(rest) else {
                 return Err(truncated(self.bytes, what));
             };
             self.at += found;
@@ -318,6 +424,15 @@ impl<'a> Scan<'a> {
     #[inline]
     pub(super) fn number(&mut self, what: &'static str) -> Result<(usize, usize), DecodeError> {
         let start = self.at;
+        let sign = usize::from(self.peek() == Some(b'-'));
+        let digits = digits(self.bytes.get(start + sign..).unwrap_or_default());
+        if digits > 0 {
+            self.at += sign + digits;
+            // An integer, most often.
+            if !matches!(self.peek(), Some(b'-' | b'+' | b'.' | b'e' | b'E')) {
+                return Ok((start, self.at));
+            }
+        }
         while let Some(b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E') = self.peek() {
             self.at += 1;
         }
@@ -444,4 +559,64 @@ impl<'a> Scan<'a> {
 fn truncated(bytes: &[u8], what: &'static str) -> DecodeError {
     let kind = DecodeErrorKind::Truncated { missing: 1 };
     DecodeError::new(what, bytes.len() as u64, kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Words beside bytes one by one, and beside the standard library.
+        #[test]
+        fn words_find_what_bytes_find(
+            text in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..100),
+                prop::collection::vec(prop::sample::select(&b"0123456789:/\x00\x80\xb0 azAF"[..]), 0..100),
+                prop::collection::vec(prop::sample::select(&b"!\"#[\\]\xa2\xdc\x01"[..]), 0..20),
+                "[a-z]{0,90}[\"\\\\]?.{0,9}".prop_map(String::into_bytes),
+            ],
+            known in 0_usize..100,
+            flipped in prop::option::of((0_usize..100, any::<u8>())),
+        ) {
+            let end = text.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+            prop_assert_eq!(quote_or_escape(&text), end);
+            let others = text.iter().position(|byte| !byte.is_ascii_digit());
+            prop_assert_eq!(digits(&text), others.unwrap_or(text.len()));
+            let mut known = text.get(..known).unwrap_or(b"another text").to_vec();
+            if let Some((at, flip)) = flipped
+                && let Some(byte) = known.get_mut(at)
+            {
+                *byte ^= flip;
+            }
+            prop_assert_eq!(starts_with(&text, &known), text.starts_with(&known));
+        }
+
+        #[test]
+        fn a_place_is_what_the_standard_library_reads(text in "[0-9A-Fa-f/]{0,10}/[0-9A-Fa-f/]{0,10}|[0-9A-Fg-]{1,3}/[+0-9a-fG ]{1,3}") {
+            let expected = text.split_once('/').and_then(|(high, low)| {
+                let half = |text: &str| {
+                    let is_one = matches!(text.len(), 1..=8) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+                    u64::from_str_radix(text, 16).ok().filter(|_| is_one)
+                };
+                Some(Lsn(half(high)? << 32 | half(low)?))
+            });
+            let found = leading_lsn(text.as_bytes());
+            prop_assert_eq!(found.filter(|(_, length)| *length == text.len()).map(|(lsn, _)| lsn), expected);
+        }
+
+        #[test]
+        fn a_number_ends_where_its_letters_end(text in "-{0,2}[0-9]{0,20}(\\.[0-9]{0,9})?([eE][+-]?[0-9]{0,3})?[,}a ]?") {
+            let length = text.bytes().take_while(|byte| b"0123456789-+.eE".contains(byte)).count();
+            let number = &text[..length];
+            let first = number.strip_prefix('-').unwrap_or(number).bytes().next();
+            let is_one = first.is_some_and(|byte| byte.is_ascii_digit())
+                && number.bytes().last().is_some_and(|byte| byte.is_ascii_digit());
+            let mut scan = Scan::new(text.as_bytes());
+            let found = scan.number("number");
+            prop_assert_eq!(found.is_ok(), is_one, "{}", text);
+            prop_assert_eq!(scan.at(), if is_one { length } else { 0 });
+        }
+    }
 }
