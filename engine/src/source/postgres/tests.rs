@@ -430,6 +430,7 @@ fn wal2json_reads_every_type_and_form() {
     assert_eq!(changes.len() as u64, recording.sidecar.changes);
 }
 
+mod heads;
 mod pieces;
 mod truncates;
 mod whole_rows;

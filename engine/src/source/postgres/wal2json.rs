@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use protocol::postgres::Lsn;
-use protocol::postgres::wal2json::{self, Action, JsonText, Message, RowError};
+use protocol::postgres::wal2json::{self, Action, Heads, JsonText, Message, RowError};
 
 use super::decode::{Change, Decoder};
 use super::shapes::{CatalogColumn, Shape};
@@ -29,6 +29,9 @@ pub(super) struct Wal2Json {
     entries: Vec<Entry>,
     /// The table of the last row, which most often is the next one's, too.
     last: Option<usize>,
+    /// The head of the last row that was read whole, and the index of its table.
+    heads: Heads,
+    headed: usize,
     /// What the catalog said about a table that the next message needs.
     answer: Option<(String, String, Shape)>,
     /// End of the tuples of the last row in this batch.
@@ -58,6 +61,10 @@ impl Wal2Json {
         lsn: Lsn,
     ) -> Result<Option<Question>, SourceError> {
         let bytes = batch.bytes.get(range.clone()).unwrap_or_default();
+        if let Some(head) = self.heads.again(bytes) {
+            let row = (head.action, head.row_at, head.lsn);
+            return self.row(decoder, batch, range, self.headed, row);
+        }
         let head = Message::decode(bytes).map_err(|error| decoder.unreadable(lsn, error))?;
         match head.action {
             Action::Begin => {
@@ -89,6 +96,8 @@ impl Wal2Json {
                     Ok(index) => index,
                     Err(question) => return Ok(Some(question)),
                 };
+                self.heads.remember(bytes, &head);
+                self.headed = index;
                 return self.row(decoder, batch, range, index, (action, row_at, row_lsn));
             }
         }
