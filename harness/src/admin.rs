@@ -301,6 +301,24 @@ impl Admin {
         Ok(results.filter(|part| part.error_code == 0).count())
     }
 
+    /// Any request to a node that metadata have named.
+    ///
+    /// # Errors
+    /// When there is no such node, or it does not answer; what its answer says is the caller's to read.
+    pub(crate) async fn ask<R: Request>(
+        &mut self,
+        node: i32,
+        request: &R,
+        version: i16,
+    ) -> Result<R::Response, AdminError> {
+        let address = self.nodes.get(&node).cloned();
+        let address = address.ok_or_else(|| AdminError::Refused {
+            what: format!("a request to node {node}"),
+            why: "no broker names it".into(),
+        })?;
+        self.call(&address, request, version).await
+    }
+
     async fn metadata(&mut self, topics: &[String]) -> Result<MetadataResponse, AdminError> {
         let address = self.any().await?;
         let topics = topics
@@ -430,7 +448,8 @@ async fn exchange<R: Request>(
     R::Response::decode(&mut answer, version).map_err(|error| unread(&error))
 }
 
-fn name(topic: &str) -> TopicName {
+/// `topic` as requests have it.
+pub(crate) fn name(topic: &str) -> TopicName {
     TopicName(StrBytes::from_string(topic.to_owned()))
 }
 

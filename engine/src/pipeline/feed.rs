@@ -10,6 +10,7 @@ use super::account::Departure;
 use super::codec::{Auto, Sample};
 use super::encoding::{Encoded, EncodingThreads, Job};
 use super::memory::{Memory, Reservation};
+use super::stretch::Stretch;
 use super::{PipelineError, Progress};
 use crate::batch::Batch;
 use crate::clock;
@@ -20,14 +21,6 @@ use crate::producer::Producer;
 use crate::schema::Table;
 use crate::settled::Settled;
 use crate::source::{Filled, Identity, Source};
-
-/// So many batches that are encoded and not acknowledged when another one is full mean that an answer takes as long as so many
-/// batches take to come (Little's law): larger ones wait no longer for theirs, and there are fewer of them.
-const SLOW_ANSWERS: u64 = 2;
-
-/// Requests of so many bytes need not be larger: what one costs by itself is small beside what is in it, and over a thin link larger
-/// ones hold up each other.
-const REQUEST_BYTES_ENOUGH: usize = 512 << 10;
 
 /// A batch on its way through the encoding threads.
 #[derive(Debug)]
@@ -86,12 +79,8 @@ pub(super) struct Feed {
     pub(super) free: mpsc::UnboundedReceiver<Batch>,
     pub(super) progress: watch::Receiver<Progress>,
     pub(super) memory: Arc<Memory>,
-    /// Bytes by which a batch may grow beyond the usual size.
-    pub(super) stretch: usize,
-    /// What all batches may have beyond the usual size; set aside from `memory`.
-    pub(super) stretched: Arc<Memory>,
-    /// What the batch that is being filled has of it.
-    pub(super) stretch_held: Option<Reservation>,
+    /// What batches may have beyond the usual size; set aside from `memory`.
+    pub(super) stretch: Stretch,
     pub(super) settled: Option<Arc<Settled>>,
     pub(super) templates: Templates,
     /// With `kafka.compression = "auto"`: what decides.
@@ -167,23 +156,14 @@ impl Feed {
                 && !self.producer.is_pressed())
     }
 
-    /// Lets a batch that is full grow, once, where answers are slow and requests small; false when it has to leave.
+    /// Lets a batch that is full grow, where that is for the better; false when it has to leave.
     fn stretch(&mut self, batch: &mut Batch) -> bool {
         let progress = *self.progress.borrow();
-        let unanswered = progress.encoded.saturating_sub(progress.acknowledged);
-        if self.stretch == 0
-            || self.stretch_held.is_some()
-            || unanswered < SLOW_ANSWERS
-            || self.producer.bytes_per_broker() >= REQUEST_BYTES_ENOUGH
-        {
-            return false;
-        }
-        self.stretch_held = self.stretched.try_reserve(self.stretch);
-        if self.stretch_held.is_none() {
-            return false;
-        }
-        batch.stretch = self.stretch;
-        true
+        let more = self
+            .stretch
+            .grow(&progress, self.producer.bytes_per_broker());
+        batch.stretch = more.unwrap_or(batch.stretch);
+        more.is_some()
     }
 
     /// Hands a sealed batch on; false when the delivery is gone.
@@ -225,7 +205,7 @@ impl Feed {
         let departing = Departing {
             departure,
             expected,
-            stretch: self.stretch_held.take(),
+            stretch: self.stretch.take(),
         };
         let submitted = Submitted { departing, encoded };
         Ok(self.queue.send(submitted).is_ok())

@@ -23,6 +23,7 @@ mod feed;
 mod memory;
 mod resume;
 mod saver;
+mod stretch;
 mod timing;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use self::expansion::Expansion;
 use self::feed::{Feed, FeedEnd, Templates};
 use self::memory::Memory;
 use self::saver::Saver;
+use self::stretch::Stretch;
 use crate::batch::Batch;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::clock;
@@ -205,10 +207,12 @@ pub async fn run(
         }
     };
 
-    let stretch = stretch(config.engine.memory_max, batch_bytes);
-    let stretched = Memory::new(STRETCHED_MAX.min(buffers) * stretch);
+    let stretch = Stretch::new(
+        stretch(config.engine.memory_max, batch_bytes),
+        STRETCHED_MAX.min(buffers),
+    );
     // What the buffers take is set aside for good; the rest is for what is encoded.
-    let held = buffers * batch_bytes + stretched.limit();
+    let held = buffers * batch_bytes + stretch.limit();
     let memory = Memory::new(config.engine.memory_max.saturating_sub(held));
     let (queue, queued) = mpsc::unbounded_channel();
     let (new_topics, named) = mpsc::unbounded_channel();
@@ -253,8 +257,6 @@ pub async fn run(
         progress,
         memory,
         stretch,
-        stretched,
-        stretch_held: None,
         settled: resumed.settled,
         ordinal: 0,
         acknowledged_at_seal: 0,

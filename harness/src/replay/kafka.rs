@@ -4,11 +4,11 @@
 //! run: a record counts once every replica in sync has it and a consumer could read it. Its time is that at which the answer came, so
 //! it is late by at most [`POLL`] and one request's way, never early.
 
+mod warm_up;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::ClientConfig;
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use tokio::task::JoinHandle;
 
 use super::scenario::{BrokerKind, Deed};
@@ -23,11 +23,6 @@ const POLL: Duration = Duration::from_millis(5);
 const LEADERS_MAX: Duration = Duration::from_secs(60);
 /// How often what may not be possible yet is tried.
 const RETRY: Duration = Duration::from_millis(100);
-/// The topic that warms the brokers.
-const WARM_UP_TOPIC: &str = "walbrook-warm-up";
-/// Bytes of its values: a complete record of the workload's.
-const WARM_UP_BYTES: usize = 617;
-const WARM_UP_MAX: Duration = Duration::from_secs(120);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -101,7 +96,7 @@ impl RealKafka {
         match broker.warm_up_records {
             0 => title += ", not warmed",
             records => {
-                warm_up(&bootstrap, broker, records).await?;
+                warm_up::warm_up(&bootstrap, broker).await?;
                 title += &format!(", warmed by {records} records");
             }
         }
@@ -309,49 +304,6 @@ async fn watch(mut admin: Admin, topics: Vec<String>, seen: Arc<Mutex<Seen>>) {
             };
         }
     }
-}
-
-/// Writes a topic and deletes it again: a JVM compiles what it has run often, and a broker that has just started is not what anybody
-/// measures.
-async fn warm_up(bootstrap: &str, broker: &BrokerKind, records: u64) -> Result<(), Failure> {
-    let mut admin = Admin::new(bootstrap);
-    let replication = i16::try_from(broker.count)?;
-    admin
-        .create_topic(WARM_UP_TOPIC, broker.partitions, replication)
-        .await?;
-    let (bootstrap, partitions) = (bootstrap.to_owned(), broker.partitions);
-    tokio::task::spawn_blocking(move || produce(&bootstrap, partitions, records)).await??;
-    admin.delete_topic(WARM_UP_TOPIC).await?;
-    Ok(())
-}
-
-fn produce(bootstrap: &str, partitions: i32, records: u64) -> Result<(), Failure> {
-    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("enable.idempotence", "true")
-        .set("compression.codec", "lz4")
-        .set("linger.ms", "5")
-        .set("batch.size", "1000000")
-        .set("batch.num.messages", "5000")
-        .create()?;
-    let mut value = vec![b'.'; WARM_UP_BYTES];
-    for number in 0..records {
-        let digits = number.to_string().into_bytes();
-        value[..digits.len()].copy_from_slice(&digits);
-        let partition = (number % partitions.unsigned_abs() as u64) as i32;
-        let mut record = BaseRecord::to(WARM_UP_TOPIC)
-            .partition(partition)
-            .key(&digits)
-            .payload(&value);
-        while let Err((error, back)) = producer.send(record) {
-            if error.rdkafka_error_code() != Some(rdkafka::error::RDKafkaErrorCode::QueueFull) {
-                return Err(error.into());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-            record = back;
-        }
-    }
-    Ok(producer.flush(WARM_UP_MAX)?)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -2,6 +2,7 @@
 //! record batches, `serde_json` for keys and values).
 
 mod column_types;
+mod documented;
 mod key_changes;
 mod layout;
 mod limits;

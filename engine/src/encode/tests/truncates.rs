@@ -11,7 +11,7 @@ fn named() -> Arc<Table> {
 }
 
 /// A TRUNCATE in a group of its own, the next row of the transaction.
-fn truncate(maker: &mut Maker, table: &Arc<Table>) {
+pub(super) fn truncate(maker: &mut Maker, table: &Arc<Table>) {
     let group = maker.group_of(table, &[], &[]);
     (group.columns_before, group.columns_after) = (Span::NONE, Span::NONE);
     maker.batch.events.push(Event {

@@ -122,7 +122,8 @@ pub struct BrokerKind {
     /// Partitions of each topic.
     #[serde(default = "three")]
     pub partitions: i32,
-    /// With `kafka`: so many records are written into another topic before the run, so that the JVM has compiled what it needs.
+    /// With `kafka`: so many records like the engine's are written into other topics before the run, so that the JVM has compiled what it
+    /// needs.
     #[serde(default)]
     pub warm_up_records: u64,
     /// With `kafka`: lines of server.properties over those of the harness.

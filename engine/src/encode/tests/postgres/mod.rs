@@ -2,6 +2,7 @@
 
 mod changes;
 mod column_types;
+mod documented;
 mod layout;
 mod noise;
 mod reference;
