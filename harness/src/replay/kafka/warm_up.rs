@@ -22,8 +22,8 @@ use crate::admin::{self, Admin, Partition};
 use crate::replay::scenario::BrokerKind;
 
 const TOPIC: &str = "walbrook-warm-up";
-/// Topics, one after the other: creating one is part of a run, too, and the first metadata that a broker reads among records make it
-/// drop compiled code that it shares with those.
+/// Topics, one after the other: creating one is part of a run, too, and when a run's was created after a warm-up into a single one,
+/// compiled code that reading records needs was dropped.
 const TOPICS: u64 = 4;
 /// Records of the batches that are sent in turn: as many as the engine's have of a partition, from those that leave early to those that
 /// grew. More than 8192 must be among them: from there on a record's offset within its batch takes three bytes, and a broker that has
