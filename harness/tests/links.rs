@@ -84,7 +84,7 @@ async fn real_brokers_are_behind_links_of_their_own() {
         ("mysql-9.7-1m", "mysql-9.7-20k"),
         ("postgres-15-1m", "postgres-15-20k"),
         ("rows = 2_000_000", "rows = 40_000\nfaults_min = 2"),
-        ("warm_up_records = 1_000_000", "warm_up_records = 0"),
+        ("warm_up_records = 4_000_000", "warm_up_records = 0"),
     ] {
         assert!(text.contains(large), "{large}: {text}");
         text = text.replace(large, small);

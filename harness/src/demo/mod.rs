@@ -107,7 +107,8 @@ async fn measured(
                 bar.set_position(changes);
             }
         };
-        let outcome = replay::run_once(&scenario, program, &progress).await?;
+        let outcome =
+            replay::run_once(&scenario, program, &mut replay::Kept::default(), &progress).await?;
         bar.finish_and_clear();
         outcomes.push(outcome);
     }

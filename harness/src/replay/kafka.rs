@@ -3,6 +3,9 @@
 //! How far the engine is, is the sum of its partitions' high watermarks, asked every [`POLL`] by a client that has no part in the
 //! run: a record counts once every replica in sync has it and a consumer could read it. Its time is that at which the answer came, so
 //! it is late by at most [`POLL`] and one request's way, never early.
+//!
+//! Brokers serve all runs of a scenario, one after the other, each into new topics: a JVM needs minutes until what a request takes is
+//! compiled, not only what a record takes. Behind links, which are each run's own, and where a fault kills or stops them, every run has new ones.
 
 mod warm_up;
 
@@ -11,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::scenario::{BrokerKind, Deed};
+use super::scenario::{Deed, Scenario};
 use super::sink::Contents;
 use crate::admin::{Admin, Partition};
 use crate::links::Links;
@@ -26,13 +29,30 @@ const RETRY: Duration = Duration::from_millis(100);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Brokers that one run of a scenario leaves to the next.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Runs that there will be.
+    runs: usize,
+    kafka: Option<Kafka>,
+}
+
+impl Kept {
+    /// None yet, for so many runs.
+    pub fn new(runs: usize) -> Kept {
+        Kept { runs, kafka: None }
+    }
+}
+
 /// Brokers and who watches them.
 pub(super) struct RealKafka {
     servers: Servers,
+    /// Whether the next run may have them.
+    lasting: bool,
     title: String,
     topics: Vec<String>,
     seen: Arc<Mutex<Seen>>,
-    watch: JoinHandle<()>,
+    _watch: Watch,
     count: usize,
 }
 
@@ -48,20 +68,27 @@ struct Seen {
     last: Option<Instant>,
 }
 
-impl Drop for RealKafka {
+/// Ends with the brokers' watching.
+struct Watch(JoinHandle<()>);
+
+impl Drop for Watch {
     fn drop(&mut self) {
-        self.watch.abort();
+        self.0.abort();
     }
 }
 
 impl RealKafka {
-    /// Starts `broker.count` brokers, or takes those of the environment, and warms them. With links each is on its host.
+    /// Starts as many brokers as `scenario` asks for, or takes those of the environment or of the run before, and warms them. With
+    /// links each is on its host.
     pub(super) async fn start(
-        broker: &BrokerKind,
+        scenario: &Scenario,
         topics: Vec<String>,
         links: Option<&Links>,
+        kept: &mut Kept,
     ) -> Result<RealKafka, Failure> {
+        let broker = &scenario.broker;
         let count = broker.count;
+        let lasting = links.is_none() && !harms_brokers(scenario);
         let named = std::env::var("WALBROOK_KAFKA").ok();
         let servers = match named.filter(|named| !named.is_empty()) {
             Some(_) if links.is_some() => {
@@ -71,10 +98,10 @@ impl RealKafka {
                 return Err("WALBROOK_KAFKA: broker.properties cannot be given to brokers that run already; unset it for this scenario".into());
             }
             Some(named) => Servers::Named(named),
-            None => {
-                let hosts = hosts(count, links)?;
-                Servers::Own(Kafka::start(&hosts, &broker.properties).await?)
-            }
+            None => Servers::Own(match kept.kafka.take() {
+                Some(kafka) => kafka,
+                None => Kafka::start(&hosts(count, links)?, &broker.properties).await?,
+            }),
         };
         let bootstrap = servers.observed_bootstrap();
         let mut title = match &servers {
@@ -93,21 +120,28 @@ impl RealKafka {
         for line in broker.properties.lines() {
             title += &format!(", {line}");
         }
+        if lasting && kept.runs > 1 {
+            title += ", the same for all runs";
+        }
         match broker.warm_up_records {
             0 => title += ", not warmed",
             records => {
                 warm_up::warm_up(&bootstrap, broker).await?;
                 title += &format!(", warmed by {records} records");
+                if lasting && kept.runs > 1 {
+                    title += " before each";
+                }
             }
         }
         let seen = Arc::new(Mutex::default());
         let watch = watch(Admin::new(&bootstrap), topics.clone(), Arc::clone(&seen));
         Ok(RealKafka {
             servers,
+            lasting,
             title,
             topics,
             seen,
-            watch: tokio::spawn(watch),
+            _watch: Watch(tokio::spawn(watch)),
             count,
         })
     }
@@ -191,6 +225,31 @@ impl RealKafka {
 }
 
 impl RealKafka {
+    /// Makes room for the next run: deletes this one's topics, where somebody else's brokers or the next run would have them, and hands
+    /// on the brokers. What a run that failed has written into named brokers stays, to be looked at.
+    ///
+    /// # Errors
+    /// When a topic cannot be deleted.
+    pub(super) async fn end(self, verified: bool, kept: &mut Kept) -> Result<(), Failure> {
+        let clears = match self.servers {
+            Servers::Named(_) => verified,
+            Servers::Own(_) => self.lasting,
+        };
+        if clears {
+            let mut admin = Admin::new(&self.observed_bootstrap());
+            for topic in &self.topics {
+                // A run that failed early may not have created it.
+                if !(admin.partitions(std::slice::from_ref(topic)).await?).is_empty() {
+                    admin.delete_topic(topic).await?;
+                }
+            }
+        }
+        if let (true, Servers::Own(kafka)) = (self.lasting, self.servers) {
+            kept.kafka = Some(kafka);
+        }
+        Ok(())
+    }
+
     /// Moves leaders as soon as there are replicas in sync to move them to: after another fault that may take a while.
     async fn move_leaders(&self) -> Result<(), Failure> {
         let deadline = crate::clock::now() + LEADERS_MAX;
@@ -221,6 +280,12 @@ impl Servers {
             Servers::Own(kafka) => kafka.observed_bootstrap(),
         }
     }
+}
+
+/// Whether a fault of `scenario` kills or stops brokers.
+fn harms_brokers(scenario: &Scenario) -> bool {
+    let mut faults = scenario.fault.iter();
+    faults.any(|fault| matches!(fault.deed, Deed::RestartBroker | Deed::Stall))
 }
 
 /// Where each of `count` brokers runs.

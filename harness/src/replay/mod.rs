@@ -27,6 +27,7 @@ use clap::builder::RangedU64ValueParser;
 use crate::cli;
 use crate::links::report::LinkFigures;
 use crate::report::timeline::Timeline;
+pub use kafka::Kept;
 use load::LoadFigures;
 use report::{Figures, Percentiles, Report, machine, median};
 pub use run::{Outcome, Progress, run as run_once};
@@ -100,8 +101,9 @@ pub async fn replay(
     timing: bool,
 ) -> Result<(Report, Outcome), Box<dyn std::error::Error + Send + Sync>> {
     let mut outcomes = Vec::with_capacity(runs);
+    let mut kept = Kept::new(runs);
     for _ in 0..runs {
-        outcomes.push(run_once(scenario, program, &|_, _| {}).await?);
+        outcomes.push(run_once(scenario, program, &mut kept, &|_, _| {}).await?);
     }
     Ok(summary(scenario, outcomes, timing))
 }

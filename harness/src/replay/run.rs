@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Running, Sample, Usage};
 use super::faults::{Event, Schedule};
+use super::kafka::Kept;
 use super::load;
 use super::report::{Figures, Happened};
 use super::scenario::{Deed, Link, Scenario, merge};
@@ -47,13 +48,14 @@ pub struct Outcome {
 /// Progress while a run goes on: changes that have arrived, and all of them.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
-/// Runs `scenario` once with the engine at `program`.
+/// Runs `scenario` once with the engine at `program`; `kept` has what the run before it left, and then what this one leaves.
 ///
 /// # Errors
 /// What keeps the run from being made at all; what goes wrong in it is in [`Outcome::failures`].
 pub async fn run(
     scenario: &Scenario,
     program: &Path,
+    kept: &mut Kept,
     progress: Progress<'_>,
 ) -> Result<Outcome, Failure> {
     let directory = tempfile::Builder::new()
@@ -63,7 +65,7 @@ pub async fn run(
     let upstreams = Upstream::start(scenario, links.as_ref()).await?;
     // After the source: a live server's workload takes a while, and warmed brokers should not cool.
     let topics = upstreams.iter().map(Upstream::topic).collect();
-    let sink = Sink::start(scenario, topics, links.as_ref()).await?;
+    let sink = Sink::start(scenario, topics, links.as_ref(), kept).await?;
     let changes = upstreams
         .iter()
         .map(|upstream| upstream.truth().changes)
@@ -81,6 +83,7 @@ pub async fn run(
 
     if let (Some(load), [upstream]) = (&scenario.load, &upstreams[..]) {
         let outcome = load::run(load, scenario, upstream, &sink, &engine).await?;
+        sink.end(outcome.failures.is_empty(), kept).await?;
         keep_failed(&outcome, directory);
         return Ok(outcome);
     }
@@ -101,7 +104,8 @@ pub async fn run(
         arrivals: Vec::new(),
     };
     course.go(progress).await?;
-    let outcome = course.judge().await?;
+    let (outcome, sink) = course.judge().await?;
+    sink.end(outcome.failures.is_empty(), kept).await?;
     keep_failed(&outcome, directory);
     Ok(outcome)
 }
@@ -317,7 +321,7 @@ impl Course<'_> {
     }
 
     /// Counts, verifies, measures.
-    async fn judge(mut self) -> Result<Outcome, Failure> {
+    async fn judge(mut self) -> Result<(Outcome, Sink), Failure> {
         let Contents {
             records,
             bytes,
@@ -376,7 +380,7 @@ impl Course<'_> {
         let complaints = self.upstreams.iter().flat_map(Upstream::complaints);
         self.failures.extend(complaints);
         self.arrivals.push((end, records));
-        Ok(Outcome {
+        let outcome = Outcome {
             figures,
             failures: self.failures,
             faults: self.happened,
@@ -385,7 +389,8 @@ impl Course<'_> {
             start,
             broker: self.sink.title(),
             engine_report,
-        })
+        };
+        Ok((outcome, self.sink))
     }
 
     fn link_figures(&self, time: Duration) -> Result<Option<LinkFigures>, Failure> {

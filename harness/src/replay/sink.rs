@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use netem::Door;
 
-use super::kafka::RealKafka;
+use super::kafka::{Kept, RealKafka};
 use super::scenario::{BrokerKind, Deed, Kind, Scenario};
 use crate::broker::{Broker, Listener, Settings};
 use crate::links::Links;
@@ -34,18 +34,19 @@ pub(super) struct Contents {
 }
 
 impl Sink {
-    /// Starts what the scenario asks for; `topics` are those that the run will write.
+    /// Starts what the scenario asks for, or goes on with what the run before has `kept`; `topics` are those that the run will write.
     /// With links each broker is on the host to which the engine's link leads.
     pub(super) async fn start(
         scenario: &Scenario,
         topics: Vec<String>,
         links: Option<&Links>,
+        kept: &mut Kept,
     ) -> Result<Sink, Failure> {
         let BrokerKind {
             count, partitions, ..
         } = scenario.broker;
         if scenario.broker.kind == Kind::Kafka {
-            let kafka = RealKafka::start(&scenario.broker, topics, links).await?;
+            let kafka = RealKafka::start(scenario, topics, links, kept).await?;
             return Ok(Sink::Kafka(Box::new(kafka)));
         }
         let doors = (0..count.max(1)).filter_map(|node| Some(links?.broker(node)));
@@ -64,6 +65,14 @@ impl Sink {
             door.lead_to(address);
         }
         Ok(Sink::Embedded(broker))
+    }
+
+    /// Ends what the next run does not go on with.
+    pub(super) async fn end(self, verified: bool, kept: &mut Kept) -> Result<(), Failure> {
+        match self {
+            Sink::Embedded(_) => Ok(()),
+            Sink::Kafka(kafka) => kafka.end(verified, kept).await,
+        }
     }
 
     /// The broker of this process, whose log says when it was written.
