@@ -9,7 +9,7 @@
 //! stream is read so in any case: a socket that the runtime polls is woken by every arrival, whether anybody wants to read or not, and a
 //! thread that sleeps is not.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd as _;
 use std::pin::Pin;
@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::buffer::spare_capacity;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
@@ -28,8 +29,6 @@ use crate::config::Io;
 
 /// Chunks that have been received and not yet been taken.
 const CHUNKS: usize = 2;
-/// Most bytes that one read of [`Polled`] asks for: they are cleared before each.
-const READ: usize = 128 << 10;
 /// Room that is made in a buffer that has none.
 const ROOM: usize = 4 << 10;
 
@@ -95,11 +94,7 @@ impl Polled {
 
     fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         make_room(buffer);
-        let before = buffer.len();
-        buffer.resize(buffer.capacity().min(before + READ), 0);
-        let read = retry(|| (&*self.0).read(buffer.get_mut(before..).unwrap_or_default()));
-        buffer.truncate(before + *read.as_ref().unwrap_or(&0));
-        read
+        retry(|| Ok(rustix::io::read(&*self.0, spare_capacity(buffer))?))
     }
 }
 
