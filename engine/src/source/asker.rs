@@ -1,14 +1,11 @@
 //! Asks a server what its stream does not say, on a connection of its own.
 
 use std::fmt;
-use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::backoff::Backoff;
 use super::{SourceError, Verdict};
-
-/// Attempts to get an answer.
-const ATTEMPTS: usize = 5;
 
 /// Who knows the answers.
 pub(super) trait Catalog: Clone + Send + Sync + 'static {
@@ -61,7 +58,7 @@ impl<C: Catalog> Asker<C> {
         let asked = question.clone();
         let task = tokio::spawn(async move {
             let mut connection = connection;
-            let shape = persist(&catalog, &mut connection, &asked).await;
+            let shape = persist(&catalog, &mut connection, &asked, rand::random).await;
             (connection, shape)
         });
         self.asking = Some((question, task));
@@ -92,22 +89,98 @@ impl<C: Catalog> Drop for Asker<C> {
     }
 }
 
-/// Asks until there is an answer, or it is time to give up.
+/// Asks until there is an answer, however long the server is away: the stream waits for it just as long. `random` is uniform in
+/// `0.0..1.0`.
 async fn persist<C: Catalog>(
     catalog: &C,
     slot: &mut Option<C::Connection>,
     question: &C::Question,
+    random: fn() -> f64,
 ) -> Result<C::Shape, SourceError> {
-    let mut attempt = 0;
+    let mut backoff = Backoff::default();
     loop {
-        attempt += 1;
-        match catalog.look_up(slot, question).await {
-            Err(error) if error.verdict() == Verdict::Retry && attempt < ATTEMPTS => {
-                tracing::warn!("asking {} again: {error}", C::NAME);
-                *slot = None;
-                tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
+        let error = match catalog.look_up(slot, question).await {
+            Err(error) if error.verdict() == Verdict::Retry => error,
+            done => return done,
+        };
+        *slot = None;
+        let pause = backoff.next(random());
+        tracing::warn!(
+            attempts = backoff.attempts(),
+            "asking {} again in {:.1} s: {error}",
+            C::NAME,
+            pause.as_secs_f64()
+        );
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A server that is away for so many attempts.
+    #[derive(Debug, Clone)]
+    struct Away {
+        attempts: Arc<AtomicUsize>,
+        until: usize,
+    }
+
+    impl Catalog for Away {
+        type Connection = ();
+        type Question = Verdict;
+        type Shape = usize;
+
+        const NAME: &'static str = "the server";
+
+        async fn look_up(
+            &self,
+            slot: &mut Option<()>,
+            verdict: &Verdict,
+        ) -> Result<usize, SourceError> {
+            assert_eq!(slot.replace(()), None, "a connection that failed");
+            let attempt = self.attempts.fetch_add(1, Ordering::Relaxed) + 1;
+            match verdict {
+                _ if attempt > self.until => Ok(attempt),
+                Verdict::Retry => Err(SourceError::retry("it is being restarted")),
+                _ => Err(SourceError::halt("there is no such table")),
             }
-            other => return other,
+        }
+    }
+
+    fn away(until: usize) -> Away {
+        Away {
+            attempts: Arc::default(),
+            until,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_asked_until_it_answers() {
+        let server = away(5);
+        let answer = persist(&server, &mut None, &Verdict::Retry, || 0.0).await;
+        assert_eq!(answer.unwrap(), 6);
+        let server = away(5);
+        let answer = persist(&server, &mut None, &Verdict::Halt, || 0.0).await;
+        assert_eq!(answer.unwrap_err().verdict(), Verdict::Halt);
+        assert_eq!(server.attempts.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn asking_ends_with_whoever_asked() {
+        let server = away(usize::MAX);
+        let mut asker = Asker::new(server.clone());
+        asker.ask(Verdict::Retry);
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(50), asker.answer());
+        assert!(waiting.await.is_err(), "there is no answer");
+        // Every attempt has a copy of it, the task as long as it lives.
+        assert_eq!(Arc::strong_count(&server.attempts), 3);
+        drop(asker);
+        while Arc::strong_count(&server.attempts) > 1 {
+            tokio::task::yield_now().await;
         }
     }
 }

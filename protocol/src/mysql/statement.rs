@@ -39,12 +39,14 @@ pub enum Statement {
         begins_transaction: bool,
         /// Whether no table that was there before can look different afterwards: `CREATE TABLE` without `OR REPLACE`.
         only_new: bool,
+        /// `CREATE TABLE … SELECT` (`TABLE`, `VALUES`) as it was written: rows come with it, and no ROWS event says which.
+        writes_rows: bool,
     },
     /// Statement-based logging: rows changed, and no ROWS event says how.
     Dml {
-        /// First word, upper case: INSERT, REPLACE, UPDATE, DELETE, LOAD, SELECT (of a function that writes), CALL, DO.
+        /// Verb, upper case: INSERT, REPLACE, UPDATE, DELETE, LOAD, SELECT (of a function that writes), CALL, DO; WITH before SELECT.
         verb: &'static str,
-        /// The tables that it changes.
+        /// The tables that it changes; of a join all of them, for which one is changed its columns tell, not its text.
         tables: Tables,
     },
     /// Anything else: users, views, triggers, variables, temporary tables, maintenance. No table's rows or shape change.
@@ -113,6 +115,9 @@ impl Statement {
     }
 }
 
+/// What follows the tables of a DELETE.
+const DELETE_ENDS: [&str; 4] = ["WHERE", "ORDER", "LIMIT", "RETURNING"];
+
 struct Reader<'a>(Tokens<'a>);
 
 impl Reader<'_> {
@@ -153,7 +158,7 @@ impl Reader<'_> {
             "UPDATE" => self.update(),
             "DELETE" => self.delete(),
             "LOAD" => self.load(),
-            "WITH" => dml("WITH", Vec::new(), false),
+            "WITH" => self.with(),
             "SELECT" => dml("SELECT", Vec::new(), false),
             "CALL" => dml("CALL", Vec::new(), false),
             "DO" => dml("DO", Vec::new(), false),
@@ -168,6 +173,15 @@ impl Reader<'_> {
     /// Reads `word` if it comes next.
     fn skip(&mut self, word: &str) -> bool {
         let found = self.peek_is(word);
+        if found {
+            self.0.next();
+        }
+        found
+    }
+
+    /// Reads `sign` if it comes next.
+    fn skip_sign(&mut self, sign: char) -> bool {
+        let found = self.0.lookahead(0) == Some(Token::Sign(sign));
         if found {
             self.0.next();
         }
@@ -226,22 +240,16 @@ impl Reader<'_> {
         if self.skip("TABLE") {
             self.skip_if_exists();
             let table = self.table_name()?;
-            // At the very end, outside of all parentheses and strings.
-            let (mut before, mut last) = (None, None);
-            for token in self.0.by_ref() {
-                if token != Token::Sign(';') {
-                    before = last.replace(token);
-                }
-            }
-            let is = |token: Option<Token<'_>>, word: &str| token.is_some_and(|t| t.is(word));
+            let (begins_transaction, has_query) = self.behind_created();
             return Some(Statement::Ddl {
                 verb: "CREATE",
                 tables: Tables {
                     named: vec![table],
                     complete: true,
                 },
-                begins_transaction: is(before, "START") && is(last, "TRANSACTION"),
+                begins_transaction,
                 only_new: !replaces,
+                writes_rows: has_query && !begins_transaction,
             });
         }
         self.skip_any(&["UNIQUE", "FULLTEXT", "SPATIAL", "VECTOR"]);
@@ -249,6 +257,33 @@ impl Reader<'_> {
             return self.index_on("CREATE");
         }
         None
+    }
+
+    /// Behind `CREATE TABLE name`: whether `START TRANSACTION` is its end, and whether a query gives it rows; both outside of strings
+    /// and of the parentheses around columns, keys, checks and partitions, of which none begins with a query's word.
+    fn behind_created(&mut self) -> (bool, bool) {
+        let (mut before, mut last) = (None, None);
+        // Parentheses that are open, and how many of them stand directly before this token.
+        let (mut depth, mut opened) = (0_usize, 0_usize);
+        let mut has_query = false;
+        for token in self.0.by_ref() {
+            match token {
+                Token::Sign(';') => continue,
+                Token::Sign('(') => (depth, opened) = (depth + 1, opened + 1),
+                Token::Sign(')') => (depth, opened) = (depth.saturating_sub(1), 0),
+                ref word => {
+                    let is_name = last == Some(Token::Sign('.'));
+                    let queries = ["SELECT", "TABLE", "VALUES"];
+                    has_query |=
+                        depth == opened && !is_name && queries.iter().any(|query| word.is(query));
+                    opened = 0;
+                }
+            }
+            before = last.replace(token);
+        }
+        let is = |token: Option<Token<'_>>, word: &str| token.is_some_and(|t| t.is(word));
+        let begins_transaction = is(before, "START") && is(last, "TRANSACTION");
+        (begins_transaction, has_query)
     }
 
     /// `CREATE | DROP INDEX name [USING type] ON table`.
@@ -337,31 +372,121 @@ impl Reader<'_> {
 
     fn update(&mut self) -> Statement {
         self.skip_any(&["LOW_PRIORITY", "IGNORE"]);
-        match self.table_name() {
-            Some(table) => {
-                let complete = self.peek_is("SET");
-                dml("UPDATE", vec![table], complete)
-            }
+        let tables = self.references(&["SET"]);
+        match tables.filter(|_| self.peek_is("SET")) {
+            Some(tables) => dml("UPDATE", tables, true),
             None => dml("UPDATE", Vec::new(), false),
         }
     }
 
+    /// `DELETE FROM table`, `DELETE a, b.* FROM joined tables`, `DELETE FROM a, b.* USING joined tables`.
     fn delete(&mut self) -> Statement {
         self.skip_any(&["LOW_PRIORITY", "QUICK", "IGNORE"]);
-        if !self.skip("FROM") {
-            return dml("DELETE", Vec::new(), false);
-        }
-        match self.table_name() {
-            Some(table) => {
-                let ends = ["WHERE", "ORDER", "LIMIT", "PARTITION", "RETURNING"];
-                let complete = match self.0.lookahead(0) {
-                    None | Some(Token::Sign(';')) => true,
-                    Some(token) => ends.iter().any(|word| token.is(word)),
-                };
-                dml("DELETE", vec![table], complete)
+        let mut tables = None;
+        if self.skip("FROM") {
+            let here = self.0.clone();
+            if self.targets().is_none() || !self.skip("USING") {
+                self.0 = here;
             }
+            tables = self.references(&DELETE_ENDS);
+        } else if self.targets().is_some() && self.skip("FROM") {
+            tables = self.references(&DELETE_ENDS);
+        }
+        match tables {
+            Some(tables) => dml("DELETE", tables, true),
             None => dml("DELETE", Vec::new(), false),
         }
+    }
+
+    /// `WITH [RECURSIVE] name [(columns)] AS (query), … statement`.
+    fn with(&mut self) -> Statement {
+        let mut depth = 0_usize;
+        while let Some(token) = self.0.next() {
+            match token {
+                Token::Sign('(') => depth += 1,
+                Token::Sign(')') => depth = depth.saturating_sub(1),
+                token if depth == 0 && token.is("UPDATE") => return self.update(),
+                token if depth == 0 && token.is("DELETE") => return self.delete(),
+                _ => {}
+            }
+        }
+        dml("WITH", Vec::new(), false)
+    }
+
+    /// Passes over `a, b.*, c.d.*`: tables or aliases of them.
+    fn targets(&mut self) -> Option<()> {
+        loop {
+            self.name()?;
+            while self.skip_sign('.') {
+                if !self.skip_sign('*') {
+                    self.name()?;
+                }
+            }
+            if !self.skip_sign(',') {
+                return Some(());
+            }
+        }
+    }
+
+    /// The tables of `a [AS] x JOIN (b, c.d) ON … , (SELECT …) AS y …` up to one of `ends`, which is not read, or to the statement's
+    /// end. Queries in it are passed over: no statement changes what it reads there.
+    fn references(&mut self, ends: &[&str]) -> Option<Vec<TableName>> {
+        let mut tables = Vec::new();
+        // Whether a table comes next, and parentheses around joins that are open.
+        let (mut wanted, mut depth) = (true, 0_usize);
+        loop {
+            if wanted {
+                if self.0.lookahead(1) == Some(Token::Sign('(')) {
+                    self.skip("LATERAL");
+                }
+                if self.skip_sign('(') {
+                    let queries = ["SELECT", "WITH", "TABLE", "VALUES"];
+                    if queries.iter().any(|query| self.peek_is(query)) {
+                        self.skip_parenthesis()?;
+                        wanted = false;
+                    } else {
+                        depth += 1;
+                    }
+                } else if self.skip_sign('{') {
+                    // ODBC: `{ OJ a LEFT OUTER JOIN b ON … }`
+                    self.0.next();
+                } else {
+                    tables.push(self.table_name()?);
+                    wanted = false;
+                }
+                continue;
+            }
+            let ended = depth == 0 && ends.iter().any(|end| self.peek_is(end));
+            match self.0.lookahead(0) {
+                None | Some(Token::Sign(';')) => return Some(tables),
+                Some(_) if ended => return Some(tables),
+                _ => {}
+            }
+            match self.0.next()? {
+                // Of a condition, a function, columns, partitions or indexes.
+                Token::Sign('(') => self.skip_parenthesis()?,
+                Token::Sign(')') => depth = depth.checked_sub(1)?,
+                Token::Sign(',') => wanted = true,
+                // Behind a point every word is a name.
+                Token::Sign('.') => {
+                    self.0.next();
+                }
+                token => wanted = token.is("JOIN") || token.is("STRAIGHT_JOIN"),
+            }
+        }
+    }
+
+    /// Reads behind the end of a parenthesis that is open.
+    fn skip_parenthesis(&mut self) -> Option<()> {
+        let mut depth = 1_usize;
+        while depth > 0 {
+            match self.0.next()? {
+                Token::Sign('(') => depth += 1,
+                Token::Sign(')') => depth -= 1,
+                _ => {}
+            }
+        }
+        Some(())
     }
 
     fn load(&mut self) -> Statement {
@@ -430,6 +555,7 @@ fn ddl(verb: &'static str, named: Vec<TableName>, complete: bool) -> Statement {
         tables: Tables { named, complete },
         begins_transaction: false,
         only_new: false,
+        writes_rows: false,
     }
 }
 

@@ -163,6 +163,11 @@ impl Decoder {
         self.moved
     }
 
+    /// Whether what is read stands before the start.
+    pub(super) fn is_warming_up(&self) -> bool {
+        self.warm_up.is_some()
+    }
+
     pub(super) fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -450,6 +455,12 @@ impl Decoder {
                 }
                 self.settle()?;
             }
+            // It stands before a start that was chosen behind it, and is a transaction of its own where it has a GTID.
+            Message::Incident(_) if self.warm_up.is_some() => {
+                if self.open.as_ref().is_none_or(|open| !open.begun) {
+                    self.end_transaction()?;
+                }
+            }
             Message::Incident(incident) => {
                 return Err(self.refuse(
                     offset,
@@ -518,6 +529,10 @@ impl Decoder {
 
     /// After a reconnect in the middle of a transaction that very one has to come first: its rows are out.
     fn check_delivered(&mut self, offset: u64) -> Result<(), SourceError> {
+        // What stands before the start is not looked at: that transaction is the first one behind it.
+        if self.warm_up.is_some() {
+            return Ok(());
+        }
         match (&self.delivered, &self.open) {
             (Some(delivered), Some(open)) if delivered.transaction != open.id() => {
                 let text = format!(
@@ -549,8 +564,10 @@ impl Decoder {
                 ),
             ));
         }
+        let mut is_new = false;
         match (&open.gtid, &mut self.safe.gtids) {
             (Some(gtid), Some(set)) => {
+                is_new = self.warm_up.is_none() && !set.contains(gtid);
                 set.add(gtid);
             }
             // No set can describe a position after an anonymous transaction.
@@ -559,12 +576,18 @@ impl Decoder {
         }
         self.counters.transactions += 1;
         self.tables.tidy();
-        self.settle()
+        self.settle_after(is_new)
     }
 
     /// Between two transactions every place is safe.
     #[inline]
     fn settle(&mut self) -> Result<(), SourceError> {
+        self.settle_after(false)
+    }
+
+    /// The same; `is_new` behind a transaction whose GTID was not known before.
+    #[inline]
+    fn settle_after(&mut self, is_new: bool) -> Result<(), SourceError> {
         if self.open.is_some() {
             return Ok(());
         }
@@ -582,8 +605,9 @@ impl Decoder {
         }
         let same_file = Arc::ptr_eq(&self.place.file, &self.safe.place.file)
             || self.place.file == self.safe.place.file;
-        // A dump by GTIDs begins at the start of a file and leaves out what we have.
-        if !same_file || self.place.offset > self.safe.place.offset {
+        // A dump by GTIDs begins at the start of a file and leaves out what we have. A transaction that is new moves the place in any
+        // case: another server may have a file of the same name, and stand at a lower offset in it.
+        if is_new || !same_file || self.place.offset > self.safe.place.offset {
             self.safe.place = self.place.clone();
             self.moved = true;
             self.progress += 1;

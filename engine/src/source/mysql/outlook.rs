@@ -21,11 +21,12 @@ use protocol::{DecodeError, DecodeErrorKind};
 
 use super::connection::{ConnectOptions, Connection, ConnectionError};
 use super::decode::schema;
-use super::is_past;
 use super::server::{self, Variables};
 use super::session;
 use super::transaction::Place;
+use super::{MySql, is_past};
 use crate::config::Selection;
+use crate::source::reconnect::Database;
 use crate::source::{Identity, SourceError};
 
 /// Statements are shown up to here.
@@ -58,6 +59,8 @@ pub(super) struct Outlook {
     databases: HashMap<String, Change>,
     /// The last one that may have changed any table.
     any: Option<Change>,
+    /// Where bytes could not be read the last time: twice at the same place is no accident of the line.
+    unreadable_at: Option<Place>,
 }
 
 impl Outlook {
@@ -70,6 +73,7 @@ impl Outlook {
             tables: HashMap::new(),
             databases: HashMap::new(),
             any: None,
+            unreadable_at: None,
         }
     }
 
@@ -113,6 +117,31 @@ impl Outlook {
             );
         }
         let mut dump = Dump::open(options, &self.until).await?;
+        let read = self.read(&mut dump, selection, until).await;
+        read.map_err(|error| match dump.unreadable {
+            true => self.unreadable(dump.place, error),
+            false => error,
+        })
+    }
+
+    /// Nobody stops asking as long as another attempt may help; here the second one is the last.
+    fn unreadable(&mut self, at: Place, error: SourceError) -> SourceError {
+        if self.unreadable_at.as_ref() == Some(&at) {
+            return SourceError::halt(format!(
+                "{error}; it came twice like this over different connections, so {}",
+                MySql::UNREADABLE
+            ));
+        }
+        self.unreadable_at = Some(at);
+        error
+    }
+
+    async fn read(
+        &mut self,
+        dump: &mut Dump,
+        selection: &Selection,
+        until: &Place,
+    ) -> Result<(), SourceError> {
         let from = self.until.clone();
         let mut statements = Vec::new();
         while dump.next(until, &mut statements).await? {
@@ -199,6 +228,8 @@ struct Dump {
     used: usize,
     format: Format,
     place: Place,
+    /// Whether something came that cannot be read.
+    unreadable: bool,
 }
 
 impl Dump {
@@ -219,6 +250,7 @@ impl Dump {
             used: 0,
             format: Format::before_description(variables.checksum()),
             place: Place::new(&position),
+            unreadable: false,
         })
     }
 
@@ -375,7 +407,8 @@ impl Dump {
         }
     }
 
-    fn unreadable(&self, error: DecodeError) -> SourceError {
+    fn unreadable(&mut self, error: DecodeError) -> SourceError {
+        self.unreadable = true;
         let at = self.place.to_position();
         SourceError::retry(format!(
             "the look ahead for definitions that change cannot be read at {at}"
@@ -390,4 +423,33 @@ fn is_read(kind: Kind) -> bool {
         kind,
         Kind::QUERY | Kind::QUERY_COMPRESSED | Kind::ROTATE | Kind::FORMAT_DESCRIPTION
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Verdict;
+
+    #[test]
+    fn what_cannot_be_read_twice_halts() {
+        let place = |offset| Place {
+            file: "b.000001".into(),
+            offset,
+        };
+        let mut outlook = Outlook::new("mysql:test".parse().unwrap(), place(4));
+        let mut again = |offset| {
+            let error = SourceError::retry("the look ahead cannot be read");
+            outlook.unreadable(place(offset), error)
+        };
+        assert_eq!(again(100).verdict(), Verdict::Retry);
+        // It came further than before.
+        assert_eq!(again(200).verdict(), Verdict::Retry);
+        let error = again(200);
+        assert_eq!(error.verdict(), Verdict::Halt);
+        let text = error.to_string();
+        assert!(
+            text.contains("look ahead") && text.contains("mysqlbinlog"),
+            "{text}"
+        );
+    }
 }

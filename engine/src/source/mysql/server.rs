@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 use protocol::mysql::BinlogPosition;
 use protocol::mysql::event::Checksum;
-use protocol::mysql::gtid::{Flavour, GtidSet};
+use protocol::mysql::gtid::{Flavour, GtidSet, IntervalSet, SourceId, Tag, Uuid};
 
 use crate::source::{Identity, SourceError};
 
 /// Every variable that we look at, in one answer; those that the server does not have are left out by it.
 pub(super) const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'server_id', 'server_uuid', \
      'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata', 'binlog_row_value_options', \
-     'binlog_checksum', 'gtid_mode', 'gtid_executed', 'gtid_purged', 'gtid_domain_id', 'gtid_binlog_pos', \
+     'binlog_checksum', 'gtid_mode', 'gtid_executed', 'gtid_owned', 'gtid_purged', 'gtid_domain_id', 'gtid_binlog_pos', \
      'gtid_binlog_state', 'gtid_strict_mode', 'lower_case_table_names')";
 
 /// What the user may do.
@@ -126,6 +126,37 @@ impl Variables {
     }
 }
 
+/// The GTIDs of MySQL's `@@gtid_owned`, which are of transactions that have not ended: `uuid[:tag]:number#thread…`, as many numbers and
+/// uuids as there are. Servers write the next uuid directly behind a thread's id, so uuids are found by their first hyphen. What
+/// cannot be read is left out: it is as good as unknown.
+pub(super) fn owned(text: &str) -> IntervalSet {
+    const UUID_LENGTH: usize = 36;
+    const FIRST_HYPHEN: usize = 8;
+    let hyphens = text.match_indices('-').map(|(at, _)| at);
+    let starts = hyphens.filter_map(|at| at.checked_sub(FIRST_HYPHEN));
+    let mut uuids: Vec<(usize, Uuid)> = Vec::new();
+    for start in starts {
+        let uuid = text.get(start..start + UUID_LENGTH);
+        uuids.extend(uuid.and_then(|uuid| Some((start, uuid.parse().ok()?))));
+    }
+    let mut set = IntervalSet::default();
+    for (index, (start, uuid)) in uuids.iter().enumerate() {
+        let end = uuids.get(index + 1).map_or(text.len(), |(next, _)| *next);
+        let mut tag = Tag::NONE;
+        let numbers = text.get(start + UUID_LENGTH..end).unwrap_or_default();
+        for part in numbers.split(':').map(str::trim) {
+            if let Some((number, _thread)) = part.split_once('#') {
+                if let Ok(number) = number.parse() {
+                    set.add(&SourceId { uuid: *uuid, tag }, number);
+                }
+            } else if let Some(named) = Tag::new(part.as_bytes()) {
+                tag = named;
+            }
+        }
+    }
+    set
+}
+
 /// Where the server writes: the answer to one of [`STATUS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Status {
@@ -222,6 +253,25 @@ mod tests {
         assert_eq!(mariadb.unwrap().unwrap().executed, None);
         assert_eq!(Status::read(answer(&[])).unwrap(), None);
         assert!(Status::read(answer(&[&["b.000001"]])).is_err());
+    }
+
+    #[test]
+    fn transactions_that_have_not_ended_are_read_without_their_threads() {
+        const A: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        const B: &str = "4e11fa47-71ca-11e1-9e33-c80aa9429562";
+        for (text, expected) in [
+            (String::new(), String::new()),
+            (format!("{A}:101#12"), format!("{A}:101")),
+            (format!("{A}:7#12:5#13"), format!("{A}:5:7")),
+            // One directly behind the other, and as a list.
+            (format!("{A}:7#12{B}:1#123"), format!("{A}:7,{B}:1")),
+            (format!("{A}:7#12,\n{B}:1#123"), format!("{A}:7,{B}:1")),
+            (format!("{A}:tag:7#1{A}:8#2"), format!("{A}:8:tag:7")),
+            ("nothing-of:1#2 that-is-known".into(), String::new()),
+        ] {
+            let expected = expected.parse::<IntervalSet>().unwrap();
+            assert_eq!(owned(&text), expected, "{text}");
+        }
     }
 
     #[test]

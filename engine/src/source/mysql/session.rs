@@ -261,7 +261,7 @@ async fn start(
                     true => GtidSet::empty(flavour),
                     false => set.clone(),
                 };
-                covered(&set, variables)?;
+                covered(&set, variables, end.gtids.as_ref())?;
                 if !same {
                     tracing::info!(server = %identity, "going on by GTIDs on another server");
                 }
@@ -337,8 +337,9 @@ async fn present(
     }
 }
 
-/// Refuses a set of GTIDs that the server cannot go on from, naming those that are missing on either side.
-fn covered(set: &GtidSet, variables: &Variables) -> Result<(), SourceError> {
+/// Refuses a set of GTIDs that the server cannot go on from, naming those that are missing on either side. `end` is what was executed
+/// a little later.
+fn covered(set: &GtidSet, variables: &Variables, end: Option<&GtidSet>) -> Result<(), SourceError> {
     match set {
         GtidSet::MySql(set) => {
             if let Some(GtidSet::MySql(purged)) = variables.gtids("gtid_purged")? {
@@ -356,10 +357,18 @@ fn covered(set: &GtidSet, variables: &Variables) -> Result<(), SourceError> {
                 if let Some(purged) = variables.gtids("gtid_purged")? {
                     all.merge(&purged);
                 }
-                let GtidSet::MySql(executed) = all else {
+                // A commit may have been sent to us and still wait for another replica (`rpl_semi_sync_source_wait_point=AFTER_SYNC`):
+                // until that answers it is owned by its session. Between the two questions it may go from one to the other.
+                if let Some(owned) = variables.text("gtid_owned") {
+                    all.merge(&GtidSet::MySql(server::owned(owned)));
+                }
+                if let Some(end) = end {
+                    all.merge(end);
+                }
+                let GtidSet::MySql(known) = all else {
                     return Ok(());
                 };
-                let unknown = without(set, &executed);
+                let unknown = without(set, &known);
                 if !unknown.is_empty() {
                     return Err(SourceError::resync(format!(
                         "the server never had transactions {unknown} that were captured: it was reset, restored from a backup, \
@@ -524,8 +533,8 @@ mod tests {
 
     #[test]
     fn gtids_that_are_missing_on_either_side_are_named() {
-        assert!(covered(&set("1-50"), &mysql("1-50", "1-100")).is_ok());
-        let error = covered(&set("1-30:35-40"), &mysql("1-50", "1-100")).unwrap_err();
+        assert!(covered(&set("1-50"), &mysql("1-50", "1-100"), None).is_ok());
+        let error = covered(&set("1-30:35-40"), &mysql("1-50", "1-100"), None).unwrap_err();
         assert_eq!(error.verdict(), Verdict::Resync);
         assert!(
             error
@@ -533,7 +542,7 @@ mod tests {
                 .contains(&format!("purged transactions {UUID}:31-34:41-50")),
             "{error}"
         );
-        let error = covered(&set("1-120"), &mysql("", "1-100")).unwrap_err();
+        let error = covered(&set("1-120"), &mysql("", "1-100"), None).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -541,7 +550,30 @@ mod tests {
             "{error}"
         );
         // RESET BINARY LOGS AND GTIDS.
-        assert!(covered(&set("1-5"), &mysql("", "")).is_err());
+        assert!(covered(&set("1-5"), &mysql("", ""), None).is_err());
+    }
+
+    #[test]
+    fn a_commit_that_waits_for_another_replica_is_known_to_the_server() {
+        let waiting = |owned: &str| {
+            Variables::read(answer(&[
+                &["version", "9.7.0"],
+                &["gtid_mode", "ON"],
+                &["gtid_purged", ""],
+                &["gtid_executed", &format!("{UUID}:1-100")],
+                &["gtid_owned", owned],
+            ]))
+        };
+        let owned = format!("{UUID}:101#7:102#12");
+        assert!(covered(&set("1-102"), &waiting(&owned), None).is_ok());
+        // It was done before the second question.
+        assert!(covered(&set("1-102"), &waiting(""), Some(&set("1-102"))).is_ok());
+        for known in [waiting(&owned), waiting("")] {
+            let error = covered(&set("1-103"), &known, Some(&set("1-102"))).unwrap_err();
+            assert_eq!(error.verdict(), Verdict::Resync);
+            let text = error.to_string();
+            assert!(text.contains(&format!("{UUID}:103 ")), "{text}");
+        }
     }
 
     #[test]
@@ -550,8 +582,8 @@ mod tests {
             &["version", "10.11.6-MariaDB"],
             &["gtid_binlog_pos", "0-1-100,1-1-7"],
         ]));
-        assert!(covered(&"0-1-100".parse().unwrap(), &variables).is_ok());
-        let error = covered(&"0-1-5,1-1-8".parse().unwrap(), &variables).unwrap_err();
+        assert!(covered(&"0-1-100".parse().unwrap(), &variables, None).is_ok());
+        let error = covered(&"0-1-5,1-1-8".parse().unwrap(), &variables, None).unwrap_err();
         assert!(
             error.to_string().contains("never had transaction 1-1-8"),
             "{error}"

@@ -153,6 +153,22 @@ impl Stream {
         load(batch) >= self.full_at(batch) && (!batch.events.is_empty() || self.decoder.moved())
     }
 
+    /// Drops what was decoded of a batch that is as large as it may be, but has nothing to hand on yet: a long transaction of tables
+    /// that are not captured, rows that are kept aside, what stands before the start. Only events refer to bytes.
+    fn shed(&mut self, batch: &mut Batch) {
+        if !batch.events.is_empty() || load(batch) < self.full_at(batch) {
+            return;
+        }
+        match self.staged {
+            // All of it came out of a container or was copied in, and `expanded` is used up.
+            Some(_) => batch.bytes.clear(),
+            None => {
+                batch.bytes.drain(..self.packets.start());
+                self.packets.moved(0);
+            }
+        }
+    }
+
     /// Decodes every whole event that is there, until something else has to happen.
     ///
     /// # Errors
@@ -188,8 +204,11 @@ impl Stream {
                 Ok(Some(other)) => return self.end_of_dump(&batch.bytes, other).map(Some),
                 Ok(None) => {
                     self.check_arriving(&batch.bytes)?;
-                    let full = self.is_full(batch);
-                    return Ok(Some(if full { Step::Full } else { Step::Read }));
+                    if self.is_full(batch) {
+                        return Ok(Some(Step::Full));
+                    }
+                    self.shed(batch);
+                    return Ok(Some(Step::Read));
                 }
                 Err(error) => return Err(self.misframed(error)),
             };
@@ -228,6 +247,7 @@ impl Stream {
 
     /// One packet out of `staged`; when no whole one is left, back to direct mode.
     fn decode_staged(&mut self, batch: &mut Batch) -> Result<Option<Step>, SourceError> {
+        self.shed(batch);
         let Some(staged) = &mut self.staged else {
             return Ok(None);
         };
@@ -323,11 +343,15 @@ impl Stream {
 
     /// The next piece of the open container.
     fn expand(&mut self, batch: &mut Batch) -> Result<(), SourceError> {
+        self.shed(batch);
         let start = batch.bytes.len();
-        let event_max = self
-            .row_max
-            .saturating_add(EVENT_OVERHEAD)
-            .min(MYSQL_EVENT_MAX);
+        let event_max = match self.decoder.is_warming_up() {
+            true => MYSQL_EVENT_MAX,
+            false => self
+                .row_max
+                .saturating_add(EVENT_OVERHEAD)
+                .min(MYSQL_EVENT_MAX),
+        };
         let expanded = match &mut self.expansion {
             Some(Expansion::Payload(events)) => {
                 match events.read_into(&mut batch.bytes, EXPAND, event_max) {
@@ -368,7 +392,11 @@ impl Stream {
             match self.decoder.event(batch, start..end, self.origin)? {
                 Next::Event => {}
                 Next::Ask(wanted) => return Ok(Some(Step::Ask(wanted))),
-                // XA COMMIT is a transaction of its own, never inside a compressed one.
+                // A compressed XA transaction that commits in one phase: its rows stood before this, its last event.
+                Next::Replay(reader, offset) if self.is_used_up()? => {
+                    self.replay(reader, offset);
+                    return Ok(None);
+                }
                 Next::Replay(..) => {
                     let kind = DecodeErrorKind::Invalid {
                         value: u64::from(header.kind.0),
@@ -378,6 +406,25 @@ impl Stream {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the open container holds nothing behind what was decoded of it.
+    fn is_used_up(&mut self) -> Result<bool, SourceError> {
+        if !self.expanded.is_empty() {
+            return Ok(false);
+        }
+        match &mut self.expansion {
+            Some(Expansion::Payload(events)) => {
+                let mut behind = Vec::new();
+                match events.read_into(&mut behind, 1, MYSQL_EVENT_MAX) {
+                    Ok(length) => Ok(length == 0),
+                    Err(error) => Err(self.unreadable(error)),
+                }
+            }
+            // Rows that are read back commit nothing.
+            Some(Expansion::Xa(_)) => Ok(false),
+            None => Ok(true),
+        }
     }
 
     /// Closes the batch: what is not decoded yet waits for the next one.
@@ -448,7 +495,8 @@ impl Stream {
     /// Refuses a row that is too large before it is collected.
     fn check_arriving(&self, bytes: &[u8]) -> Result<(), SourceError> {
         let event = self.packets.arriving(bytes);
-        if event.len() < self.batch_bytes {
+        // What stands before the start is not looked at, so that a later position gets past such a row.
+        if event.len() < self.batch_bytes || self.decoder.is_warming_up() {
             return Ok(());
         }
         match Header::parse(event) {
@@ -467,7 +515,8 @@ impl Stream {
     fn too_large(&self, length: u64) -> SourceError {
         SourceError::halt(format!(
             "after {}: a ROWS event of {length} bytes holds a row larger than row_max ({}), or many rows because of a large \
-             binlog_row_event_max_size; raise engine.row_max, or leave its table out of tables",
+             binlog_row_event_max_size; raise engine.row_max (to leave its table out of tables does not help: its rows are \
+             counted all the same), or go on behind its transaction by `walbrook position set`",
             self.decoder.last_position(),
             self.row_max
         ))

@@ -121,12 +121,13 @@ struct Memory {
     full: usize,
     /// Digits that shapes give MariaDB's old temporal columns beyond those that they had.
     more_digits: u8,
+    /// Whether dumps begin before the start.
+    warm_up: bool,
     _state: tempfile::TempDir,
 }
 
 impl Memory {
     fn new(tables: &[&str], batch_bytes: usize) -> Self {
-        let state = tempfile::tempdir().unwrap();
         let start = Point {
             place: Place::new(&BinlogPosition {
                 file: "".into(),
@@ -134,6 +135,11 @@ impl Memory {
             }),
             gtids: None,
         };
+        Self::starting_at(start, false, tables, batch_bytes)
+    }
+
+    fn starting_at(start: Point, warm_up: bool, tables: &[&str], batch_bytes: usize) -> Self {
+        let state = tempfile::tempdir().unwrap();
         let store = xa::Store::open(state.path(), "test", false).unwrap();
         let selection = Selection::new(tables).unwrap();
         let versions = Versions::open(state.path(), "test", None).unwrap();
@@ -149,6 +155,7 @@ impl Memory {
             stretch: 0,
             full: 0,
             more_digits: 0,
+            warm_up,
             _state: state,
         };
         memory.begin();
@@ -158,7 +165,8 @@ impl Memory {
     fn begin(&mut self) {
         let frames = Frames::starting_at(1);
         let checksum = Checksum::Crc32;
-        self.stream.begin(&mut self.batch, frames, checksum, false);
+        self.stream
+            .begin(&mut self.batch, frames, checksum, self.warm_up);
     }
 
     fn seal(&mut self) {
@@ -438,13 +446,15 @@ fn the_texts_of_statements_stay_in_the_log() {
     }
 }
 
+/// Gives an event the checksum of what it holds now.
+fn seal(event: &mut [u8]) {
+    let end = event.len() - 4;
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, &event[..end]) as u32;
+    event[end..].copy_from_slice(&crc.to_le_bytes());
+}
+
 /// What a server sends that is asked to go on at `from`.
 fn dump_from(events: &[Vec<u8>], file: &str, from: u64) -> Vec<Vec<u8>> {
-    let crc = |event: &mut Vec<u8>| {
-        let end = event.len() - 4;
-        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, &event[..end]) as u32;
-        event[end..].copy_from_slice(&crc.to_le_bytes());
-    };
     let mut rotate = vec![0; 19];
     rotate[4] = Kind::ROTATE.0;
     rotate[17] = 0x20;
@@ -453,11 +463,11 @@ fn dump_from(events: &[Vec<u8>], file: &str, from: u64) -> Vec<Vec<u8>> {
     rotate.extend_from_slice(&[0; 4]);
     let length = rotate.len() as u32;
     rotate[9..13].copy_from_slice(&length.to_le_bytes());
-    crc(&mut rotate);
+    seal(&mut rotate);
     let mut description = events[1].clone();
     assert_eq!(description[4], Kind::FORMAT_DESCRIPTION.0);
     description[13..17].fill(0);
-    crc(&mut description);
+    seal(&mut description);
     let mut dump = vec![rotate, description];
     let starts_at = |event: &&Vec<u8>| {
         let header = Header::parse(event).unwrap();
@@ -559,4 +569,7 @@ fn files_are_compared_by_number() {
     assert!(!is_past(&place("b.000002:156"), &place("b.000002:157")));
 }
 
+mod long;
+mod starts;
+mod statements;
 mod truncates;

@@ -136,6 +136,50 @@ fn create_table_select_begins_a_transaction() {
 }
 
 #[test]
+fn create_table_with_a_query_writes_rows() {
+    let writes = |text: &str| match recognise(text) {
+        Statement::Ddl {
+            writes_rows,
+            tables,
+            ..
+        } => {
+            assert_eq!(tables.named, [name("shop.copy")], "{text}");
+            writes_rows
+        }
+        other => panic!("{text}: {other:?}"),
+    };
+    for query in [
+        "AS SELECT * FROM shop.orders",
+        "select 1 as a;",
+        "(a INT) ENGINE=InnoDB IGNORE SELECT 1 AS a",
+        "(a INT DEFAULT (1)) COMMENT='x' PARTITION BY HASH (a) PARTITIONS 2 AS (SELECT 1 AS a)",
+        "((SELECT 1 AS a) UNION (SELECT 2))",
+        "AS WITH c AS (SELECT 1) (SELECT * FROM c)",
+        "TABLE shop.orders",
+        "AS VALUES ROW(1)",
+        "/*!50000 SELECT 1 AS a */",
+    ] {
+        for create in ["CREATE TABLE", "CREATE OR REPLACE TABLE IF NOT EXISTS"] {
+            let text = format!("{create} shop.copy {query}");
+            assert!(writes(&text), "{text}");
+        }
+    }
+    for definition in [
+        "(a INT, `select` INT COMMENT 'select', CHECK (a IN (1, 2)), KEY (`values`))",
+        "(a INT DEFAULT (length('SELECT')), b INT AS ((a + 1)) STORED) COMMENT='AS SELECT'",
+        "(a INT) PARTITION BY RANGE (a) (PARTITION p VALUES LESS THAN (10), PARTITION q VALUES LESS THAN MAXVALUE)",
+        "(a INT) /*!50100 PARTITION BY LIST (a) (PARTITION p VALUES IN (1)) */ /* SELECT */ -- SELECT",
+        "(a INT) WITH SYSTEM VERSIONING PARTITION BY SYSTEM_TIME (PARTITION p HISTORY, PARTITION n CURRENT)",
+        "(a INT) TABLESPACE `table` UNION=(x.table, `values`) START TRANSACTION",
+        "LIKE shop.table",
+        "(LIKE `select`)",
+    ] {
+        let text = format!("CREATE TABLE shop.copy {definition}");
+        assert!(!writes(&text), "{text}");
+    }
+}
+
+#[test]
 fn quoted_names() {
     let backtick = Statement::recognise("TRUNCATE `a``b`.`c.d`", false);
     let expected = TableName {
@@ -154,17 +198,55 @@ fn dml_is_told_from_everything_else() {
         ("insert ignore d.t set a=1", vec!["d.t"], true),
         ("REPLACE LOW_PRIORITY INTO `t` VALUES (1)", vec!["t"], true),
         ("UPDATE t SET a=1", vec!["t"], true),
-        ("UPDATE t, u SET t.a=u.a", vec!["t"], false),
-        ("UPDATE t AS x JOIN u SET x.a=1", vec!["t"], false),
+        ("UPDATE t, u SET t.a=u.a", vec!["t", "u"], true),
+        ("UPDATE t AS x JOIN u SET x.a=1", vec!["t", "u"], true),
+        (
+            "UPDATE a JOIN shop.orders o ON o.id = a.`set` AND o.join IN (SELECT id FROM x) SET o.x = 1",
+            vec!["a", "shop.orders"],
+            true,
+        ),
+        (
+            "UPDATE LOW_PRIORITY (`a` x, d.b) LEFT JOIN c PARTITION (p, q) USE INDEX (i) USING (id, n), (SELECT 1 FROM z) y SET x.a=1",
+            vec!["a", "d.b", "c"],
+            true,
+        ),
+        (
+            "UPDATE { OJ a LEFT OUTER JOIN b ON a.i = b.i } STRAIGHT_JOIN LATERAL (SELECT 1) l SET a.i = 1",
+            vec!["a", "b"],
+            true,
+        ),
+        ("UPDATE t PARTITION (p) SET a=1", vec!["t"], true),
+        ("UPDATE lateral SET a=1", vec!["lateral"], true),
+        ("UPDATE t JOIN", vec![], false),
+        ("UPDATE t x", vec![], false),
         ("DELETE FROM t", vec!["t"], true),
         ("DELETE FROM t WHERE a=1", vec!["t"], true),
-        ("DELETE t FROM t JOIN u", vec![], false),
+        ("DELETE FROM t AS x WHERE x.a=1", vec!["t"], true),
+        ("DELETE FROM d.t PARTITION (p) LIMIT 1;", vec!["d.t"], true),
+        ("DELETE t FROM t JOIN u", vec!["t", "u"], true),
+        (
+            "DELETE x, o.* FROM a x, shop.orders AS o WHERE x.i IN (1, 2), b",
+            vec!["a", "shop.orders"],
+            true,
+        ),
+        (
+            "DELETE IGNORE FROM x, d.o.* USING a x JOIN d.o USING (id) WHERE 1",
+            vec!["a", "d.o"],
+            true,
+        ),
+        ("DELETE t JOIN u", vec![], false),
         (
             "LOAD DATA INFILE 'x' INTO TABLE `t` FIELDS TERMINATED BY ','",
             vec!["t"],
             true,
         ),
-        ("WITH x AS (SELECT 1) DELETE FROM t", vec![], false),
+        ("WITH x AS (SELECT 1) DELETE FROM t", vec!["t"], true),
+        (
+            "WITH RECURSIVE x (a) AS (SELECT 1), y AS (SELECT 2) UPDATE t, x SET t.a=1",
+            vec!["t", "x"],
+            true,
+        ),
+        ("WITH x AS (SELECT 1) SELECT f(1) FROM x", vec![], false),
         ("SELECT f(1)", vec![], false),
     ] {
         let tables: Vec<_> = tables.into_iter().map(name).collect();
@@ -208,8 +290,8 @@ proptest::proptest! {
     #[test]
     fn any_words_are_something(
         words in proptest::collection::vec(
-            proptest::sample::select(vec!["CREATE", "TABLE", "ALTER", "RENAME", "TO", "`a`", "x", ".", ",", "(", ")", "/*", "*/", "'", "XA", "COMMIT", "0x1", "SET", "STATEMENT", "FOR"]),
-            0..10,
+            proptest::sample::select(vec!["CREATE", "TABLE", "ALTER", "RENAME", "TO", "`a`", "x", ".", ",", "(", ")", "/*", "*/", "'", "XA", "COMMIT", "0x1", "SET", "STATEMENT", "FOR", "UPDATE", "DELETE", "FROM", "JOIN", "USING", "SELECT", "{", "*"]),
+            0..12,
         )
     ) {
         let _ = Statement::recognise(&words.join(" "), false);

@@ -58,7 +58,12 @@ impl Decoder {
             }
             Said::RollbackToSavepoint | Said::Savepoint | Said::ReleaseSavepoint => {}
             Said::Xa(verb, xid) => return self.xa(verb, &xid, query, offset),
-            Said::Dml { tables, .. } if self.captures(&tables, query.database) => {
+            Said::Dml { tables, .. }
+            | Said::Ddl {
+                tables,
+                writes_rows: true,
+                ..
+            } if self.captures(&tables, query.database) => {
                 return Err(self.refuse(offset, statement_based(query)));
             }
             Said::Ddl {
@@ -114,18 +119,14 @@ impl Decoder {
         Ok(())
     }
 
-    /// Whether a statement may change a captured table.
+    /// Whether a statement may change a captured table, and does so behind the start: a warm-up passes over what stands before it.
     fn captures(&self, tables: &statement::Tables, database: &[u8]) -> bool {
         let captured = |table: &TableName| {
             self.selection
                 .includes(&schema(table, database), &table.table)
         };
-        if tables.named.iter().any(captured) {
-            return true;
-        }
-        // What it changes besides may be anything; without any name, anything of its database.
-        let database = String::from_utf8_lossy(database);
-        !tables.complete && (database.is_empty() || self.selection.may_include_schema(&database))
+        // What it changes besides the tables that it names may be any table, whatever its database.
+        self.warm_up.is_none() && (!tables.complete || tables.named.iter().any(captured))
     }
 
     /// A statement outside BEGIN and COMMIT is a transaction of its own.

@@ -4,7 +4,7 @@ use super::*;
 
 const TYPES: [&str; 2] = ["mysql-9.7-types", "mariadb-10.11-types"];
 /// As the recordings have it.
-const STATEMENT: &[u8] = b"TRUNCATE TABLE altered_again";
+pub(super) const STATEMENT: &[u8] = b"TRUNCATE TABLE altered_again";
 
 /// The changes of a recording with the statement in it replaced by one of the same length, on a server that folds names or does not.
 fn with_statement(
@@ -28,13 +28,6 @@ fn with_statement(
     memory.stream.decoder.truncates = Truncates::new(recorded, folds);
     memory.feed(&packets(&events, 1))?;
     Ok(memory.finish().0)
-}
-
-/// Gives an event the checksum of what it holds now.
-fn seal(event: &mut [u8]) {
-    let end = event.len() - 4;
-    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, &event[..end]) as u32;
-    event[end..].copy_from_slice(&crc.to_le_bytes());
 }
 
 fn truncates(changes: &[Change]) -> Vec<&Change> {
