@@ -12,7 +12,7 @@ use self::source::sources;
 use super::document::{self, Node, Section, Value, apply_set};
 use super::error::{ConfigError, Origin, suggestion};
 use super::expand::{Variables, environment};
-use super::{Config, EngineSettings, Io, SourceSettings, size};
+use super::{Config, EngineSettings, Io, Plugin, SlotSettings, SourceKind, SourceSettings, size};
 
 const MIB: usize = 1 << 20;
 const MEMORY_MAX_DEFAULT: usize = 32 * MIB;
@@ -115,15 +115,31 @@ impl Config {
             })
     }
 
-    /// A digest of what decides which row goes to which topic and partition: the `selection` of checkpoints.
+    /// A digest of what decides which row goes to which topic and partition, and which number it has in its transaction: the
+    /// `selection` of checkpoints.
     #[must_use]
     pub fn routing_digest(&self, source: &SourceSettings) -> String {
         super::tables::short_digest(&format!(
-            "{}\n{}{}",
+            "{}\n{}{}{}",
             source.tables.digest(),
             self.kafka.topic,
-            source.keys.text()
+            source.keys.text(),
+            sender_text(source)
         ))
+    }
+}
+
+/// What decides on a PostgreSQL server which rows it sends, and so how they are numbered. Defaults are left out: checkpoints from
+/// before this counted hold on.
+fn sender_text(source: &SourceSettings) -> String {
+    let (slot, default) = (&source.slot, SlotSettings::of(&source.name));
+    match slot.plugin {
+        _ if source.address.kind != SourceKind::Postgres => String::new(),
+        // It has no publication.
+        Plugin::Wal2Json => format!("\nplugin={}", slot.plugin.as_str()),
+        Plugin::PgOutput if slot.publication == default.publication => String::new(),
+        // The name may hold any character: its debug form is unambiguous.
+        Plugin::PgOutput => format!("\npublication={:?}", slot.publication),
     }
 }
 

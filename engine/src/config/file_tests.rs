@@ -413,6 +413,40 @@ fn keys_are_columns_of_captured_tables() {
     }
 }
 
+/// Another plugin, or another publication, sends other rows: those of a transaction are not numbered alike.
+#[test]
+fn plugin_and_publication_count_for_the_digest() {
+    let of = |url: &str, more: &str| {
+        let text =
+            format!("[source.b]\nurl='{url}'\ntables=['shop.*']\n{more}\n[kafka]\nbrokers=['k']");
+        let config = parse_with(&text, &[]).unwrap();
+        config.routing_digest(&config.sources[0])
+    };
+    let postgres = |more: &str| of("postgres://u@db1/shop", more);
+    let default = postgres("");
+    // As checkpoints have it that were written before these counted, and as MySQL's do.
+    assert_eq!(default, of("mysql://u@db1", ""));
+    assert_eq!(default, "945480400bc296b0");
+    assert_eq!(
+        default,
+        postgres("publication='walbrook_b'\nplugin='pgoutput'")
+    );
+    assert_eq!(default, postgres("slot='other'\nstreaming='on'"));
+    let others = [
+        postgres("publication='other'"),
+        postgres("publication='another'"),
+        postgres("plugin='wal2json'"),
+    ];
+    for (at, digest) in others.iter().enumerate() {
+        assert!(*digest != default && !others[..at].contains(digest));
+    }
+    // wal2json has no publication.
+    assert_eq!(
+        others[2],
+        postgres("plugin='wal2json'\npublication='other'")
+    );
+}
+
 #[test]
 fn sources_are_found_by_name() {
     let config = parse_with(SHORT, &[]).unwrap();

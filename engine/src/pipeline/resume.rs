@@ -88,7 +88,7 @@ fn may_dedupe(source: &str, checkpoint: &Checkpoint, now: &checkpoint::Resume) -
     if checkpoint.selection != now.selection {
         warn!(
             source,
-            "`tables`, `keys` or `topic` changed since the checkpoint: changes that were written after it are written again"
+            "`tables`, `keys`, `topic`, `plugin` or `publication` changed since the checkpoint: changes that were written after it are written again"
         );
         return false;
     }

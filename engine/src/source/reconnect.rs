@@ -304,7 +304,7 @@ impl<D: Database> Reconnecting<D> {
             }
             Err(_) => self.lost(SourceError::retry(format!(
                 "the server has been silent for {} s, {}",
-                D::SILENCE_MAX.as_secs(),
+                patience.as_secs(),
                 D::SILENT
             ))),
         }

@@ -143,7 +143,8 @@ async fn postgres_may_forget_what_does_not_concern_us() {
     stop(&engine, running).await;
 }
 
-/// A table that is made while the engine runs is published by it where it may, and otherwise named.
+/// A table that is made while the engine runs is published by it where it may, and otherwise named; one whose updates would fail for
+/// it is named, too, and left alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_publication_follows_the_tables() {
     let Some((program, server)) = ready(Flavour::Postgres).await else {
@@ -161,7 +162,8 @@ async fn postgres_publication_follows_the_tables() {
     prepare(&server, false).await;
     let client = server.connect_postgres().await.expect("a connection");
     let running = engine.start_until_stopped().expect("the engine starts");
-    let new = "CREATE TABLE walbrook.later (id int PRIMARY KEY); CREATE TABLE outside (id int PRIMARY KEY)";
+    let new = "CREATE TABLE walbrook.later (id int PRIMARY KEY); CREATE TABLE outside (id int PRIMARY KEY); \
+               CREATE TABLE walbrook.work (a int); INSERT INTO walbrook.work VALUES (1)";
     client.batch_execute(new).await.expect("tables");
     let published = format!(
         "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables WHERE pubname = '{NAME}'"
@@ -174,7 +176,18 @@ async fn postgres_publication_follows_the_tables() {
     let insert = "INSERT INTO walbrook.later VALUES (1); INSERT INTO outside VALUES (1)";
     client.batch_execute(insert).await.expect("a row");
     until("its record", async || broker.counts().records == 1).await;
+    let words = format!(
+        "run ALTER TABLE walbrook.work REPLICA IDENTITY FULL; then ALTER PUBLICATION {NAME} ADD TABLE ONLY walbrook.work"
+    );
+    let said = || std::fs::read_to_string(engine.log()).expect("a log");
+    until("the table to be named", async || said().contains(&words)).await;
+    let update = "UPDATE walbrook.work SET a = 2; DELETE FROM walbrook.work";
+    client.batch_execute(update).await.expect("changed rows");
     stop(&engine, running).await;
+    assert_eq!(said().matches(&words).count(), 1, "{}", said());
+    // Where such a table is a reason to stop, it is one at the start.
+    let remove = "DROP TABLE walbrook.work";
+    client.batch_execute(remove).await.expect("no table");
 
     // As somebody who may not: named, and where that is asked for a reason to stop.
     let url = server.cdc_url();
@@ -194,6 +207,6 @@ async fn postgres_publication_follows_the_tables() {
     let status = running.ended(deadline).await.expect("a child");
     assert_eq!(status.and_then(|status| status.code()), Some(1));
     let log = std::fs::read_to_string(engine.log()).expect("a log");
-    let words = format!("ALTER PUBLICATION {NAME} ADD TABLE walbrook.latest");
+    let words = format!("ALTER PUBLICATION {NAME} ADD TABLE ONLY walbrook.latest");
     assert!(log.contains(&words), "{}", engine.last_words());
 }

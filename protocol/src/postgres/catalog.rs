@@ -65,6 +65,11 @@ pub const TABLES: &str = "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relis
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
 
+/// Partitions that hold rows: `oid`, `root` (the oid of the partitioned table above all others). Not in [`WHOLE`]: asked only where
+/// there are partitions without a replica identity.
+pub const PARTITIONS: &str = "SELECT c.oid, pg_catalog.pg_partition_root(c.oid)::pg_catalog.oid AS root \
+     FROM pg_catalog.pg_class c WHERE c.relispartition AND c.relkind = 'r'";
+
 /// Columns of unique indices that can be keys (no expressions, no predicate, no nullable column), a row per column: `relation` (OID),
 /// `index`, `indisprimary`, `indisreplident`, `position` (from 1), `attname`.
 pub const KEYS: &str = "SELECT i.indrelid AS relation, x.relname AS index, i.indisprimary, i.indisreplident, k.position, a.attname \

@@ -1,6 +1,6 @@
 //! What a server must have for its changes to be captured whole, and the statement that mends what it lacks.
 
-use super::publication;
+use super::publication::{self, Lacking};
 use super::server::{Publication, Role, Settings, Slot, UserTable};
 use crate::config::{Plugin, Selection, SlotSettings};
 use crate::source::{Outcome, Requirement, SourceError};
@@ -24,6 +24,18 @@ pub(super) struct Facts<'a> {
     pub(super) selection: &'a Selection,
     /// Whether a TRUNCATE becomes a change.
     pub(super) truncates: bool,
+}
+
+impl Facts<'_> {
+    /// Selected tables that the publication, or a new one, has not.
+    pub(super) fn lacking(&self) -> Lacking {
+        publication::lacking(
+            self.tables,
+            self.publication,
+            self.published,
+            self.selection,
+        )
+    }
 }
 
 /// Every requirement in the order that an operator would look at them.
@@ -190,6 +202,9 @@ pub(super) fn usable(
             "it is the primary's, kept here for a failover; connect to the primary, or {other_name}"
         ));
     }
+    if slot.is_being_made() {
+        return Err(being_made(slot));
+    }
     if slot.active {
         let by = slot.active_pid.as_deref().unwrap_or("unknown");
         return Err(format!(
@@ -197,6 +212,14 @@ pub(super) fn usable(
         ));
     }
     Ok(())
+}
+
+/// A slot that cannot be read from yet.
+pub(super) fn being_made(slot: &Slot) -> String {
+    format!(
+        "server process {} is still making it, and waits for transactions that were open before: see pg_stat_activity",
+        slot.active_pid.as_deref().unwrap_or("unknown")
+    )
 }
 
 fn lost(name: &str, what: &str) -> String {
@@ -247,9 +270,15 @@ fn identities(facts: &Facts<'_>) -> Requirement {
     let chosen = |table: &&UserTable| {
         facts.selection.includes(&table.schema, &table.name) && !table.partitioned
     };
+    // Those that are withheld from the publication have been named with it.
+    let withheld = match facts.ours.plugin {
+        Plugin::PgOutput => facts.lacking().withheld,
+        Plugin::Wal2Json => Vec::new(),
+    };
     let without: Vec<String> = (facts.tables.iter().filter(chosen))
-        .filter(|table| table.identity == 'n' || (table.identity == 'd' && !table.has_key))
+        .filter(|table| table.is_bare())
         .map(UserTable::quoted)
+        .filter(|name| !withheld.iter().any(|table| table.bare.contains(name)))
         .collect();
     let outcome = match without.first() {
         None => Outcome::Met,
@@ -320,7 +349,7 @@ mod tests {
     fn each_way_that_a_slot_is_not_ours_is_named() {
         let ours = SlotSettings::of("shop");
         assert_eq!(usable(&slot(), &ours, "shop", false), Ok(()));
-        let cases: [(Slot, &str); 7] = [
+        let cases: [(Slot, &str); 8] = [
             (
                 Slot {
                     plugin: None,
@@ -346,9 +375,18 @@ mod tests {
                 Slot {
                     active: true,
                     active_pid: Some("77".into()),
+                    confirmed: Some(protocol::postgres::Lsn(1)),
                     ..slot()
                 },
-                "server process 77",
+                "somebody reads from it (server process 77)",
+            ),
+            (
+                Slot {
+                    active: true,
+                    active_pid: Some("77".into()),
+                    ..slot()
+                },
+                "server process 77 is still making it",
             ),
             (
                 Slot {

@@ -223,6 +223,25 @@ impl Connection {
         answer
     }
 
+    /// As [`Connection::query`], but waits for as long as it takes, and calls `waiting` every time that `every` has passed.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub(super) async fn query_patiently(
+        &mut self,
+        statement: &str,
+        every: Duration,
+        waiting: impl Fn() + Send,
+    ) -> Result<Answer, ConnectionError> {
+        let mut answer = std::pin::pin!(self.query_untimed(statement));
+        loop {
+            match tokio::time::timeout(every, answer.as_mut()).await {
+                Ok(answer) => return answer,
+                Err(_) => waiting(),
+            }
+        }
+    }
+
     /// Runs several statements, the next one sent before the one before is answered: one round trip for all. Their answers, in order.
     ///
     /// # Errors
@@ -481,6 +500,32 @@ mod tests {
         );
         let last = connection.query("four").await.unwrap();
         assert_eq!(text(&last), Some("4"));
+    }
+
+    /// The server answers only when it has been waited for three times, each longer than other statements may take.
+    #[tokio::test]
+    async fn a_patient_query_outlasts_the_timeout() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap());
+        let stream = stream.await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let waited = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+        let seen = std::sync::Arc::clone(&waited);
+        tokio::spawn(async move {
+            let _three = seen.acquire_many(3).await.unwrap();
+            peer.write_all(&row("1")).await.unwrap();
+            // The line stays up.
+            std::future::pending::<()>().await;
+        });
+        let mut connection = Connection {
+            socket: Socket::Plain(stream),
+            round_trip: Duration::ZERO,
+            timeout: Duration::from_millis(1),
+            incoming: Vec::new(),
+        };
+        let every = Duration::from_millis(2);
+        let answer = connection.query_patiently("one", every, || waited.add_permits(1));
+        assert_eq!(text(&answer.await.unwrap()), Some("1"));
     }
 
     #[tokio::test]

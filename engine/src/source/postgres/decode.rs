@@ -197,7 +197,7 @@ impl Decoder {
         for row in shape.types {
             self.tables.types.insert(row);
         }
-        self.tables.complete(wanted, &shape.indices);
+        self.tables.complete(wanted, shape.identity, &shape.indices);
     }
 
     /// Everything that is neither a row nor a table.

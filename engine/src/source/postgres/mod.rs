@@ -18,6 +18,7 @@ mod publication;
 mod server;
 mod session;
 mod shapes;
+mod silence;
 mod stream;
 mod tables;
 mod transaction;
@@ -37,6 +38,7 @@ pub(in crate::source) use self::feedback::Confirmed;
 use self::feedback::Feedback;
 use self::session::{From, Plan, Session};
 use self::shapes::{Catalog, Shape};
+use self::silence::Silence;
 use self::stream::{Step, Stream};
 use self::tables::Question;
 use self::watch::Watch;
@@ -68,6 +70,7 @@ pub struct Postgres {
     chunk: usize,
     /// Whether the publication was made by us.
     made_publication: bool,
+    silence: Silence,
     /// What is to read the stream, and what has read it.
     wanted: Io,
     io: Io,
@@ -131,7 +134,7 @@ impl Postgres {
         confirmed.confirm(session.start);
         let mut postgres = Self {
             stream,
-            watch: Watch::start(&plan),
+            watch: Watch::start(&plan, session.withheld),
             confirmed,
             identity: session.identity,
             ancestors: session.ancestors,
@@ -140,6 +143,7 @@ impl Postgres {
             until_end: limits.until_end,
             chunk: (limits.batch_bytes / 2).clamp(READ_MIN, READ_MAX),
             made_publication: session.made_publication,
+            silence: Silence::default(),
             wanted: limits.io,
             io: limits.io,
         };
@@ -224,6 +228,8 @@ impl Database for Postgres {
 
     fn resume(&mut self, batch: &mut Batch, session: Session) -> Result<Line, SourceError> {
         let line = self.line(session.streaming.socket, session.streaming.round_trip)?;
+        let (place, bytes) = (self.place(), self.counters().bytes);
+        self.silence.came_back(place, bytes);
         self.stream.begin(batch, &session.streaming.first);
         self.identity = session.identity;
         self.ancestors = session.ancestors;
@@ -295,13 +301,15 @@ impl Database for Postgres {
     /// A server that has nothing to say is asked once for a sign of life: soon, where its end is waited for.
     fn patience(&self, asked: bool) -> Duration {
         match (self.until_end, asked) {
-            (_, true) => Self::SILENCE_MAX,
+            (_, true) => self.silence.patience(Self::SILENCE_MAX, self.place()),
             (true, false) => END_PATIENCE,
             (false, false) => Self::SILENCE_MAX / 2,
         }
     }
 
     fn ask_for_life(&mut self) -> bool {
+        let (place, bytes) = (self.place(), self.counters().bytes);
+        self.silence.asked(place, bytes);
         self.confirmed.ask();
         true
     }

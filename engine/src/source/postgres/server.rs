@@ -147,6 +147,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Whether a server process has begun to make it, and waits for the transactions that were open before.
+    pub(super) fn is_being_made(&self) -> bool {
+        self.plugin.is_some() && self.active && self.confirmed.is_none()
+    }
+
     /// The slot `name` among all of the server.
     pub(super) fn find(answer: &Answer, name: &str) -> Option<Self> {
         let row = answer
@@ -206,10 +211,13 @@ impl Publication {
 /// A table of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UserTable {
+    pub(super) oid: u32,
     pub(super) schema: String,
     pub(super) name: String,
     pub(super) partitioned: bool,
     pub(super) is_partition: bool,
+    /// The oid of the partitioned table that it belongs to in the end; `None` where that was not asked.
+    pub(super) root: Option<u32>,
     /// `d`, `n`, `f`, `i`.
     pub(super) identity: char,
     pub(super) has_key: bool,
@@ -221,16 +229,33 @@ impl UserTable {
     pub(super) fn read(answer: &Answer) -> Vec<Self> {
         let read = |row: Row<'_>| {
             Some(Self {
+                oid: row.number("oid")?,
                 schema: row.text("nspname")?.to_owned(),
                 name: row.text("relname")?.to_owned(),
                 partitioned: row.text("relkind") == Some("p"),
                 is_partition: row.is("relispartition"),
+                root: None,
                 identity: row.text("relreplident")?.chars().next()?,
                 has_key: row.is("has_key"),
                 owned: row.is("owned"),
             })
         };
         answer.rows().filter_map(read).collect()
+    }
+
+    /// Notes which table each partition belongs to, from the answer to [`protocol::postgres::catalog::PARTITIONS`].
+    pub(super) fn note_roots(tables: &mut [Self], answer: &Answer) {
+        let pair = |row: Row<'_>| Some((row.number("oid")?, row.number("root")?));
+        let roots: BTreeMap<u32, u32> = answer.rows().filter_map(pair).collect();
+        for table in tables {
+            table.root = roots.get(&table.oid).copied();
+        }
+    }
+
+    /// Whether the server refuses its updates and deletes as soon as a publication sends them. A partitioned table has no rows:
+    /// those of its partitions count.
+    pub(super) fn is_bare(&self) -> bool {
+        !self.partitioned && (self.identity == 'n' || (self.identity == 'd' && !self.has_key))
     }
 
     /// `"schema"."table"`, quoted where SQL wants it.
@@ -284,6 +309,11 @@ mod tests {
         let slot = Slot::find(&slots, "ours").unwrap();
         assert_eq!(slot.plugin.as_deref(), Some("pgoutput"));
         assert_eq!((slot.active, slot.failover), (true, false));
+        let begun = Slot {
+            confirmed: None,
+            ..slot.clone()
+        };
+        assert!(begun.is_being_made() && !slot.is_being_made());
         assert_eq!((slot.confirmed, slot.invalidation), (Some(Lsn(27)), None));
         assert_eq!(Slot::find(&slots, "other").unwrap().plugin, None);
         assert_eq!(Slot::find(&slots, "none"), None);

@@ -11,7 +11,7 @@ use protocol::postgres::{Lsn, catalog, command};
 
 use super::checks::{self, Facts};
 use super::connection::{ConnectOptions, Connection, Purpose, Streaming, server_verdict};
-use super::publication;
+use super::publication::{self, Lacking};
 use super::server::{Answer, Publication, Role, Settings, Slot, Status, UserTable};
 use crate::config::{Keys, Plugin, Selection, SlotSettings};
 use crate::position::Position;
@@ -20,6 +20,8 @@ use crate::source::{Identity, Outcome, Requirement, SourceError, Verdict, key_co
 /// A process that was killed keeps its slot for as long as the server takes to notice.
 const SLOT_BUSY_MAX: Duration = Duration::from_secs(10);
 const SLOT_BUSY_PAUSE: Duration = Duration::from_millis(250);
+/// How often it is said that making the slot takes its time.
+const CREATE_SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// Where a stream begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub(in crate::source) struct Session {
     pub(super) end: Lsn,
     /// Whether the publication was made by this session.
     pub(super) made_publication: bool,
+    /// Tables that were not published because they have no replica identity, as SQL writes them.
+    pub(super) withheld: Vec<String>,
 }
 
 /// What the server says about everything that concerns us.
@@ -102,8 +106,17 @@ impl Surroundings {
             slots: slots.rows.len(),
             publication: Publication::find(&publications, &ours.publication),
             published: published_by(&published, &ours.publication),
-            tables: UserTable::read(&tables),
+            tables: with_roots(connection, UserTable::read(&tables)).await?,
         })
+    }
+
+    fn lacking(&self, plan: &Plan) -> Lacking {
+        publication::lacking(
+            &self.tables,
+            self.publication.as_ref(),
+            &self.published,
+            &plan.selection,
+        )
     }
 
     fn requirements(&self, plan: &Plan) -> Vec<Requirement> {
@@ -122,6 +135,18 @@ impl Surroundings {
             truncates: plan.truncates,
         })
     }
+}
+
+/// The tables, with the roots of partitions where these decide what may be published.
+pub(super) async fn with_roots(
+    connection: &mut Connection,
+    mut tables: Vec<UserTable>,
+) -> Result<Vec<UserTable>, SourceError> {
+    if publication::needs_roots(&tables) {
+        let roots = connection.query(catalog::PARTITIONS).await?;
+        UserTable::note_roots(&mut tables, &roots);
+    }
+    Ok(tables)
 }
 
 /// Tables of one publication, as (schema, table).
@@ -181,6 +206,7 @@ impl Session {
         let mut connection = Connection::connect(&plan.options, Purpose::Replication).await?;
         let surroundings = undisturbed(&mut connection, plan).await?;
         let mut made_publication = false;
+        let mut withheld = Vec::new();
         if plan.first {
             let list = surroundings.requirements(plan);
             checks::refuse(&list)?;
@@ -192,12 +218,14 @@ impl Session {
             if plan.slot.plugin == Plugin::PgOutput {
                 publish(&mut connection, plan, &surroundings).await?;
                 made_publication = surroundings.publication.is_none();
+                let found = surroundings.lacking(plan).withheld;
+                withheld.extend(found.into_iter().map(|table| table.quoted));
             }
         }
         let identity = identify(&mut connection).await?;
         let ancestors = ancestors(&mut connection, plan, &identity).await?;
         let start = start(&mut connection, plan, &surroundings).await?;
-        let streaming = stream(connection, plan, start).await?;
+        let streaming = stream(connection, plan, start, surroundings.status.recovery).await?;
         Ok(Self {
             streaming,
             identity,
@@ -205,6 +233,7 @@ impl Session {
             start,
             end: surroundings.status.flushed,
             made_publication,
+            withheld,
         })
     }
 }
@@ -217,8 +246,14 @@ async fn undisturbed(
     let mut waited = Duration::ZERO;
     loop {
         let surroundings = Surroundings::ask(connection, &plan.slot).await?;
-        let busy = surroundings.slot.as_ref().is_some_and(|slot| slot.active);
+        let slot = surroundings.slot.as_ref();
+        let busy = slot.is_some_and(|slot| slot.active);
         if !busy || waited >= SLOT_BUSY_MAX {
+            // Left half made by a predecessor: when it is done, the server finds that out and lets go.
+            if let Some(slot) = slot.filter(|slot| slot.is_being_made()) {
+                let text = checks::being_made(slot);
+                return Err(SourceError::retry(format!("slot {}: {text}", slot.name)));
+            }
             return match busy && !plan.first {
                 // On the way back, whoever it is may leave again.
                 true => Err(SourceError::retry(format!(
@@ -331,27 +366,21 @@ fn belongs(
     }
 }
 
-/// Makes the publication, or adds what it lacks, where we may.
+/// Makes the publication, or adds what it lacks, where we may, and where no statement of an application fails for it.
 async fn publish(
     connection: &mut Connection,
     plan: &Plan,
     found: &Surroundings,
 ) -> Result<(), SourceError> {
     let name = &plan.slot.publication;
+    let missing = found.lacking(plan).harmless;
     let statement = match &found.publication {
         None => {
-            let wanted = publication::missing(&found.tables, &[], true, &plan.selection);
-            let all = found.role.superuser && plan.selection.is_everything();
-            publication::create(name, &wanted, all)
+            let all = publication::may_be_of_all(&found.role, &found.tables, &plan.selection);
+            publication::create(name, &missing, all)
         }
         Some(publication) if publication.all_tables || !publication.owned => return Ok(()),
-        Some(publication) => {
-            let missing = publication::missing(
-                &found.tables,
-                &found.published,
-                publication.via_root,
-                &plan.selection,
-            );
+        Some(_) => {
             if missing.is_empty() || !missing.iter().all(|table| table.owned) {
                 return Ok(());
             }
@@ -371,6 +400,11 @@ async fn start(
 ) -> Result<Lsn, SourceError> {
     let name = &plan.slot.name;
     let end = found.status.flushed;
+    if waits_for_promotion(plan, found.status.recovery, found.slot.as_ref()) {
+        return Err(SourceError::retry(format!(
+            "the server is a standby, and slot {name} cannot be read from there before it is promoted"
+        )));
+    }
     let Some(slot) = &found.slot else {
         return match plan.from {
             From::Now => create(connection, plan, found).await,
@@ -404,7 +438,12 @@ async fn start(
     })?;
     let confirmed = slot.confirmed.unwrap_or(Lsn::INVALID);
     match plan.from {
-        From::Now => Ok(end.max(confirmed)),
+        From::Now => {
+            if let Some(text) = passed_over(name, slot.confirmed, end) {
+                tracing::warn!("{text}");
+            }
+            Ok(end.max(confirmed))
+        }
         From::Earliest => Ok(confirmed),
         From::Point(point) if point < confirmed => Err(SourceError::resync(format!(
             "slot {name} is at {confirmed}, beyond the position {point}: it was made anew, or somebody else has read from it, and the \
@@ -418,6 +457,22 @@ async fn start(
         }
         From::Point(point) => Ok(point),
     }
+}
+
+/// Whether this is a standby that was reached before its promotion is over. At the first start it is where we were told to go: then
+/// that is an error.
+fn waits_for_promotion(plan: &Plan, recovery: bool, slot: Option<&Slot>) -> bool {
+    !plan.first && recovery && slot.is_none_or(|slot| slot.synced)
+}
+
+/// What is lost by beginning at `end` with a slot that was there before and stands at `confirmed`.
+fn passed_over(name: &str, confirmed: Option<Lsn>, end: Lsn) -> Option<String> {
+    let confirmed = confirmed.filter(|confirmed| *confirmed < end)?;
+    Some(format!(
+        "start = \"now\" begins at {end}, but slot {name} was there before and stands at {confirmed}: {} bytes of log are passed over, and \
+         captured changes in them are not written and cannot be had any more; start = \"earliest\" begins where a slot stands",
+        end.0 - confirmed.0
+    ))
 }
 
 /// Makes the slot; where its log begins.
@@ -434,7 +489,15 @@ async fn create(
     };
     let statement = slot.text(found.settings.major());
     tracing::info!("{statement}");
-    let answer = connection.query(&statement).await?;
+    // The server waits for every transaction that writes: hours, where one is left open.
+    let waiting = || {
+        tracing::warn!(
+            "slot {} is being made: the server is waiting for transactions that were open before: see pg_stat_activity",
+            plan.slot.name
+        );
+    };
+    let answer = connection.query_patiently(&statement, CREATE_SAID_EVERY, waiting);
+    let answer = answer.await?;
     let point = answer.first().and_then(|row| row.lsn("consistent_point"));
     point.ok_or_else(|| {
         SourceError::halt("the server's answer to CREATE_REPLICATION_SLOT cannot be read")
@@ -442,7 +505,12 @@ async fn create(
 }
 
 /// Begins the stream. Options that only later versions of a plugin know are left out where it does not.
-async fn stream(connection: Connection, plan: &Plan, start: Lsn) -> Result<Streaming, SourceError> {
+async fn stream(
+    connection: Connection,
+    plan: &Plan,
+    start: Lsn,
+    recovery: bool,
+) -> Result<Streaming, SourceError> {
     let mut options = options(plan);
     let mut connection = connection;
     loop {
@@ -454,7 +522,7 @@ async fn stream(connection: Connection, plan: &Plan, start: Lsn) -> Result<Strea
                     OPTIONAL.contains(name) && error.message.contains(*name)
                 };
                 let Some(at) = options.iter().position(named) else {
-                    return Err(refused(&error, plan, start));
+                    return Err(refused_at_start(&error, plan, start, recovery));
                 };
                 options.remove(at);
                 connection = back;
@@ -493,6 +561,17 @@ fn options(plan: &Plan) -> Vec<(&'static str, String)> {
         ]
         .map(|(name, value)| (name, value.to_owned()))
         .into(),
+    }
+}
+
+/// As [`refused`], of START_REPLICATION: a standby that is about to be promoted is tried again.
+fn refused_at_start(error: &ServerError, plan: &Plan, at: Lsn, recovery: bool) -> SourceError {
+    let refused = refused(error, plan, at);
+    // Not in the state for it, not supported there.
+    let not_yet = matches!(&*error.code, "55000" | "0A000") && !plan.first && recovery;
+    match not_yet && refused.verdict() == Verdict::Halt {
+        true => SourceError::retry(format!("{refused}; it is a standby")),
+        false => refused,
     }
 }
 
@@ -562,8 +641,23 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_gone_is_not_tried_again() {
-        let plan = Plan {
+    fn log_that_is_passed_over_is_counted() {
+        let text = passed_over("shop", Some(Lsn(0x100_0000)), Lsn(0x100_0400)).unwrap();
+        for words in [
+            "begins at 0/1000400",
+            "stands at 0/1000000",
+            ": 1024 bytes of log",
+            "start = \"earliest\"",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
+        assert_eq!(passed_over("shop", Some(Lsn(7)), Lsn(7)), None);
+        assert_eq!(passed_over("shop", Some(Lsn(8)), Lsn(7)), None);
+        assert_eq!(passed_over("shop", None, Lsn(7)), None);
+    }
+
+    fn plan() -> Plan {
+        Plan {
             options: ConnectOptions {
                 host: "h".into(),
                 port: 1,
@@ -582,7 +676,61 @@ mod tests {
             from: From::Now,
             server: None,
             first: true,
+        }
+    }
+
+    #[test]
+    fn a_standby_before_its_promotion_is_tried_again_on_the_way_back() {
+        let synced = Slot {
+            name: "walbrook_shop".into(),
+            plugin: Some("pgoutput".into()),
+            database: Some("d".into()),
+            active_pid: None,
+            active: false,
+            confirmed: Some(Lsn(1)),
+            wal_status: Some("reserved".into()),
+            invalidation: None,
+            failover: true,
+            synced: true,
         };
+        let own = Slot {
+            synced: false,
+            ..synced.clone()
+        };
+        let first = plan();
+        let back = Plan {
+            first: false,
+            ..plan()
+        };
+        assert!(waits_for_promotion(&back, true, None));
+        assert!(waits_for_promotion(&back, true, Some(&synced)));
+        assert!(!waits_for_promotion(&back, true, Some(&own)));
+        assert!(!waits_for_promotion(&back, false, None));
+        assert!(!waits_for_promotion(&first, true, None));
+        assert!(!waits_for_promotion(&first, true, Some(&synced)));
+
+        let verdict = |plan: &Plan, code: &str, message: &str, recovery| {
+            let error = ServerError {
+                code: code.into(),
+                message: message.into(),
+                ..ServerError::default()
+            };
+            refused_at_start(&error, plan, Lsn(1), recovery).verdict()
+        };
+        let not_there = "cannot use replication slot \"s\" for logical decoding";
+        assert_eq!(verdict(&back, "55000", not_there, true), Verdict::Retry);
+        assert_eq!(verdict(&back, "55000", not_there, false), Verdict::Halt);
+        assert_eq!(verdict(&first, "55000", not_there, true), Verdict::Halt);
+        let not_at_all = "logical decoding cannot be used while in recovery";
+        assert_eq!(verdict(&back, "0A000", not_at_all, true), Verdict::Retry);
+        assert_eq!(verdict(&back, "42601", "syntax error", true), Verdict::Halt);
+        let gone = "can no longer get changes from replication slot \"s\"";
+        assert_eq!(verdict(&back, "55000", gone, true), Verdict::Resync);
+    }
+
+    #[test]
+    fn a_log_that_is_gone_is_not_tried_again() {
+        let plan = plan();
         let verdict = |code: &str, message: &str| {
             let error = ServerError {
                 code: code.into(),

@@ -15,9 +15,9 @@ const DEPTH_MAX: usize = 16;
 pub(in crate::source) struct Shape {
     pub(super) indices: Vec<Index>,
     pub(super) types: Vec<TypeRow>,
-    /// Of a table that was named: its columns, and how it is identified; none where the catalog has it no more.
+    /// Of a table that was named: its columns; none where the catalog has it no more.
     pub(super) columns: Vec<CatalogColumn>,
-    /// `relreplident`.
+    /// `relreplident`; `None` where the catalog has the table no more, or under another name.
     pub(super) identity: Option<u8>,
 }
 
@@ -77,10 +77,18 @@ impl asker::Catalog for Catalog {
 }
 
 async fn of_relation(connection: &mut Connection, wanted: &Wanted) -> Result<Shape, SourceError> {
-    let relation = wanted.described.relation;
-    let keys = connection.query(&catalog::keys_of(&[relation])).await?;
+    let described = &wanted.described;
+    let relation = described.relation;
+    let [keys, tables] = connection
+        .query_all([
+            &catalog::keys_of(&[relation]),
+            &catalog::table_named(&described.schema, &described.name),
+        ])
+        .await?;
+    let is_it = |row: &Row<'_>| row.number("oid") == Some(relation);
     Ok(Shape {
         indices: indices(&keys, relation),
+        identity: tables.rows().find(is_it).and_then(|row| identity(&row)),
         ..Shape::default()
     })
 }
@@ -115,10 +123,12 @@ async fn of_name(
         indices: indices(&keys, relation),
         types: Vec::new(),
         columns: columns.rows().filter(is_it).filter_map(column).collect(),
-        identity: table
-            .text("relreplident")
-            .and_then(|text| text.bytes().next()),
+        identity: identity(&table),
     })
+}
+
+fn identity(table: &Row<'_>) -> Option<u8> {
+    table.text("relreplident")?.bytes().next()
 }
 
 /// Asks for types, and for what they are made of.

@@ -2,7 +2,8 @@
 //!
 //! The server describes a table before its first row in a session, and again after every change of it. A description with the same
 //! content as before keeps its version. What a description lacks (the order of a key's columns, types that are not built in) is asked
-//! from the catalog.
+//! from the catalog. A key that the catalog said is asked for again whenever the table is described again: REPLICA IDENTITY FULL flags
+//! every column, so that another primary key does not show.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -60,8 +61,24 @@ pub(super) enum Shape {
 pub(super) struct Entry {
     pub(super) described: Described,
     pub(super) shape: Shape,
+    /// Whether the catalog has just answered: the description that led to the question is read once more.
+    is_answered: bool,
     /// Where the table stands in a batch: the batch's number, and its index in [`crate::batch::Batch::tables`].
     pub(super) slot: (u64, u32),
+}
+
+impl Entry {
+    /// In no batch.
+    const NO_SLOT: (u64, u32) = (u64::MAX, 0);
+
+    fn new(described: Described, shape: Shape) -> Self {
+        Self {
+            described,
+            shape,
+            is_answered: false,
+            slot: Self::NO_SLOT,
+        }
+    }
 }
 
 /// What has to be asked from the catalog before the stream can go on.
@@ -114,31 +131,31 @@ impl Tables {
             Some(index) if self.entries.get(index)?.described == described => index,
             Some(index) => {
                 let shape = self.shape(&described, selection);
-                *self.entries.get_mut(index)? = Entry {
-                    described,
-                    shape,
-                    slot: (u64::MAX, 0),
-                };
+                *self.entries.get_mut(index)? = Entry::new(described, shape);
                 index
             }
             None => {
                 let shape = self.shape(&described, selection);
                 self.by_relation
                     .insert(described.relation, self.entries.len());
-                self.entries.push(Entry {
-                    described,
-                    shape,
-                    slot: (u64::MAX, 0),
-                });
-                self.entries.len() - 1
+                self.entries.push(Entry::new(described, shape));
+                return self.wanted(self.entries.len() - 1, false);
             }
         };
-        self.wanted(index)
+        let entry = self.entries.get_mut(index)?;
+        let is_answered = std::mem::take(&mut entry.is_answered);
+        self.wanted(index, !is_answered)
     }
 
-    fn wanted(&self, index: usize) -> Option<Wanted> {
+    /// What has to be asked about a table: what is not known, and `again` what its description does not show, which may have changed.
+    fn wanted(&self, index: usize, again: bool) -> Option<Wanted> {
         let entry = self.entries.get(index)?;
-        matches!(entry.shape, Shape::Wanted).then(|| Wanted {
+        let is_wanted = match &entry.shape {
+            Shape::Wanted => true,
+            Shape::Captured(_) => again && shown_key(&entry.described).is_none(),
+            Shape::Excluded => false,
+        };
+        is_wanted.then(|| Wanted {
             described: entry.described.clone(),
             types: self.missing_types(&entry.described),
             index,
@@ -157,12 +174,7 @@ impl Tables {
         if !selection.includes(&described.schema, &described.name) {
             return Shape::Excluded;
         }
-        // With the default identity the flagged columns are the primary key's; what one column's order is, everybody knows.
-        let key = match described.identity {
-            b'd' => sole_key(described),
-            _ => None,
-        };
-        match key {
+        match shown_key(described) {
             Some(key) if self.missing_types(described).is_empty() => self.captured(described, key),
             _ => Shape::Wanted,
         }
@@ -196,15 +208,27 @@ impl Tables {
         }))
     }
 
-    /// Gives `wanted` its key, from the indices that the catalog has. A later description that came meanwhile stays.
-    pub(super) fn complete(&mut self, wanted: &Wanted, indices: &[Index]) {
-        let is_same = |entry: &Entry| entry.described == wanted.described;
-        if !self.entries.get(wanted.index).is_some_and(is_same) {
+    /// Gives `wanted` its key, from the indices that the catalog has; `identity` is its `relreplident` of the relation, `None` where it
+    /// does not have that under this name. A later description that came meanwhile stays, and so does what was known where the catalog
+    /// says the same, or is of another time than the stream.
+    pub(super) fn complete(&mut self, wanted: &Wanted, identity: Option<u8>, indices: &[Index]) {
+        let described = &wanted.described;
+        let Some(entry) =
+            (self.entries.get_mut(wanted.index)).filter(|entry| entry.described == *described)
+        else {
+            return;
+        };
+        entry.is_answered = true;
+        let key = key(described, indices);
+        if let Shape::Captured(table) = &entry.shape
+            && (table.key == key || !is_of_its_time(described, identity, indices))
+        {
             return;
         }
-        let shape = self.captured(&wanted.described, key(&wanted.described, indices));
+        let shape = self.captured(described, key);
         if let Some(entry) = self.entries.get_mut(wanted.index) {
             entry.shape = shape;
+            entry.slot = Entry::NO_SLOT;
         }
     }
 
@@ -222,11 +246,7 @@ impl Tables {
 
     fn put(&mut self, described: Described, shape: Shape) {
         let relation = described.relation;
-        let entry = Entry {
-            described,
-            shape,
-            slot: (u64::MAX, 0),
-        };
+        let entry = Entry::new(described, shape);
         match self.by_relation.get(&relation) {
             Some(index) => {
                 if let Some(place) = self.entries.get_mut(*index) {
@@ -255,8 +275,12 @@ impl Tables {
     }
 }
 
-/// The key where the description alone says what it is.
-fn sole_key(described: &Described) -> Option<Box<[u16]>> {
+/// The key where the description alone says what it is: with the default identity the flagged columns are the primary key's, and what one
+/// column's order is, everybody knows.
+fn shown_key(described: &Described) -> Option<Box<[u16]>> {
+    if described.identity != b'd' {
+        return None;
+    }
     let mut flagged = (0u16..)
         .zip(&described.columns)
         .filter(|(_, column)| column.is_key);
@@ -313,6 +337,30 @@ fn key(described: &Described, indices: &[Index]) -> Box<[u16]> {
             unique.into_iter().find_map(numbers).unwrap_or_default()
         }
     }
+}
+
+/// Whether the catalog, which may be ahead of the stream by any number of changes, can be one that a description was made from: the same
+/// identity, of the flagged columns, and a primary key of columns that there are.
+fn is_of_its_time(described: &Described, identity: Option<u8>, indices: &[Index]) -> bool {
+    let is_column = |name: &String| {
+        described
+            .columns
+            .iter()
+            .any(|column| *column.name == **name)
+    };
+    let shows = |index: Option<&Index>| {
+        let columns = index.map_or(&[][..], |index| &index.columns);
+        (described.columns.iter())
+            .all(|column| column.is_key == columns.iter().any(|name| **name == *column.name))
+    };
+    let primary = indices.iter().find(|index| index.is_primary);
+    identity == Some(described.identity)
+        && primary.is_none_or(|index| index.columns.iter().all(is_column))
+        && match described.identity {
+            b'd' => shows(primary),
+            b'i' => shows(indices.iter().find(|index| index.is_identity)),
+            _ => true,
+        }
 }
 
 fn has_flag(described: &Described, number: u16) -> bool {
@@ -424,7 +472,7 @@ mod tests {
         let wanted = tables.note(table, &everything).expect("an unknown type");
         assert_eq!(wanted.types, [99_999]);
         assert!(matches!(tables.find(16_384).unwrap().shape, Shape::Wanted));
-        tables.complete(&wanted, &[index("t_pkey", true, false, &["a"])]);
+        tables.complete(&wanted, None, &[index("t_pkey", true, false, &["a"])]);
         let Shape::Captured(table) = &tables.find(16_384).unwrap().shape else {
             panic!("still wanted");
         };
@@ -439,5 +487,123 @@ mod tests {
             Shape::Excluded
         ));
         assert!(tables.find(1).is_none());
+    }
+
+    #[test]
+    fn a_key_that_no_description_shows_is_asked_for_again() {
+        let pk = |columns: &[&str]| vec![index("t_pkey", true, false, columns)];
+        let identity = |columns: &[&str]| vec![index("t_u", false, true, columns)];
+        let all = [("a", true), ("b", true)];
+        let none = [("a", false), ("b", false)];
+        // The table, what the catalog says first and later, and the keys of both.
+        let cases = [
+            (
+                described(b'f', &all),
+                pk(&["a"]),
+                pk(&["b", "a"]),
+                ["a", "b a"],
+            ),
+            (described(b'f', &all), vec![], pk(&["b"]), ["", "b"]),
+            (described(b'f', &all), pk(&["a"]), vec![], ["a", ""]),
+            (described(b'n', &none), pk(&["a"]), pk(&["b"]), ["a", "b"]),
+            (
+                described(b'd', &all),
+                pk(&["a", "b"]),
+                pk(&["b", "a"]),
+                ["a b", "b a"],
+            ),
+            (
+                described(b'i', &all),
+                identity(&["a", "b"]),
+                identity(&["b", "a"]),
+                ["a b", "b a"],
+            ),
+        ];
+        for (table, first, later, keys) in cases {
+            let mut tables = Tables::new("shop");
+            let mut describe = |answer: Option<&[Index]>| -> (u64, String) {
+                let everything = Selection::everything();
+                let wanted = tables.note(table.clone(), &everything);
+                let wanted = wanted.expect("a question");
+                let relation = answer.map(|_| table.identity);
+                tables.complete(&wanted, relation, answer.unwrap_or_default());
+                // The description that led to the question is read once more.
+                assert_eq!(tables.note(table.clone(), &everything), None);
+                let Shape::Captured(found) = &tables.find(16_384).unwrap().shape else {
+                    panic!("still wanted");
+                };
+                let name = |n: &u16| &*table.columns[usize::from(*n)].name;
+                let key: Vec<&str> = found.key.iter().map(name).collect();
+                (found.version, key.join(" "))
+            };
+            let one = describe(Some(&first));
+            assert_eq!(one.1, keys[0], "{table:?}");
+            // As after every reconnect; the third time the table is gone, while the stream is not there yet.
+            assert_eq!(describe(Some(&first)), one);
+            assert_eq!(describe(None), one);
+            let two = describe(Some(&later));
+            assert_eq!(two.1, keys[1], "{table:?}");
+            assert_ne!(two.0, one.0);
+            assert_eq!(describe(Some(&later)), two);
+        }
+        // What the description shows needs no catalog.
+        let mut tables = Tables::new("shop");
+        let everything = Selection::everything();
+        let sole = described(b'd', &[("a", true), ("b", false)]);
+        for _ in 0..3 {
+            assert_eq!(tables.note(sole.clone(), &everything), None);
+        }
+    }
+
+    #[test]
+    fn a_new_key_is_of_a_new_table_in_the_batch() {
+        let mut tables = Tables::new("shop");
+        let everything = Selection::everything();
+        let table = described(b'f', &[("a", true), ("b", true)]);
+        for (column, slot) in [("a", Entry::NO_SLOT), ("a", (7, 3)), ("b", Entry::NO_SLOT)] {
+            let wanted = tables.note(table.clone(), &everything).unwrap();
+            let keys = [index("t_pkey", true, false, &[column])];
+            tables.complete(&wanted, Some(b'f'), &keys);
+            tables.note(table.clone(), &everything);
+            let entry = tables.find(16_384).unwrap();
+            assert_eq!(entry.slot, slot, "{column}");
+            entry.slot = (7, 3);
+        }
+    }
+
+    #[test]
+    fn a_catalog_of_another_time_changes_no_key() {
+        let pk = |columns: &[&str]| vec![index("t_pkey", true, false, columns)];
+        let full = described(b'f', &[("a", true), ("b", true)]);
+        let default = described(b'd', &[("b", true), ("a", true), ("c", false)]);
+        let cases: [(Described, Option<u8>, Vec<Index>); 6] = [
+            // A column that comes later, another identity, and a table that is gone or has another name.
+            (full.clone(), Some(b'f'), pk(&["later"])),
+            (full.clone(), Some(b'd'), pk(&["b"])),
+            (full, None, pk(&["b"])),
+            // The flagged columns are another primary key's, whose order nobody knows any more.
+            (default.clone(), Some(b'd'), pk(&["a", "c"])),
+            (default.clone(), Some(b'd'), pk(&["a"])),
+            (default, Some(b'd'), vec![]),
+        ];
+        for (table, identity, indices) in cases {
+            let mut tables = Tables::new("shop");
+            let everything = Selection::everything();
+            let mut complete = |identity, indices: &[Index]| -> Box<[u16]> {
+                let wanted = tables.note(table.clone(), &everything).unwrap();
+                tables.complete(&wanted, identity, indices);
+                tables.note(table.clone(), &everything);
+                match &tables.find(16_384).unwrap().shape {
+                    Shape::Captured(table) => table.key.clone(),
+                    other => panic!("{other:?}"),
+                }
+            };
+            let first: &[&str] = match table.identity {
+                b'f' => &["a"],
+                _ => &["a", "b"],
+            };
+            let one = complete(Some(table.identity), &pk(first));
+            assert_eq!(complete(identity, &indices), one, "{table:?} {indices:?}");
+        }
     }
 }

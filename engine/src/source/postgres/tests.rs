@@ -431,6 +431,7 @@ fn wal2json_reads_every_type_and_form() {
 }
 
 mod heads;
+mod left_out;
 mod pieces;
 mod truncates;
 mod whole_rows;

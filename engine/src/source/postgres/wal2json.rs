@@ -5,13 +5,14 @@
 //! ```
 //! A row is made into what pgoutput would have sent, in the message's own bytes ([`protocol::postgres::wal2json::Shape`]), so that
 //! everything behind the decoder knows one form. Which columns a table has is asked from the catalog when it comes up first, and again when
-//! a row does not fit; where the catalog is of another time, the row's own description counts.
+//! a row does not fit; where the catalog is of another time, the row's own description counts. What a row leaves out is unchanged TOAST only
+//! where it can be: a column of fixed length, or one that a whole identity lacks, is one that the table did not have.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-use protocol::postgres::Lsn;
 use protocol::postgres::wal2json::{self, Action, Heads, JsonText, Message, RowError};
+use protocol::postgres::{Lsn, TypeCatalog};
 
 use super::decode::{Change, Decoder};
 use super::shapes::{CatalogColumn, Shape};
@@ -21,6 +22,19 @@ use crate::source::SourceError;
 
 /// The type of what nobody can name any more: its text is passed on.
 const TEXT_OID: u32 = 25;
+
+/// Built-in types of a fixed length (`typlen` above 0 in `src/include/catalog/pg_type.dat`).
+#[rustfmt::skip]
+const FIXED_LENGTH: [u32; 40] = [
+    // bool, "char", name, the integers, and numbers that stand for objects
+    16, 18, 19, 20, 21, 23, 24, 26, 27, 28, 29, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
+    // point, lseg, box, line, circle
+    600, 601, 603, 628, 718,
+    // real, double precision, money, macaddr8, macaddr, uuid, pg_lsn, xid8
+    700, 701, 790, 774, 829, 2950, 3220, 5069,
+    // date, time, timestamp, timestamp with time zone, interval, time with time zone
+    1082, 1083, 1114, 1184, 1186, 1266,
+];
 
 /// Tables by what the messages call them.
 #[derive(Debug, Default)]
@@ -167,20 +181,7 @@ impl Wal2Json {
                 _ => wal2json::Described::read(bytes, head)
                     .map_err(|error| decoder.unreadable(head.lsn.unwrap_or_default(), error))?,
             };
-            for row in &catalog.types {
-                decoder.tables.types.insert(row.clone());
-            }
-            let columns = columns(&row, &catalog.columns);
-            let identity = catalog.identity.unwrap_or(b'd');
-            let indices = indices(&row, &catalog.indices);
-            let key = key_names(&columns, &indices);
-            let flagged = identity_columns(identity, &row, &catalog.indices);
-            let typed = columns
-                .iter()
-                .map(|column| typed(decoder, column, &catalog.columns, &flagged))
-                .collect();
-            decoder.tables.define(described(identity, typed), &indices);
-            Some(wal2json::Shape::new(&columns).keyed_by(&key))
+            Some(define(decoder, head.action, &row, &catalog, described))
         } else {
             decoder.tables.exclude(described(b'd', Box::default()));
             None
@@ -297,16 +298,77 @@ impl Wal2Json {
 
 const LACKS_LSN: &str = "wal2json gives no lsn, although include-lsn was asked for";
 
-/// The table's columns: the catalog's where the row can be one of them, otherwise those that the row has.
-fn columns(row: &wal2json::Described, catalog: &[CatalogColumn]) -> Vec<wal2json::DescribedColumn> {
-    let whole = |columns: &[CatalogColumn]| -> Vec<wal2json::DescribedColumn> {
-        let column = |column: &CatalogColumn| wal2json::DescribedColumn {
-            name: column.name.as_str().into(),
-            type_name: column.text.as_str().into(),
-        };
-        columns.iter().map(column).collect()
+/// Defines a table from a row of it and what the catalog says; returns how its rows are read.
+fn define(
+    decoder: &mut Decoder,
+    action: Action,
+    row: &wal2json::Described,
+    catalog: &Shape,
+    described: impl FnOnce(u8, Box<[DescribedColumn]>) -> Described,
+) -> wal2json::Shape {
+    for row in &catalog.types {
+        decoder.tables.types.insert(row.clone());
+    }
+    let types = &decoder.tables.types;
+    let identity = catalog.identity.unwrap_or(b'd');
+    let whole = whole(action, row, identity, &catalog.indices);
+    let columns = columns(row, whole, &catalog.columns, types);
+    let indices = indices(row, &catalog.indices);
+    let key = key_names(&columns, &indices);
+    let flagged = identity_columns(identity, row, &catalog.indices);
+    let typed: Box<[DescribedColumn]> = columns
+        .iter()
+        .map(|column| typed(types, column, &catalog.columns, &flagged))
+        .collect();
+    // What this row lacks it may lack, whatever its type.
+    let is_left_out = |column| {
+        let mut there = row.columns.iter().flatten();
+        action == Action::Update && !there.any(|other| other == column)
     };
-    let named = whole(catalog);
+    let inline: Vec<bool> = (columns.iter().zip(&typed))
+        .map(|(column, typed)| is_inline(types, typed.type_oid) && !is_left_out(column))
+        .collect();
+    let is_full = identity == b'f' && (row.identity.is_none() || whole.is_some());
+    decoder.tables.define(described(identity, typed), &indices);
+    wal2json::Shape::new(&columns)
+        .keyed_by(&key)
+        .inline(&inline)
+        .full(is_full)
+}
+
+/// The part of a row that has every column that the table had: an insert's columns, an identity of REPLICA IDENTITY FULL. That the catalog
+/// says so is not enough, since it may be of another time: such an identity has more than the key, and all that the row after has.
+fn whole<'a>(
+    action: Action,
+    row: &'a wal2json::Described,
+    identity: u8,
+    indices: &[Index],
+) -> Option<&'a [wal2json::DescribedColumn]> {
+    if action == Action::Insert {
+        return row.columns.as_deref();
+    }
+    let old = row.identity.as_deref().filter(|_| identity == b'f')?;
+    let key = key_of(row, indices);
+    let has = |name: &str| old.iter().any(|column| *column.name == *name);
+    let has_more = (old.iter()).any(|column| !key.iter().any(|name| **name == *column.name));
+    let has_all = key.iter().all(|name| has(name))
+        && (row.columns.iter().flatten()).all(|column| has(&column.name));
+    (has_more && has_all).then_some(old)
+}
+
+/// The table's columns: the catalog's where the row can be one of them, without those that the row would have; otherwise those that the
+/// row has. `whole` is what has them all.
+fn columns(
+    row: &wal2json::Described,
+    whole: Option<&[wal2json::DescribedColumn]>,
+    catalog: &[CatalogColumn],
+    types: &TypeCatalog,
+) -> Vec<wal2json::DescribedColumn> {
+    let column = |column: &CatalogColumn| wal2json::DescribedColumn {
+        name: column.name.as_str().into(),
+        type_name: column.text.as_str().into(),
+    };
+    let named: Vec<_> = catalog.iter().map(column).collect();
     let fits = |part: &Option<Vec<wal2json::DescribedColumn>>| match part {
         None => true,
         Some(part) => {
@@ -314,24 +376,28 @@ fn columns(row: &wal2json::Described, catalog: &[CatalogColumn]) -> Vec<wal2json
             part.iter().all(|column| rest.any(|other| other == column))
         }
     };
-    let is_insert = row.columns.is_some() && row.identity.is_none();
     let fits = fits(&row.columns) && fits(&row.identity);
-    if fits
-        && (!is_insert
-            || row
-                .columns
-                .as_ref()
-                .is_some_and(|columns| columns.len() == named.len()))
-    {
-        return named;
+    match (whole, &row.columns, &row.identity) {
+        (Some(whole), ..) => whole.to_vec(),
+        (None, None, _) if fits => named,
+        // An update's own list lacks what is unchanged TOAST, so it is the catalog's that is made to fit.
+        (None, Some(columns), _) if fits => (named.iter().zip(catalog))
+            .filter(|(column, of)| columns.contains(column) || !is_inline(types, of.type_oid))
+            .map(|(column, _)| column.clone())
+            .collect(),
+        (None, Some(columns), Some(identity)) if identity.len() > columns.len() => identity.clone(),
+        (None, Some(columns), _) => columns.clone(),
+        (None, None, Some(identity)) => identity.clone(),
+        (None, None, None) => named,
     }
-    let longest = match (&row.columns, &row.identity) {
-        (Some(columns), Some(identity)) if identity.len() > columns.len() => identity,
-        (Some(columns), _) => columns,
-        (None, Some(identity)) => identity,
-        (None, None) => return named,
-    };
-    longest.clone()
+}
+
+/// Whether values of the type are never TOASTed: those of a fixed length. A domain has the length of what it is based on.
+fn is_inline(types: &TypeCatalog, oid: u32) -> bool {
+    match types.row(oid) {
+        Some(row) => row.length > 0,
+        None => FIXED_LENGTH.contains(&oid),
+    }
 }
 
 /// The catalog's indices with the primary key that the table had when the row was written: the catalog may be of another time, and
@@ -380,15 +446,22 @@ fn identity_columns(identity: u8, row: &wal2json::Described, indices: &[Index]) 
     match identity {
         b'i' => of(indices.iter().find(|index| index.is_identity)),
         b'n' => Vec::new(),
-        _ => match &row.key {
-            Some(names) => names.iter().map(ToString::to_string).collect(),
-            None => of(indices.iter().find(|index| index.is_primary)),
-        },
+        _ => key_of(row, indices),
+    }
+}
+
+/// Names of the primary key's columns that the row tells, or else the catalog.
+fn key_of(row: &wal2json::Described, indices: &[Index]) -> Vec<String> {
+    match &row.key {
+        Some(names) => names.iter().map(ToString::to_string).collect(),
+        None => (indices.iter().find(|index| index.is_primary))
+            .map(|index| index.columns.clone())
+            .unwrap_or_default(),
     }
 }
 
 fn typed(
-    decoder: &Decoder,
+    types: &TypeCatalog,
     column: &wal2json::DescribedColumn,
     catalog: &[CatalogColumn],
     flagged: &[String],
@@ -397,7 +470,7 @@ fn typed(
         |other: &&CatalogColumn| *other.name == *column.name && *other.text == *column.type_name;
     let (type_oid, type_modifier) = match catalog.iter().find(same) {
         Some(other) => (other.type_oid, other.type_modifier),
-        None => (decoder.tables.types.by_name(&column.type_name)).unwrap_or((TEXT_OID, -1)),
+        None => (types.by_name(&column.type_name)).unwrap_or((TEXT_OID, -1)),
     };
     DescribedColumn {
         name: column.name.clone(),

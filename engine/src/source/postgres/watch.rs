@@ -1,5 +1,6 @@
 //! Compares the publication with the tables that are selected, every minute: tables made since are added where we may.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use protocol::postgres::catalog;
@@ -8,9 +9,9 @@ use tokio::task::JoinHandle;
 
 use super::checks::listed;
 use super::connection::{Connection, Purpose};
-use super::publication::{self, Missing};
+use super::publication::{self, Lacking, Missing};
 use super::server::{Publication, UserTable};
-use super::session::{Plan, published_by};
+use super::session::{Plan, published_by, with_roots};
 use crate::config::{OnUnpublished, Plugin};
 use crate::source::SourceError;
 
@@ -26,15 +27,15 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Begins to look, where there is a publication to look at.
-    pub(super) fn start(plan: &Plan) -> Option<Self> {
+    /// Begins to look, where there is a publication to look at. What the start has said is `withheld` is not said again.
+    pub(super) fn start(plan: &Plan, withheld: Vec<String>) -> Option<Self> {
         if plan.slot.plugin != Plugin::PgOutput || plan.slot.temporary {
             return None;
         }
         let (tell, verdict) = oneshot::channel();
         let plan = plan.clone();
         let task = tokio::spawn(async move {
-            let error = watch(&plan).await;
+            let error = watch(&plan, withheld.into_iter().collect()).await;
             // The source may be gone.
             let _ = tell.send(error);
         });
@@ -56,40 +57,59 @@ impl Drop for Watch {
     }
 }
 
-/// Looks for as long as nothing stops the stream.
-async fn watch(plan: &Plan) -> SourceError {
+/// Looks for as long as nothing stops the stream. Each table that is withheld is named once, those of `named` not again.
+async fn watch(plan: &Plan, mut named: BTreeSet<String>) -> SourceError {
     let mut told: Vec<Missing> = Vec::new();
     let given = std::env::var(EVERY_IN_TESTS).ok();
     let given = given.and_then(|text| text.parse().ok());
     let every = given.map_or(EVERY, Duration::from_millis);
     loop {
         tokio::time::sleep(every).await;
-        match look(plan).await {
-            Ok(missing) if missing.is_empty() => told.clear(),
-            Ok(missing) => {
-                let names: Vec<String> = missing.iter().map(|table| table.quoted.clone()).collect();
-                let text = format!(
-                    "publication {} lacks {}: run {} as their owner; what is written before that is not captured",
-                    plan.slot.publication,
-                    listed(&names),
-                    publication::add(&plan.slot.publication, &missing)
-                );
-                if plan.slot.on_unpublished == OnUnpublished::Halt {
-                    return SourceError::halt(text);
-                }
-                if told != missing {
-                    tracing::warn!("{text}");
-                }
-                told = missing;
-            }
+        let found = match look(plan).await {
+            Ok(found) => found,
             // Whatever stands in the way, the stream itself is not concerned.
-            Err(error) => tracing::warn!("cannot compare the publication with the tables: {error}"),
+            Err(error) => {
+                tracing::warn!("cannot compare the publication with the tables: {error}");
+                continue;
+            }
+        };
+        let name = &plan.slot.publication;
+        if plan.slot.on_unpublished == OnUnpublished::Halt && !found.withheld.is_empty() {
+            return SourceError::halt(publication::why_withheld(name, &found.withheld));
         }
+        let new = not_named(&mut named, found.withheld);
+        if !new.is_empty() {
+            tracing::warn!("{}", publication::why_withheld(name, &new));
+        }
+        let missing = found.harmless;
+        if !missing.is_empty() {
+            let names: Vec<String> = missing.iter().map(|table| table.quoted.clone()).collect();
+            let text = format!(
+                "publication {name} lacks {}: run {} as their owner; what is written before that is not captured",
+                listed(&names),
+                publication::add(name, &missing)
+            );
+            if plan.slot.on_unpublished == OnUnpublished::Halt {
+                return SourceError::halt(text);
+            }
+            if told != missing {
+                tracing::warn!("{text}");
+            }
+        }
+        told = missing;
     }
 }
 
+/// Those of `withheld` that `named` does not have, which from then on has them all, and no other.
+fn not_named(named: &mut BTreeSet<String>, withheld: Vec<Missing>) -> Vec<Missing> {
+    let all = withheld.iter().map(|table| table.quoted.clone()).collect();
+    let before = std::mem::replace(named, all);
+    let is_new = |table: &Missing| !before.contains(&table.quoted);
+    withheld.into_iter().filter(is_new).collect()
+}
+
 /// Adds what may be added; returns what remains missing.
-async fn look(plan: &Plan) -> Result<Vec<Missing>, SourceError> {
+async fn look(plan: &Plan) -> Result<Lacking, SourceError> {
     let mut connection = Connection::connect(&plan.options, Purpose::Queries).await?;
     let name = &plan.slot.publication;
     let publications = connection.query(catalog::PUBLICATIONS).await?;
@@ -98,19 +118,48 @@ async fn look(plan: &Plan) -> Result<Vec<Missing>, SourceError> {
     };
     let published = published_by(&connection.query(catalog::PUBLICATION_TABLES).await?, name);
     let tables = UserTable::read(&connection.query(catalog::TABLES).await?);
-    let mut missing = match found.all_tables {
-        true => Vec::new(),
-        false => publication::missing(&tables, &published, found.via_root, &plan.selection),
-    };
-    if found.owned && !missing.is_empty() {
-        let (ours, others): (Vec<_>, Vec<_>) = missing.into_iter().partition(|table| table.owned);
+    let tables = with_roots(&mut connection, tables).await?;
+    let mut lacking = publication::lacking(&tables, Some(&found), &published, &plan.selection);
+    if found.owned && !lacking.harmless.is_empty() {
+        let (ours, others): (Vec<_>, Vec<_>) =
+            (lacking.harmless.into_iter()).partition(|table| table.owned);
         if !ours.is_empty() {
             let statement = publication::add(name, &ours);
             tracing::info!("{statement}");
             connection.query(&statement).await?;
         }
-        missing = others;
+        lacking.harmless = others;
     }
     connection.close().await;
-    Ok(missing)
+    Ok(lacking)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_withheld_table_is_named_once_until_it_is_mended() {
+        let withheld = |names: &[&str]| -> Vec<Missing> {
+            let table = |name: &&str| Missing {
+                quoted: (*name).into(),
+                owned: true,
+                bare: vec![(*name).into()],
+            };
+            names.iter().map(table).collect()
+        };
+        // The start has named one.
+        let mut named = BTreeSet::from(["a".to_owned()]);
+        assert_eq!(not_named(&mut named, withheld(&["a"])), []);
+        assert_eq!(
+            not_named(&mut named, withheld(&["a", "b"])),
+            withheld(&["b"])
+        );
+        assert_eq!(not_named(&mut named, withheld(&["a", "b"])), []);
+        assert_eq!(not_named(&mut named, withheld(&["b"])), []);
+        assert_eq!(
+            not_named(&mut named, withheld(&["a", "b"])),
+            withheld(&["a"])
+        );
+    }
 }

@@ -19,6 +19,8 @@ pub struct Shape {
     columns: Vec<Column>,
     /// The primary key's columns that the table was taken to have; `None`: whatever messages say.
     key: Option<Box<[Box<str>]>>,
+    /// Whether an identity has every column.
+    is_full: bool,
     /// What stood behind the row of an earlier message and was found to be well-formed: it hardly ever changes.
     tail: Vec<u8>,
     after: Vec<Slot>,
@@ -31,6 +33,8 @@ struct Column {
     /// What stands before each value: `{"name":"id","type":"bigint","value":`.
     prefix: Vec<u8>,
     is_bytea: bool,
+    /// Whether its values are never TOASTed.
+    is_inline: bool,
 }
 
 /// A column as the plugin describes it.
@@ -91,7 +95,7 @@ pub struct RowTuples {
     pub before: Option<Range<usize>>,
     /// Whether it holds the replica identity only, not the whole row. An identity of all columns counts as the whole row.
     pub before_is_key: bool,
-    /// TupleData of the row after. Columns that are not in it are unchanged (TOAST).
+    /// TupleData of the row after. Columns that are not in it are unchanged (TOAST); see [`Shape::inline`].
     pub after: Option<Range<usize>>,
 }
 
@@ -126,7 +130,7 @@ pub enum MismatchKind {
     Unknown,
     /// Its type is another one.
     Type,
-    /// An insert comes without it.
+    /// A row comes without it whose kind never leaves it out.
     Missing,
     /// It is in the primary key now, or in it no more.
     Key,
@@ -146,7 +150,7 @@ impl std::fmt::Display for RowError {
             Self::Mismatch(Mismatch { column, kind }) => match kind {
                 MismatchKind::Unknown => write!(f, "column {column} is not known"),
                 MismatchKind::Type => write!(f, "column {column} has another type"),
-                MismatchKind::Missing => write!(f, "column {column} is missing in an insert"),
+                MismatchKind::Missing => write!(f, "column {column} is missing"),
                 MismatchKind::Key => write!(f, "column {column} is in another primary key"),
             },
             Self::NoRoom { missing } => write!(f, "{missing} bytes are needed before the message"),
@@ -163,11 +167,13 @@ impl Shape {
         let column = |described: &DescribedColumn| Column {
             prefix: prefix(described),
             is_bytea: &*described.type_name == "bytea",
+            is_inline: false,
             described: described.clone(),
         };
         Self {
             columns: columns.iter().map(column).collect(),
             key: None,
+            is_full: false,
             tail: Vec::new(),
             after: Vec::new(),
             before: Vec::new(),
@@ -179,6 +185,23 @@ impl Shape {
     #[must_use]
     pub fn keyed_by(mut self, names: &[Box<str>]) -> Self {
         self.key = Some(names.into());
+        self
+    }
+
+    /// An update without one of the columns whose flag is set (in the table's order) is a [`Mismatch`]: values of a fixed length are never
+    /// TOASTed, so that they are never left out.
+    #[must_use]
+    pub fn inline(mut self, flags: &[bool]) -> Self {
+        for (column, flag) in self.columns.iter_mut().zip(flags) {
+            column.is_inline = *flag;
+        }
+        self
+    }
+
+    /// An identity without one of the columns is a [`Mismatch`]: with REPLICA IDENTITY FULL it has all of them.
+    #[must_use]
+    pub fn full(mut self, is_full: bool) -> Self {
+        self.is_full = is_full;
         self
     }
 
@@ -283,9 +306,7 @@ impl Shape {
             }
         }
         arrays.check(action, text.len())?;
-        if action == Action::Insert {
-            self.all_there()?;
-        }
+        self.all_there(action, &arrays)?;
         Ok(arrays)
     }
 
@@ -323,13 +344,27 @@ impl Shape {
         }
     }
 
-    /// TOASTed values are never left out of inserts: a column that is not there is one that the table does not have.
+    /// Only TOASTed values are left out, and not of inserts or of whole identities: any other column that is not there is one that the table
+    /// does not have.
     #[inline]
-    fn all_there(&self) -> Result<(), RowError> {
-        let absent = self.after.iter().position(|slot| slot.kind == Kind::Absent);
-        match absent.and_then(|index| self.columns.get(index)) {
+    fn all_there(&self, action: Action, arrays: &Arrays) -> Result<(), RowError> {
+        let is_insert = action == Action::Insert;
+        if arrays.has_after {
+            self.no_gap(&self.after, |column| is_insert || column.is_inline)?;
+        }
+        if arrays.has_before && self.is_full {
+            self.no_gap(&self.before, |_| true)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn no_gap(&self, slots: &[Slot], is_needed: impl Fn(&Column) -> bool) -> Result<(), RowError> {
+        let is_gap =
+            |(slot, column): &(&Slot, &Column)| slot.kind == Kind::Absent && is_needed(column);
+        match slots.iter().zip(&self.columns).find(is_gap) {
             None => Ok(()),
-            Some(column) => Err(mismatch(&column.described.name, MismatchKind::Missing)),
+            Some((_, column)) => Err(mismatch(&column.described.name, MismatchKind::Missing)),
         }
     }
 }

@@ -227,6 +227,50 @@ fn other_columns_than_known_are_named() {
 }
 
 #[test]
+fn only_what_can_be_toasted_may_be_left_out() {
+    let missing = |shape: &mut Shape, text: &str| match rewrite(shape, text) {
+        Ok(_) => None,
+        Err(RowError::Mismatch(Mismatch { column, kind })) => {
+            assert_eq!(kind, MismatchKind::Missing);
+            Some(column.into_string())
+        }
+        Err(other) => panic!("{other:?}"),
+    };
+    let id = r#"{"name":"id","type":"bigint","value":1}"#;
+    let ok = r#"{"name":"ok","type":"boolean","value":true}"#;
+    let raw = r#"{"name":"raw","type":"bytea","value":"00"}"#;
+    let text = r#"{"name":"text","type":"character varying(64)","value":null}"#;
+    let of = |action: &str, row: String| {
+        format!(r#"{{"action":"{action}","schema":"s","table":"t",{row}}}"#)
+    };
+    let update = |columns: &[&str]| of("U", format!(r#""columns":[{}]"#, columns.join(",")));
+    let delete = |columns: &[&str]| of("D", format!(r#""identity":[{}]"#, columns.join(",")));
+    let mut shape = Shape::new(&columns(&EVENTS)).inline(&[true, true, false, false]);
+    // Twice: the second time the message's tail is known.
+    for _ in 0..2 {
+        assert_eq!(missing(&mut shape, &update(&[id, ok])), None);
+        let found = missing(&mut shape, &update(&[id, raw, text]));
+        assert_eq!(found.as_deref(), Some("ok"));
+        // An identity may be a key; what was missing in the row before is not missing here.
+        assert_eq!(missing(&mut shape, &delete(&[id])), None);
+        let all = update(&[id, ok, raw, text]);
+        let both = all.replacen(
+            r#""columns""#,
+            &format!(r#""columns":[{id},{ok}],"identity""#),
+            1,
+        );
+        assert_eq!(missing(&mut shape, &both), None);
+    }
+    let mut shape = Shape::new(&columns(&EVENTS)).full(true);
+    for _ in 0..2 {
+        assert_eq!(missing(&mut shape, &delete(&[id, ok, raw, text])), None);
+        let found = missing(&mut shape, &delete(&[id, ok, text]));
+        assert_eq!(found.as_deref(), Some("raw"));
+        assert_eq!(missing(&mut shape, &update(&[id])), None);
+    }
+}
+
+#[test]
 fn another_primary_key_is_named() {
     let with = |names: &[&str]| {
         let names: Vec<Box<str>> = names.iter().map(|name| (*name).into()).collect();

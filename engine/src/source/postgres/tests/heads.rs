@@ -86,7 +86,7 @@ fn a_head_like_the_one_before_does_not_hide_what_is_new() {
         (
             "U",
             shop,
-            format!(r#"{},"identity":[{id}]"#, insert(&[&v])),
+            format!(r#"{},"identity":[{id}]"#, insert(&[&id])),
             &by_id,
             "id v",
             "id",

@@ -5,7 +5,7 @@ use super::*;
 use crate::source::postgres::shapes::CatalogColumn;
 
 /// A message as the server sends it.
-fn frame(text: &str) -> Vec<u8> {
+pub(super) fn frame(text: &str) -> Vec<u8> {
     let mut frame = b"d\0\0\0\0w".to_vec();
     frame.extend_from_slice(&[0; 7]);
     frame.push(9);
