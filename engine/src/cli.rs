@@ -95,7 +95,7 @@ pub enum UntilArgument {
 /// `walbrook tap`.
 #[derive(Debug, Args)]
 pub struct TapArguments {
-    /// mysql://user:password@host:port or mariadb://…; ${NAME} is expanded from the environment.
+    /// mysql://user:password@host:port, mariadb://… or postgres://user:password@host:port/database; ${NAME} is expanded from the environment.
     #[arg(value_name = "URL")]
     pub url: String,
     /// Tables to show, as globs of database.table; !GLOB excludes.
@@ -133,7 +133,7 @@ pub enum PositionAction {
         file: ConfigArguments,
         /// The source's name.
         source: String,
-        /// FILE:OFFSET of the binary log, or a set of GTIDs.
+        /// FILE:OFFSET of the binary log, a set of GTIDs, or an LSN of PostgreSQL.
         position: String,
     },
     /// Forget the checkpoint: the next start begins where `start` of the configuration says.

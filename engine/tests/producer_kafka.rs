@@ -29,7 +29,8 @@ fn brokers(variable: &str) -> Option<Vec<String>> {
     let text = std::env::var(variable).ok().filter(|text| !text.is_empty());
     if text.is_none() {
         let reason = format!("{variable} is not set: harness servers up kafka-3 prints its value");
-        assert!(std::env::var_os("CI").is_none(), "required in CI: {reason}");
+        let is_required = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty());
+        assert!(!is_required, "required in CI: {reason}");
         eprintln!("\n*** SKIPPED: no test against a real Kafka: {reason}\n");
     }
     Some(text?.split(',').map(str::to_owned).collect())

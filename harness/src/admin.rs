@@ -144,6 +144,25 @@ impl Admin {
         Ok(partitions)
     }
 
+    /// Whether no broker knows any of `topics` any more: each of them learns by itself that a topic is deleted.
+    ///
+    /// # Errors
+    /// When a broker does not answer.
+    pub async fn have_forgotten(&mut self, topics: &[String]) -> Result<bool, AdminError> {
+        self.metadata(topics).await?;
+        for address in self.nodes.values().cloned().collect::<Vec<_>>() {
+            let answer = self.call(&address, &metadata_of(topics), METADATA).await?;
+            if answer
+                .topics
+                .iter()
+                .any(|topic| !topic.partitions.is_empty())
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The end of each of `partitions` as consumers see it, the high watermark, one request per leader; `None` where the leader has
     /// changed or does not answer.
     pub async fn ends(&mut self, partitions: &[Partition]) -> Vec<Option<i64>> {
@@ -321,13 +340,7 @@ impl Admin {
 
     async fn metadata(&mut self, topics: &[String]) -> Result<MetadataResponse, AdminError> {
         let address = self.any().await?;
-        let topics = topics
-            .iter()
-            .map(|topic| MetadataRequestTopic::default().with_name(Some(name(topic))));
-        let request = MetadataRequest::default()
-            .with_topics(Some(topics.collect()))
-            .with_allow_auto_topic_creation(false);
-        let answer = self.call(&address, &request, METADATA).await?;
+        let answer = self.call(&address, &metadata_of(topics), METADATA).await?;
         let nodes = answer.brokers.iter();
         self.nodes = nodes
             .map(|node| (node.node_id.0, format!("{}:{}", node.host, node.port)))
@@ -448,6 +461,16 @@ async fn exchange<R: Request>(
     R::Response::decode(&mut answer, version).map_err(|error| unread(&error))
 }
 
+/// Asks for `topics`, and creates none.
+fn metadata_of(topics: &[String]) -> MetadataRequest {
+    let topics = topics
+        .iter()
+        .map(|topic| MetadataRequestTopic::default().with_name(Some(name(topic))));
+    MetadataRequest::default()
+        .with_topics(Some(topics.collect()))
+        .with_allow_auto_topic_creation(false)
+}
+
 /// `topic` as requests have it.
 pub(crate) fn name(topic: &str) -> TopicName {
     TopicName(StrBytes::from_string(topic.to_owned()))
@@ -467,6 +490,43 @@ fn accepted(what: &str, codes: impl IntoIterator<Item = i16>) -> Result<(), Admi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::{Broker, Listener, Settings};
+
+    /// Two nodes of a cluster that do not know the same: the second one's address leads to a broker of its own.
+    #[tokio::test]
+    async fn a_topic_is_forgotten_when_every_broker_has_forgotten_it() {
+        let late = Broker::loopback().await.unwrap();
+        let address = late.addresses()[0];
+        let other = Listener {
+            advertised: Some((address.ip().to_string(), address.port())),
+            ..Listener::loopback()
+        };
+        let settings = Settings {
+            listeners: vec![Listener::loopback(), other],
+            ..Settings::default()
+        };
+        let first = Broker::start(settings).await.unwrap();
+        let topics = ["t".to_owned()];
+        let bootstrap = first.addresses()[0].to_string();
+        for broker in [&first, &late] {
+            broker.create_topic("t", 1).unwrap();
+        }
+        assert!(
+            !Admin::new(&bootstrap)
+                .have_forgotten(&topics)
+                .await
+                .unwrap()
+        );
+        Admin::new(&bootstrap).delete_topic("t").await.unwrap();
+        let mut admin = Admin::new(&bootstrap);
+        assert_eq!(admin.partitions(&topics).await.unwrap(), []);
+        assert!(!admin.have_forgotten(&topics).await.unwrap());
+        Admin::new(&late.bootstrap())
+            .delete_topic("t")
+            .await
+            .unwrap();
+        assert!(admin.have_forgotten(&topics).await.unwrap());
+    }
 
     #[test]
     fn only_a_replica_in_sync_becomes_the_leader() {

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-/// What a subcommand answers: the exit status (0: everything expected holds; 1: it does not), or why it could not tell.
+/// What a subcommand answers: the exit status (0: everything expected holds; 1: it does not; 130 or 143: a signal has stopped it), or
+/// why it could not tell.
 pub type Outcome = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Replays recorded replication streams of real servers and proves what arrived.
@@ -65,7 +66,16 @@ pub fn main(cli: Cli) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(cli.command)) {
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            // These wait for signals themselves.
+            command @ (Command::Serve(_) | Command::Broker(_)) => run(command).await,
+            command => crate::stop::until_asked(run(command)).await,
+        }
+    });
+    // What tasks hold goes with them, and a thread that still works for a stopped command is not waited for.
+    runtime.shutdown_timeout(crate::stop::LEAVE_MAX);
+    match outcome {
         Ok(status) => status,
         Err(error) => {
             eprintln!("harness: {error}");

@@ -18,6 +18,13 @@ pub mod report;
 pub mod seed;
 pub mod serve;
 pub mod servers;
+mod stop;
 pub mod truth;
 pub mod verify;
 pub mod workload;
+
+/// Whether this is CI, where no test may be skipped: the variable `CI` is set and not empty.
+#[must_use]
+pub fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|ci| !ci.is_empty())
+}

@@ -27,7 +27,7 @@ fn skipped<T>(result: Result<T, NetemError>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(error @ NetemError::Impossible(_)) => {
-            let is_required = std::env::var("CI").is_ok_and(|ci| ci == "true");
+            let is_required = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty());
             assert!(!is_required, "required in CI: {error}");
             eprintln!("SKIPPED, needs root, iproute2 and /dev/net/tun: {error}");
             None

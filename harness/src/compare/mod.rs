@@ -25,7 +25,7 @@ use side::Side;
 use stages::Stages;
 use whole::Pair;
 
-/// Exit status when nothing could be judged: other machine, other scenario.
+/// Exit status when not everything could be judged: another machine or scenario, something that B lacks, files that cannot be read.
 const NOT_COMPARABLE: u8 = 2;
 
 /// `harness compare`: two sides, figure by figure, and whether B is worse than A.
@@ -33,7 +33,8 @@ const NOT_COMPARABLE: u8 = 2;
 /// A side is a report of `harness replay --report`, a file of `harness stages`, criterion's directory (`target/criterion`, or
 /// `target/criterion:NAME` for a saved baseline), or a directory with any of these; reports are joined by scenario, stages by name.
 ///
-/// Exit status: 0 no regression, 1 a regression beyond noise and tolerance, 2 different machines or scenarios.
+/// Exit status: 0 no regression, 1 a regression beyond noise and tolerance, 2 not comparable: different machines or scenarios,
+/// something in A that B lacks, files that cannot be read.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -52,7 +53,7 @@ pub struct Args {
     /// How certain all intervals of a kind are together, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 95.0, value_parser = percent)]
     confidence: f64,
-    /// Judge although machines or scenarios differ.
+    /// Judge although machines or scenarios differ, or B lacks what A has.
     #[arg(long)]
     across: bool,
 }
@@ -83,6 +84,8 @@ pub(crate) struct Comparison {
     pub(crate) stage_obstacles: Vec<String>,
     /// What only one side has.
     pub(crate) unmatched: Vec<String>,
+    /// Whether B lacks something that A has, and that matters: what is gone cannot be told to be no worse.
+    lacks: bool,
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -95,8 +98,16 @@ fn percent(text: &str) -> Result<f64, String> {
 /// Runs `harness compare`.
 ///
 /// # Errors
-/// A file that cannot be read or written; nothing that both sides have.
+/// None: what cannot be read or written, and nothing that both sides have, goes to stderr with the status of what cannot be judged.
 pub fn run(args: &Args) -> cli::Outcome {
+    // Status 1, that of other errors, would say that there is a regression.
+    Ok(compared(args).unwrap_or_else(|error| {
+        eprintln!("harness: {error}");
+        ExitCode::from(NOT_COMPARABLE)
+    }))
+}
+
+fn compared(args: &Args) -> cli::Outcome {
     let rules = Rules {
         tolerance: 1.0 + args.tolerance / 100.0,
         alpha: 1.0 - args.confidence / 100.0,
@@ -160,11 +171,12 @@ impl Comparison {
         rules: Rules,
         across: bool,
     ) -> Result<Self, String> {
-        let (pairs, unmatched) = joined(&before, &after);
+        let (pairs, gone, new) = joined(&before, &after);
         let pairs = whole::judged(pairs, &rules, across);
         let mut comparison = Self {
             pairs,
-            unmatched,
+            lacks: !gone.is_empty() && !across,
+            unmatched: gone.into_iter().chain(new).collect(),
             rules,
             stages: Vec::new(),
             stage_obstacles: Vec::new(),
@@ -219,6 +231,7 @@ impl Comparison {
     pub(crate) fn is_good(&self) -> bool {
         self.having(Verdict::Regression).is_empty()
             && self.having(Verdict::NotComparable).is_empty()
+            && !self.lacks
     }
 
     /// What it comes to, in one sentence.
@@ -231,7 +244,7 @@ impl Comparison {
             let plural = if worse.len() == 1 { "" } else { "s" };
             return format!("{} regression{plural}: {}", worse.len(), worse.join("; "));
         }
-        if !self.having(Verdict::NotComparable).is_empty() {
+        if self.lacks || !self.having(Verdict::NotComparable).is_empty() {
             return "NOT COMPARABLE: see above; --across judges all the same".into();
         }
         let open = (self.judged())
@@ -323,50 +336,40 @@ type Documents = (
     crate::report::document::Document,
 );
 
-/// Reports of the same scenario; two single reports whatever they are of. And what only one side has.
-fn joined(before: &Side, after: &Side) -> (Vec<Documents>, Vec<String>) {
-    let only = |side: &Side, names: Vec<&String>| {
-        let names = names
-            .into_iter()
-            .map(|name| format!("only in {}: {name}", side.shown));
-        names.collect::<Vec<_>>()
-    };
+/// Reports of the same scenario; two single reports whatever they are of. What only `before` has, and what only `after` has.
+fn joined(before: &Side, after: &Side) -> (Vec<Documents>, Vec<String>, Vec<String>) {
     if let (1, 1) = (before.reports.len(), after.reports.len()) {
         let pair = before
             .reports
             .values()
             .cloned()
             .zip(after.reports.values().cloned());
-        return (pair.collect(), Vec::new());
+        return (
+            pair.collect(),
+            stages_only(before, after),
+            stages_only(after, before),
+        );
     }
     let pairs = (before.reports.iter())
         .filter_map(|(name, report)| Some((report.clone(), after.reports.get(name)?.clone())));
-    let lacks = |side: &Side, name: &String| !side.reports.contains_key(name);
-    let mut unmatched = only(
-        before,
-        before
-            .reports
-            .keys()
-            .filter(|name| lacks(after, name))
+    let only = |one: &Side, other: &Side| {
+        let names = (one.reports.keys()).filter(|name| !other.reports.contains_key(*name));
+        let reports = names.map(|name| format!("only in {}: {name}", one.shown));
+        reports.chain(stages_only(one, other)).collect()
+    };
+    (pairs.collect(), only(before, after), only(after, before))
+}
+
+/// Stages that `one` has and `other` has not; a word where `other` has none at all.
+fn stages_only(one: &Side, other: &Side) -> Vec<String> {
+    let shown = &one.shown;
+    match (&one.stages, &other.stages) {
+        (None, _) => Vec::new(),
+        (Some(_), None) => vec![format!("only in {shown}: stages")],
+        (Some(of), Some(others)) => (of.only(others).iter())
+            .map(|name| format!("only in {shown}: stage {name}"))
             .collect(),
-    );
-    unmatched.extend(only(
-        after,
-        after
-            .reports
-            .keys()
-            .filter(|name| lacks(before, name))
-            .collect(),
-    ));
-    if before.stages.is_some() != after.stages.is_some() {
-        let side = if before.stages.is_some() {
-            before
-        } else {
-            after
-        };
-        unmatched.push(format!("only in {}: stages", side.shown));
     }
-    (pairs.collect(), unmatched)
 }
 
 #[cfg(test)]
@@ -439,6 +442,53 @@ mod tests {
         assert!(comparison.verdict().starts_with("NOT COMPARABLE"));
         let across = Comparison::of(side(2e6), after, RULES, true).unwrap();
         assert_eq!(across.status(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn what_is_gone_is_said_and_not_good() {
+        let mut fewer = side(2e6);
+        fewer.stages.as_mut().unwrap().stages.pop();
+        let compared = |before, after, across| Comparison::of(before, after, RULES, across);
+        let gone = compared(side(2e6), fewer.clone(), false).unwrap();
+        assert_eq!(gone.unmatched, ["only in 2000000: stage decode/theirs"]);
+        assert_eq!(gone.status(), ExitCode::from(NOT_COMPARABLE));
+        assert!(gone.verdict().starts_with("NOT COMPARABLE") && !gone.is_good());
+        let across = compared(side(2e6), fewer.clone(), true).unwrap();
+        assert_eq!(across.status(), ExitCode::SUCCESS);
+        // What is new has nothing to be worse than.
+        let new = compared(fewer, side(2e6), false).unwrap();
+        assert_eq!(new.unmatched, ["only in 2000000: stage decode/theirs"]);
+        assert_eq!(new.status(), ExitCode::SUCCESS);
+
+        let mut more = side(2e6);
+        let another = samples::document(5, 2e6);
+        more.reports.insert("postgres-1m".into(), another);
+        let gone = compared(more, side(2e6), false).unwrap();
+        assert_eq!(gone.unmatched, ["only in 2000000: postgres-1m"]);
+        assert_eq!(gone.status(), ExitCode::from(NOT_COMPARABLE));
+        let mut bare = side(2e6);
+        bare.stages = None;
+        let gone = compared(side(2e6), bare, false).unwrap();
+        assert_eq!(gone.unmatched, ["only in 2000000: stages"]);
+        assert_eq!(gone.status(), ExitCode::from(NOT_COMPARABLE));
+        // A regression is one, whatever is missing.
+        let mut worse = side(1e6);
+        worse.stages = None;
+        let worse = compared(side(2e6), worse, false).unwrap();
+        assert_eq!(worse.status(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_regression() {
+        let args = Args {
+            before: "/nowhere/a.json".into(),
+            after: "/nowhere/b.json".into(),
+            html: None,
+            tolerance: 5.0,
+            confidence: 95.0,
+            across: false,
+        };
+        assert_eq!(run(&args).unwrap(), ExitCode::from(NOT_COMPARABLE));
     }
 
     #[test]

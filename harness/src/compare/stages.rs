@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! target/criterion/GROUP/BENCH/new/{benchmark,estimates,sample}.json    what the last `cargo bench` measured
-//! target/criterion/GROUP/BENCH/NAME/…                                   `cargo bench -- --save-baseline NAME`
+//! target/criterion/GROUP/BENCH/NAME/…                                   `cargo bench -p benches -- --save-baseline NAME`
 //! ```
 
 use std::collections::BTreeMap;
@@ -176,6 +176,15 @@ impl Stages {
             commit: env!("WALBROOK_COMMIT").to_owned(),
             stages: found.into_values().collect(),
         })
+    }
+
+    /// The names of benches that `others` has not.
+    #[must_use]
+    pub fn only(&self, others: &Self) -> Vec<&str> {
+        let names = self.stages.iter().map(|stage| stage.name.as_str());
+        names
+            .filter(|name| others.stages.iter().all(|stage| stage.name != *name))
+            .collect()
     }
 
     /// Adds another process's figures to those of the same benches; benches that are new are added.

@@ -1,7 +1,7 @@
 //! Two reports of a scenario, figure by figure.
 
 use super::judgement::{Better, Judged, Rules, Verdict};
-use crate::report::document::{Document, Figures};
+use crate::report::document::{Document, Figures, Links};
 use crate::report::number::{magnitude, milliseconds, three_digits};
 
 /// A scenario on both sides.
@@ -142,6 +142,10 @@ fn obstacles(before: &Document, after: &Document) -> Vec<String> {
     if !before.broker.is_empty() && !after.broker.is_empty() {
         differ("different brokers", &before.broker, &after.broker);
     }
+    if let (Some(old), Some(new)) = (&before.figures.links, &after.figures.links) {
+        differ("links emulated otherwise", &old.backend, &new.backend);
+        differ("different links", &profiles(old), &profiles(new));
+    }
     differ(
         "different machines",
         hardware(&before.machine),
@@ -159,6 +163,16 @@ fn obstacles(before: &Document, after: &Document) -> Vec<String> {
         }
     }
     obstacles
+}
+
+/// What the links were told to be like.
+fn profiles(links: &Links) -> String {
+    let links = links.links.iter().map(|link| {
+        let (to, from) = (&link.to_engine.profile, &link.from_engine.profile);
+        let one = link.seen_from.as_deref().unwrap_or("the engine");
+        format!("{}: to {one} {to}, from it {from}", link.host)
+    });
+    links.collect::<Vec<_>>().join("; ")
 }
 
 fn notes(before: &Document, after: &Document) -> Vec<String> {
@@ -229,6 +243,24 @@ mod tests {
         );
         let across = &judged(vec![(before, after)], &RULES, true)[0];
         assert_eq!(verdict(across, "changes per second"), Verdict::Regression);
+    }
+
+    #[test]
+    fn links_of_another_make_or_profile_are_no_measure() {
+        let obstacles_with = |change: fn(&mut Links)| {
+            let mut after = samples::linked();
+            after.figures.links.as_mut().map(change).unwrap();
+            obstacles(&samples::linked(), &after)
+        };
+        assert_eq!(obstacles_with(|_| {}), [""; 0]);
+        let proxy = obstacles_with(|links| links.backend = "proxy".into());
+        assert_eq!(proxy, ["links emulated otherwise: tun before, proxy after"]);
+        let slow = obstacles_with(|links| links.links[0].from_engine.profile = "delay 1s".into());
+        assert_eq!(slow.len(), 1, "{slow:?}");
+        assert!(slow[0].starts_with("different links: ") && slow[0].contains("delay 1s after"));
+        // Bytes and losses are what was measured.
+        let more = obstacles_with(|links| links.links[0].to_engine.bytes += 1);
+        assert_eq!(more, [""; 0]);
     }
 
     #[test]

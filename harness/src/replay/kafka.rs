@@ -22,7 +22,7 @@ use crate::servers::{Kafka, kafka};
 
 /// How often the end offsets are asked for.
 const POLL: Duration = Duration::from_millis(5);
-/// How long partitions may be without a leader before a run cannot be judged.
+/// How long partitions may be without a leader before a run cannot be judged, and a deleted topic be known to a broker.
 const LEADERS_MAX: Duration = Duration::from_secs(60);
 /// How often what may not be possible yet is tried.
 const RETRY: Duration = Duration::from_millis(100);
@@ -229,7 +229,7 @@ impl RealKafka {
     /// on the brokers. What a run that failed has written into named brokers stays, to be looked at.
     ///
     /// # Errors
-    /// When a topic cannot be deleted.
+    /// When a topic cannot be deleted, or a broker does not forget it.
     pub(super) async fn end(self, verified: bool, kept: &mut Kept) -> Result<(), Failure> {
         let clears = match self.servers {
             Servers::Named(_) => verified,
@@ -242,6 +242,18 @@ impl RealKafka {
                 if !(admin.partitions(std::slice::from_ref(topic)).await?).is_empty() {
                     admin.delete_topic(topic).await?;
                 }
+            }
+            // The next run's engine would find what a broker has not forgotten yet.
+            let deadline = crate::clock::now() + LEADERS_MAX;
+            while !admin.have_forgotten(&self.topics).await? {
+                if crate::clock::now() > deadline {
+                    let (topics, seconds) = (self.topics.join(", "), LEADERS_MAX.as_secs());
+                    return Err(format!(
+                        "{topics}: deleted, but a broker still knows them after {seconds} s; look into the brokers' logs"
+                    )
+                    .into());
+                }
+                tokio::time::sleep(RETRY).await;
             }
         }
         if let (true, Servers::Own(kafka)) = (self.lasting, self.servers) {

@@ -114,10 +114,19 @@ pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) ->
         .iter()
         .map(|outcome| outcome.figures.clone())
         .collect();
+    let mut failures = Vec::new();
+    for (number, outcome) in outcomes.iter().enumerate() {
+        let unmet = unmet_by_any(scenario, outcome, timing);
+        let of_run = outcome.failures.iter().cloned().chain(unmet);
+        failures.extend(of_run.map(|failure| match runs.len() {
+            1 => failure,
+            _ => format!("run {}: {failure}", number + 1),
+        }));
+    }
     let middle = outcomes.swap_remove(median(&runs));
-    let mut failures = middle.failures.clone();
-    failures.extend(outcomes.into_iter().flat_map(|outcome| outcome.failures));
-    failures.extend(unmet(scenario, &middle, timing));
+    if timing {
+        failures.extend(unmet_by_median(scenario, &middle));
+    }
     let name = |source: &scenario::Source| match &source.recording {
         Some(recording) => recording.clone(),
         None => "live server".to_owned(),
@@ -126,7 +135,7 @@ pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) ->
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         machine: machine(),
-        commit: env!("WALBROOK_COMMIT"),
+        commit: commit(&middle),
         scenario: scenario.name.clone(),
         source: sources.join(" + "),
         broker: middle.broker.clone(),
@@ -140,8 +149,15 @@ pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) ->
     (report, middle)
 }
 
-/// What the scenario expects and the median run does not do.
-fn unmet(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<String> {
+/// The commit of what was measured: the engine's, or ours where it left no report.
+fn commit(outcome: &Outcome) -> String {
+    let engine = outcome.engine_report.get("commit");
+    let engine = engine.and_then(serde_json::Value::as_str);
+    engine.unwrap_or(env!("WALBROOK_COMMIT")).to_owned()
+}
+
+/// What the scenario expects of every run and this one does not do.
+fn unmet_by_any(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<String> {
     let (expect, figures) = (&scenario.expect, &outcome.figures);
     let mut failures = Vec::new();
     if let Some(rows) = expect.rows
@@ -160,59 +176,73 @@ fn unmet(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<String> {
             outcome.faults.len()
         ));
     }
-    if !timing {
-        return failures;
+    if timing {
+        let memory = at_most("MiB of memory", expect.rss_mib_max, Some(figures.rss_mib()));
+        failures.extend(memory);
     }
+    failures
+}
+
+/// That `found` is more than `limit`, where there is one; nothing measured is not little measured.
+fn at_most(what: &str, limit: Option<f64>, found: Option<f64>) -> Option<String> {
+    let limit = limit?;
+    match found {
+        None => Some(format!(
+            "expected at most {limit} {what}, and nothing was measured"
+        )),
+        Some(found) => (found.is_nan() || found > limit)
+            .then(|| format!("expected at most {limit} {what}, measured {found:.2}")),
+    }
+}
+
+/// What the scenario expects of the times and the median run does not do.
+fn unmet_by_median(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
+    let (expect, figures) = (&scenario.expect, &outcome.figures);
     let due = figures.load.as_ref().and_then(|load| load.due_latency_ms);
     let most = [
-        ("seconds", expect.seconds_max, figures.seconds),
+        ("seconds", expect.seconds_max, Some(figures.seconds)),
         (
             "µs of processor time per change",
             expect.cpu_us_per_change_max,
-            figures.cpu_us_per_change(),
+            Some(figures.cpu_us_per_change()),
         ),
-        ("MiB of memory", expect.rss_mib_max, figures.rss_mib()),
         (
             "ms from commit to the broker's log for half of the rows",
             expect.commit_p50_ms_max,
-            figures.commit_ms("p50").unwrap_or(f64::NAN),
+            figures.commit_ms("p50"),
         ),
         (
             "ms from commit to the broker's log for 99 of 100 rows",
             expect.commit_p99_ms_max,
-            figures.commit_ms("p99").unwrap_or(f64::NAN),
+            figures.commit_ms("p99"),
         ),
         (
             "ms from when a commit was due to the broker's log for 99 of 100 rows",
             expect.due_p99_ms_max,
-            due.map_or(f64::NAN, |due| due.p99),
+            due.map(|due| due.p99),
+        ),
+        (
+            "times the links' limit",
+            expect.times_limit_max,
+            (figures.links.as_ref()).and_then(|links| links.times_limit),
         ),
     ];
-    for (what, limit, found) in most {
-        // Nothing measured is not little measured.
-        if let Some(limit) = limit
-            && (found.is_nan() || found > limit)
-        {
-            failures.push(format!(
-                "expected at most {limit} {what}, measured {found:.2}"
-            ));
-        }
-    }
-    let times_limit = (figures.links.as_ref()).and_then(|links| links.times_limit);
-    if let (Some(most), Some(times)) = (expect.times_limit_max, times_limit)
-        && times > most
-    {
-        failures.push(format!(
-            "expected at most {most} times the links' limit, measured {times:.2}"
-        ));
-    }
-    if let (Some(least), Some(bare)) = (expect.of_bare_reader_min, figures.bare_changes_per_second)
-    {
-        let part = figures.changes_per_second / bare;
-        if part < least {
-            failures.push(format!(
-                "expected at least {least} of a bare reader's {bare:.0} changes per second, measured {part:.2}"
-            ));
+    let most = most.into_iter();
+    let mut failures: Vec<String> = most
+        .filter_map(|(what, limit, found)| at_most(what, limit, found))
+        .collect();
+    if let Some(least) = expect.of_bare_reader_min {
+        match figures.bare_changes_per_second {
+            None => failures.push(format!(
+                "expected at least {least} of a bare reader's changes per second, and no bare reader was measured: only PostgreSQL has one"
+            )),
+            Some(bare) if figures.changes_per_second / bare < least => {
+                let part = figures.changes_per_second / bare;
+                failures.push(format!(
+                    "expected at least {least} of a bare reader's {bare:.0} changes per second, measured {part:.2}"
+                ));
+            }
+            Some(_) => {}
         }
     }
     if let Some(least) = expect.changes_per_second_min
@@ -366,8 +396,83 @@ pub fn program_for_test() -> Result<PathBuf, String> {
 pub fn program_for_test_of(what: &str) -> Option<PathBuf> {
     let program = program_for_test();
     if let Err(reason) = &program {
-        assert!(std::env::var_os("CI").is_none(), "required in CI: {reason}");
+        assert!(!crate::is_ci(), "required in CI: {reason}");
         eprintln!("\n*** SKIPPED: no test of {what}: {reason}\n");
     }
     program.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(seconds: f64) -> Outcome {
+        Outcome {
+            figures: Figures {
+                changes: 10,
+                seconds,
+                changes_per_second: 10.0 / seconds,
+                ..Figures::default()
+            },
+            failures: Vec::new(),
+            faults: Vec::new(),
+            samples: Vec::new(),
+            arrivals: Vec::new(),
+            start: crate::clock::now(),
+            broker: String::new(),
+            engine_report: serde_json::Value::Null,
+        }
+    }
+
+    fn failures(expect: &str, outcomes: Vec<Outcome>) -> Vec<String> {
+        let text = format!("[[source]]\nrecording = \"x\"\n[expect]\n{expect}");
+        let scenario: Scenario = toml::from_str(&text).unwrap();
+        let (report, _) = summary(&scenario, outcomes, true);
+        assert_eq!(report.verified, report.failures.is_empty());
+        report.failures
+    }
+
+    #[test]
+    fn what_was_not_measured_does_not_hold() {
+        for expect in [
+            "times_limit_max = 2.0",
+            "of_bare_reader_min = 0.5",
+            "commit_p50_ms_max = 1.0",
+            "commit_p99_ms_max = 1.0",
+            "due_p99_ms_max = 1.0",
+        ] {
+            let failures = failures(expect, vec![outcome(1.0)]);
+            assert_eq!(failures.len(), 1, "{expect}: {failures:?}");
+            assert!(failures[0].contains("measured"), "{expect}: {failures:?}");
+        }
+        let kept = "seconds_max = 1.5\nchanges_per_second_min = 9.0\nrows = 10";
+        assert_eq!(failures(kept, vec![outcome(1.0)]), [""; 0]);
+    }
+
+    #[test]
+    fn every_run_must_have_its_rows_its_faults_and_its_memory() {
+        let runs = || [1.0, 2.0, 3.0].map(outcome);
+        let mut few = runs();
+        few[2].figures.changes = 9;
+        let found = failures("rows = 10", few.into());
+        assert_eq!(found, ["run 3: expected 10 changes, 9 arrived"]);
+        let mut large = runs();
+        large[0].figures.rss_max_bytes = 65 << 20;
+        let found = failures("rss_mib_max = 64", large.into());
+        let expected = "run 1: expected at most 64 MiB of memory, measured 65.00";
+        assert_eq!(found, [expected]);
+        let found = failures("faults_min = 1", runs().into());
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[1].starts_with("run 2: expected at least 1 faults"));
+        // Times are the median run's.
+        assert_eq!(failures("seconds_max = 2.5", runs().into()), [""; 0]);
+    }
+
+    #[test]
+    fn the_commit_is_that_of_the_engine_that_ran() {
+        let mut run = outcome(1.0);
+        assert_eq!(commit(&run), env!("WALBROOK_COMMIT"));
+        run.engine_report = serde_json::json!({ "commit": "0123456789ab" });
+        assert_eq!(commit(&run), "0123456789ab");
+    }
 }

@@ -21,8 +21,8 @@ pub struct Report {
     pub version: &'static str,
     /// Processor, cores and kernel.
     pub machine: String,
-    /// Commit that the harness was built from.
-    pub commit: &'static str,
+    /// Commit that the engine was built from, as its own report says; the harness's where it left none.
+    pub commit: String,
     /// Name of the scenario.
     pub scenario: String,
     /// Recording or server; of several all, with a plus sign between them.

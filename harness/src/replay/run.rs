@@ -13,6 +13,7 @@ use super::sink::{Contents, Sink};
 use super::source::Upstream;
 use crate::links::report::{Carried, LinkFigures};
 use crate::links::{Links, Trouble};
+use crate::serve::{Action, Place};
 use crate::verify;
 
 /// An engine that writes nothing for so long has hung.
@@ -97,7 +98,7 @@ pub async fn run(
         schedule: Schedule::new(scenario, changes),
         changes,
         deletes,
-        happened: served_faults(scenario, &upstreams),
+        happened: Vec::new(),
         failures: Vec::new(),
         usage: Usage::default(),
         samples: Vec::new(),
@@ -159,6 +160,7 @@ struct Course<'a> {
     /// Of all sources.
     changes: u64,
     deletes: u64,
+    /// Besides those that the replay servers make.
     happened: Vec<Happened>,
     failures: Vec<String>,
     usage: Usage,
@@ -288,9 +290,9 @@ impl Course<'_> {
         began.min().unwrap_or_else(crate::clock::now)
     }
 
-    /// Reads every source's topic back and compares it with its truth; the changes that were found.
-    async fn verify(&mut self) -> Option<u64> {
-        let mut changes = 0;
+    /// Reads every source's topic back and compares it with its truth.
+    async fn verify(&mut self) -> Option<Found> {
+        let mut found = Found::default();
         for upstream in self.upstreams {
             let settings = verify::Settings {
                 brokers: self.sink.observed_bootstrap(),
@@ -307,7 +309,8 @@ impl Course<'_> {
                     };
                     self.failures
                         .extend(findings.failures.into_iter().map(named));
-                    changes += findings.changes;
+                    found.changes += findings.changes;
+                    found.records += findings.records;
                 }
                 Err(error) => {
                     let topic = upstream.topic();
@@ -317,7 +320,7 @@ impl Course<'_> {
                 }
             }
         }
-        Some(changes)
+        Some(found)
     }
 
     /// Counts, verifies, measures.
@@ -335,7 +338,9 @@ impl Course<'_> {
             .unwrap_or(serde_json::Value::Null);
         let links = self.link_figures(end.saturating_duration_since(start))?;
         let found = self.verify().await;
-        let changes = found.unwrap_or_else(|| self.changes(records));
+        let changes = found.map_or_else(|| self.changes(records), |found| found.changes);
+        self.failures
+            .extend(found.and_then(|found| found.unread(records)));
         let seconds = end.saturating_duration_since(start).as_secs_f64();
         let field = |name: &str| {
             engine_report
@@ -380,10 +385,12 @@ impl Course<'_> {
         let complaints = self.upstreams.iter().flat_map(Upstream::complaints);
         self.failures.extend(complaints);
         self.arrivals.push((end, records));
+        let mut faults = served_faults(self.upstreams);
+        faults.append(&mut self.happened);
         let outcome = Outcome {
             figures,
             failures: self.failures,
-            faults: self.happened,
+            faults,
             samples: self.samples,
             arrivals: self.arrivals,
             start,
@@ -435,18 +442,65 @@ pub(super) fn verification_client(scenario: &Scenario) -> verify::Client {
     }
 }
 
-/// Faults that the replay server makes by itself, at their place in the stream.
-fn served_faults(scenario: &Scenario, upstreams: &[Upstream]) -> Vec<Happened> {
-    let served = (scenario.fault.iter()).filter(|fault| scenario.is_served(fault));
-    let each = served.flat_map(|fault| upstreams.iter().map(move |upstream| (fault, upstream)));
-    let happened = each.flat_map(|(fault, upstream)| {
-        let moments = fault.moments(upstream.truth().changes).into_iter();
-        moments.map(|at_changes| Happened {
-            deed: fault.deed,
+/// What reading the topics back found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    changes: u64,
+    /// Repeated ones and tombstones among them.
+    records: u64,
+}
+
+impl Found {
+    /// Whether the brokers have more than was read, or less: records in a topic that nobody reads are not verified.
+    fn unread(&self, in_brokers: u64) -> Option<String> {
+        (self.records != in_brokers).then(|| {
+            format!(
+                "records: {in_brokers} are in the broker, {} in the topics that were verified",
+                self.records
+            )
+        })
+    }
+}
+
+/// Faults that the replay servers made by themselves, at their place in the stream.
+fn served_faults(upstreams: &[Upstream]) -> Vec<Happened> {
+    let taken = upstreams.iter().flat_map(Upstream::faults);
+    let happened = taken.filter_map(|fault| {
+        let deed = match fault.action {
+            Action::Cut => Deed::Cut,
+            Action::Stall(_) => Deed::Stall,
+            // No scenario has these.
+            Action::Split(_) | Action::Corrupt(_) => return None,
+        };
+        let Place::Changes(at_changes) = fault.at else {
+            return None;
+        };
+        Some(Happened {
+            deed,
             link: Some(Link::Source),
             at_changes,
             at_seconds: None,
         })
     });
     happened.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_nobody_read_are_not_verified() {
+        let found = Found {
+            changes: 10,
+            records: 12,
+        };
+        assert_eq!(found.unread(12), None);
+        let more = found.unread(13).unwrap();
+        assert!(
+            more.contains("13 are in the broker, 12 in the topics"),
+            "{more}"
+        );
+        assert!(found.unread(11).is_some());
+    }
 }

@@ -108,10 +108,26 @@ impl Upstream {
         }
     }
 
-    /// What the engine did to its source that it must not do.
+    /// What the engine did to its source that it must not do, and faults that were to happen there and did not.
     pub(super) fn complaints(&self) -> Vec<String> {
+        let Kind::Replayed { server, .. } = &self.kind else {
+            return Vec::new();
+        };
+        let mut complaints = server.complaints();
+        let changes = self.truth.changes;
+        complaints.extend(server.faults_left().iter().map(|fault| {
+            format!(
+                "{}: fault {fault} never happened, in a stream of {changes} changes",
+                self.name
+            )
+        }));
+        complaints
+    }
+
+    /// The faults that the replay server has made.
+    pub(super) fn faults(&self) -> Vec<serve::Fault> {
         match &self.kind {
-            Kind::Replayed { server, .. } => server.complaints(),
+            Kind::Replayed { server, .. } => server.faults_taken(),
             Kind::Live(_) => Vec::new(),
         }
     }
@@ -221,4 +237,23 @@ async fn replayed(
 /// The engine's settings for a slot; the publication of ours is called as the slot.
 pub(super) fn postgres_settings(url: &str, slot: &str, plugin: &str) -> String {
     format!("url = {url:?}\nslot = {slot:?}\npublication = {slot:?}\nplugin = {plugin:?}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_fault_that_never_happened_is_a_complaint() {
+        let text = "[[source]]\nrecording = \"mysql-9.7-20k\"\n\
+            [[fault]]\nat_changes = 30_000\ndo = \"cut\"";
+        let scenario: Scenario = toml::from_str(text).unwrap();
+        let upstreams = Upstream::start(&scenario, None).await.unwrap();
+        assert_eq!(upstreams[0].faults(), []);
+        let complaints = upstreams[0].complaints();
+        assert_eq!(
+            complaints,
+            ["replay: fault cut@30000 never happened, in a stream of 20000 changes"]
+        );
+    }
 }

@@ -35,6 +35,28 @@ pub struct Fault {
     pub action: Action,
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Changes(at) => write!(f, "{at}"),
+            Self::Bytes(at) => write!(f, "{at}b"),
+        }
+    }
+}
+
+/// As it is read.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.at;
+        match self.action {
+            Action::Cut => write!(f, "cut@{at}"),
+            Action::Stall(pause) => write!(f, "stall@{at}+{}ms", pause.as_millis()),
+            Action::Split(bytes) => write!(f, "split@{at}+{bytes}"),
+            Action::Corrupt(_) => write!(f, "corrupt@{at}"),
+        }
+    }
+}
+
 /// A text that is no fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidFault(String);
@@ -111,6 +133,9 @@ mod tests {
             fault("corrupt@7"),
             Ok((Place::Changes(7), Action::Corrupt(1)))
         );
+        for text in ["cut@400000", "stall@1024b+500ms", "split@0b+9", "corrupt@7"] {
+            assert_eq!(text.parse::<Fault>().unwrap().to_string(), text);
+        }
         for text in ["cut", "cut@x", "stall@1", "split@1", "burn@1", "cut@1+2"] {
             assert!(fault(text).is_err(), "{text}");
         }

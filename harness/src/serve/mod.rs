@@ -318,6 +318,18 @@ impl Server {
         self.stage.complaints()
     }
 
+    /// The faults that happened so far, in their order.
+    #[must_use]
+    pub fn faults_taken(&self) -> Vec<Fault> {
+        self.stage.faults_taken()
+    }
+
+    /// The faults that have not happened: no client was sent the stream up to their place.
+    #[must_use]
+    pub fn faults_left(&self) -> Vec<Fault> {
+        self.stage.faults_left()
+    }
+
     /// Schedules another fault.
     pub fn schedule(&self, fault: Fault) {
         self.stage.schedule(fault);

@@ -16,7 +16,10 @@ pub(super) struct Stage {
     pub(super) options: ServeOptions,
     pub(super) tls: Option<Tls>,
     pub(super) statistics: Statistics,
+    /// Still to come.
     faults: Mutex<Vec<Fault>>,
+    /// Those that came, in their order.
+    taken: Mutex<Vec<Fault>>,
     faulty: AtomicBool,
     complaints: Mutex<Vec<String>>,
 }
@@ -57,6 +60,7 @@ impl Stage {
             statistics: Statistics::default(),
             faulty: AtomicBool::new(!options.faults.is_empty()),
             faults: Mutex::new(options.faults.clone()),
+            taken: Mutex::default(),
             complaints: Mutex::default(),
             options,
         }
@@ -106,12 +110,54 @@ impl Stage {
             .min_by_key(|(_, at)| *at)?;
         let fault = faults.remove(index);
         self.faulty.store(!faults.is_empty(), Ordering::Relaxed);
+        locked(&self.taken).push(fault);
         Some((fault, at.min(length - 1)))
+    }
+
+    /// The faults that came so far.
+    pub(super) fn faults_taken(&self) -> Vec<Fault> {
+        locked(&self.taken).clone()
+    }
+
+    /// The faults whose place was not sent yet.
+    pub(super) fn faults_left(&self) -> Vec<Fault> {
+        locked(&self.faults).clone()
     }
 
     /// Schedules another fault.
     pub(super) fn schedule(&self, fault: Fault) {
         locked(&self.faults).push(fault);
         self.faulty.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::Action;
+
+    #[test]
+    fn a_fault_is_left_until_its_place_is_sent() {
+        let fault = |at| Fault {
+            at: Place::Changes(at),
+            action: Action::Cut,
+        };
+        let options = ServeOptions {
+            faults: vec![fault(5), fault(50)],
+            ..ServeOptions::default()
+        };
+        let stage = Stage::new(options, None);
+        let event = Event {
+            first: 0,
+            place: 0,
+            length: 100,
+            head: 20,
+            changes: 0..10,
+        };
+        assert_eq!(stage.faults_taken(), []);
+        assert_eq!(stage.take_fault(&event), Some((fault(5), 60)));
+        assert_eq!(stage.take_fault(&event), None);
+        assert_eq!(stage.faults_taken(), [fault(5)]);
+        assert_eq!(stage.faults_left(), [fault(50)]);
     }
 }

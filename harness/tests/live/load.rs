@@ -30,7 +30,7 @@ async fn short_load(flavour: Flavour, has_commit_times: bool) {
     let program = match installed.and_then(|_| engine()) {
         Ok(program) => program,
         Err(reason) => {
-            assert!(std::env::var_os("CI").is_none(), "required in CI: {reason}");
+            assert!(!harness::is_ci(), "required in CI: {reason}");
             let title = flavour.title();
             eprintln!("\n*** SKIPPED: no load on {title}: {reason}\n");
             return;

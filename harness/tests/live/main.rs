@@ -52,7 +52,7 @@ async fn ready_with(flavour: Flavour, options: &[&str]) -> Option<(PathBuf, Serv
     match (program, server) {
         (Ok(program), Ok(server)) => Some((program, server)),
         (_, Err(reason)) | (Err(reason), _) => {
-            assert!(std::env::var_os("CI").is_none(), "required in CI: {reason}");
+            assert!(!harness::is_ci(), "required in CI: {reason}");
             eprintln!(
                 "\n*** SKIPPED: no live test with {}: {reason}\n",
                 flavour.title()

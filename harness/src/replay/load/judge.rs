@@ -69,12 +69,19 @@ pub(super) async fn timed(
         latest: HashMap::new(),
         timed: Timed::default(),
         unnamed: 0,
+        records: 0,
     };
     let client = verification_client(scenario);
     verify::records(client, &broker.bootstrap(), topic, &partitions, |record| {
         reading.record(&record);
     })
     .await?;
+    let (read, written) = (reading.records, broker.counts().records);
+    if read != written {
+        reading.fail(format!(
+            "records: {written} are in the broker, {read} in the topic that was verified"
+        ));
+    }
     Ok(reading.finish())
 }
 
@@ -91,6 +98,8 @@ struct Reading<'a> {
     latest: HashMap<(i32, u64), u64>,
     timed: Timed,
     unnamed: usize,
+    /// That were read.
+    records: u64,
 }
 
 impl Reading<'_> {
@@ -102,6 +111,7 @@ impl Reading<'_> {
     }
 
     fn record(&mut self, record: &Read<'_>) {
+        self.records += 1;
         let place = format!("partition {} offset {}", record.partition, record.offset);
         let value: Value = match record.value.map(serde_json::from_slice) {
             Some(Ok(value)) => value,

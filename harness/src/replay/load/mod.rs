@@ -392,8 +392,15 @@ impl Course<'_> {
             bare_changes_per_second: None,
             latency_ms: field("latency_ms"),
             histogram: field("histogram"),
-            commit_latency_ms: serde_json::to_value(Percentiles::of(commit)).unwrap_or_default(),
-            commit_histogram: Value::from(encoded(commit)),
+            // No row is no short way.
+            commit_latency_ms: match commit.is_empty() {
+                true => Value::Null,
+                false => serde_json::to_value(Percentiles::of(commit)).unwrap_or_default(),
+            },
+            commit_histogram: match commit.is_empty() {
+                true => Value::Null,
+                false => Value::from(encoded(commit)),
+            },
             stations: field("stations"),
             timing: field("timing"),
             load: Some(load),
@@ -410,5 +417,47 @@ impl Course<'_> {
             broker,
             engine_report,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_without_a_timed_row_has_no_latency() {
+        let broker = Broker::loopback().await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let engine = Engine {
+            program: "walbrook".into(),
+            directory: directory.path().to_owned(),
+            host: None,
+        };
+        let load: Load = toml::from_str("seconds = 2.0").unwrap();
+        let (written, mut timed) = (Written::default(), judge::Timed::default());
+        let outcome = |timed: &judge::Timed| {
+            let course = Course {
+                broker: &broker,
+                failures: Vec::new(),
+                arrivals: Vec::new(),
+            };
+            let measured = Measured {
+                load: &load,
+                written: &written,
+                timed,
+                bare: None,
+                cpu_seconds: 0.0,
+                rss_max_bytes: 0,
+            };
+            course.outcome(&measured, &engine, Vec::new(), String::new())
+        };
+        let figures = outcome(&timed).figures;
+        assert_eq!(figures.commit_ms("p99"), None);
+        assert_eq!(figures.commit_histogram, Value::Null);
+        timed.from_sent.saturating_record(5000);
+        assert_eq!(
+            outcome(&timed).figures.commit_ms("p50").map(f64::round),
+            Some(5.0)
+        );
     }
 }

@@ -148,6 +148,9 @@ impl Plan<'_> {
         let mut commits = Vec::new();
         let mut number = writer;
         loop {
+            if crate::stop::is_asked() {
+                return Err("stopped by a signal".into());
+            }
             let offset = match self.schedule {
                 Some(schedule) => match schedule.get(usize::try_from(number)?) {
                     Some(offset) => *offset,

@@ -258,7 +258,7 @@ pub struct Expect {
     /// Processor time of the engine per change at most, in microseconds; not asserted with `--no-timing`.
     #[serde(default)]
     pub cpu_us_per_change_max: Option<f64>,
-    /// Peak resident set of the engine at most, in MiB; not asserted with `--no-timing`, because it depends on the build.
+    /// Peak resident set of the engine at most, in MiB, in every run; not asserted with `--no-timing`, because it depends on the build.
     #[serde(default)]
     pub rss_mib_max: Option<f64>,
     /// With `server = "postgres"`: at least this part of what a bare reader gets from the same server right before; not asserted with
@@ -277,7 +277,7 @@ pub struct Expect {
     /// With `[load]`: the same from when the commit was due, so with the writer's and the server's own delays.
     #[serde(default)]
     pub due_p99_ms_max: Option<f64>,
-    /// Faults of the scenario that must have happened, at least.
+    /// Faults of the scenario that must have happened in every run, at least.
     #[serde(default)]
     pub faults_min: Option<usize>,
 }
