@@ -15,6 +15,7 @@ mod feedback;
 mod held;
 mod line;
 mod publication;
+mod refusals;
 mod server;
 mod session;
 mod shapes;
@@ -264,7 +265,7 @@ impl Database for Postgres {
             Step::Read => Next::Read,
             Step::Full => Next::Full,
             Step::Ask(question) => Next::Ask(*question),
-            Step::Refused(error) => Next::Lost(session::refused(&error, plan, self.place())),
+            Step::Refused(error) => Next::Lost(refusals::refused(&error, plan, self.place())),
             Step::Ended => Next::Lost(SourceError::retry("the server ended the stream")),
         })
     }

@@ -6,16 +6,16 @@
 
 use std::time::Duration;
 
-use protocol::postgres::resultset::ServerError;
 use protocol::postgres::{Lsn, catalog, command};
 
 use super::checks::{self, Facts};
-use super::connection::{ConnectOptions, Connection, Purpose, Streaming, server_verdict};
+use super::connection::{ConnectOptions, Connection, Purpose, Streaming};
 use super::publication::{self, Lacking};
+use super::refusals::{refused_at_start, waits_for_promotion};
 use super::server::{Answer, Publication, Role, Settings, Slot, Status, UserTable};
 use crate::config::{Keys, Plugin, Selection, SlotSettings};
 use crate::position::Position;
-use crate::source::{Identity, Outcome, Requirement, SourceError, Verdict, key_columns};
+use crate::source::{Identity, Outcome, Requirement, SourceError, key_columns};
 
 /// A process that was killed keeps its slot for as long as the server takes to notice.
 const SLOT_BUSY_MAX: Duration = Duration::from_secs(10);
@@ -459,12 +459,6 @@ async fn start(
     }
 }
 
-/// Whether this is a standby that was reached before its promotion is over. At the first start it is where we were told to go: then
-/// that is an error.
-fn waits_for_promotion(plan: &Plan, recovery: bool, slot: Option<&Slot>) -> bool {
-    !plan.first && recovery && slot.is_none_or(|slot| slot.synced)
-}
-
 /// What is lost by beginning at `end` with a slot that was there before and stands at `confirmed`.
 fn passed_over(name: &str, confirmed: Option<Lsn>, end: Lsn) -> Option<String> {
     let confirmed = confirmed.filter(|confirmed| *confirmed < end)?;
@@ -564,51 +558,10 @@ fn options(plan: &Plan) -> Vec<(&'static str, String)> {
     }
 }
 
-/// As [`refused`], of START_REPLICATION: a standby that is about to be promoted is tried again.
-fn refused_at_start(error: &ServerError, plan: &Plan, at: Lsn, recovery: bool) -> SourceError {
-    let refused = refused(error, plan, at);
-    // Not in the state for it, not supported there.
-    let not_yet = matches!(&*error.code, "55000" | "0A000") && !plan.first && recovery;
-    match not_yet && refused.verdict() == Verdict::Halt {
-        true => SourceError::retry(format!("{refused}; it is a standby")),
-        false => refused,
-    }
-}
-
-/// What it means that the server refuses the stream, or ends it.
-pub(super) fn refused(error: &ServerError, plan: &Plan, at: Lsn) -> SourceError {
-    let name = &plan.slot.name;
-    let text = format!("the server ends the stream of slot {name} at {at}: {error}");
-    let gone = [
-        "has already been removed",
-        "no longer",
-        "invalidated",
-        "can no longer get changes",
-        "conflict",
-    ];
-    if gone
-        .iter()
-        .any(|words| error.message.contains(words) || error.detail.contains(words))
-    {
-        return SourceError::resync(format!(
-            "{text}: the log it needs is gone; take a new snapshot of the captured tables, drop the slot, and start again with `walbrook \
-             position reset`"
-        ));
-    }
-    match (server_verdict(&error.code), &*error.code) {
-        (_, "42704") if error.message.contains("publication") => SourceError::halt(format!(
-            "{text}: publication {} is gone, and the server cannot decode what was written while it was; create it again, then drop the \
-             slot and take a new snapshot of the captured tables",
-            plan.slot.publication
-        )),
-        (Verdict::Retry, _) => SourceError::retry(text),
-        _ => SourceError::halt(text),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Verdict;
 
     fn server(timeline: u32) -> Identity {
         Identity::Postgres {
@@ -654,113 +607,5 @@ mod tests {
         assert_eq!(passed_over("shop", Some(Lsn(7)), Lsn(7)), None);
         assert_eq!(passed_over("shop", Some(Lsn(8)), Lsn(7)), None);
         assert_eq!(passed_over("shop", None, Lsn(7)), None);
-    }
-
-    fn plan() -> Plan {
-        Plan {
-            options: ConnectOptions {
-                host: "h".into(),
-                port: 1,
-                user: "u".into(),
-                password: crate::config::Secret::default(),
-                database: "d".into(),
-                tls: crate::config::SourceTls {
-                    mode: crate::config::TlsMode::Disable,
-                    ca: None,
-                },
-                timeout: Duration::from_secs(1),
-            },
-            slot: SlotSettings::of("shop"),
-            selection: Selection::everything(),
-            truncates: false,
-            from: From::Now,
-            server: None,
-            first: true,
-        }
-    }
-
-    #[test]
-    fn a_standby_before_its_promotion_is_tried_again_on_the_way_back() {
-        let synced = Slot {
-            name: "walbrook_shop".into(),
-            plugin: Some("pgoutput".into()),
-            database: Some("d".into()),
-            active_pid: None,
-            active: false,
-            confirmed: Some(Lsn(1)),
-            wal_status: Some("reserved".into()),
-            invalidation: None,
-            failover: true,
-            synced: true,
-        };
-        let own = Slot {
-            synced: false,
-            ..synced.clone()
-        };
-        let first = plan();
-        let back = Plan {
-            first: false,
-            ..plan()
-        };
-        assert!(waits_for_promotion(&back, true, None));
-        assert!(waits_for_promotion(&back, true, Some(&synced)));
-        assert!(!waits_for_promotion(&back, true, Some(&own)));
-        assert!(!waits_for_promotion(&back, false, None));
-        assert!(!waits_for_promotion(&first, true, None));
-        assert!(!waits_for_promotion(&first, true, Some(&synced)));
-
-        let verdict = |plan: &Plan, code: &str, message: &str, recovery| {
-            let error = ServerError {
-                code: code.into(),
-                message: message.into(),
-                ..ServerError::default()
-            };
-            refused_at_start(&error, plan, Lsn(1), recovery).verdict()
-        };
-        let not_there = "cannot use replication slot \"s\" for logical decoding";
-        assert_eq!(verdict(&back, "55000", not_there, true), Verdict::Retry);
-        assert_eq!(verdict(&back, "55000", not_there, false), Verdict::Halt);
-        assert_eq!(verdict(&first, "55000", not_there, true), Verdict::Halt);
-        let not_at_all = "logical decoding cannot be used while in recovery";
-        assert_eq!(verdict(&back, "0A000", not_at_all, true), Verdict::Retry);
-        assert_eq!(verdict(&back, "42601", "syntax error", true), Verdict::Halt);
-        let gone = "can no longer get changes from replication slot \"s\"";
-        assert_eq!(verdict(&back, "55000", gone, true), Verdict::Resync);
-    }
-
-    #[test]
-    fn a_log_that_is_gone_is_not_tried_again() {
-        let plan = plan();
-        let verdict = |code: &str, message: &str| {
-            let error = ServerError {
-                code: code.into(),
-                message: message.into(),
-                ..ServerError::default()
-            };
-            refused(&error, &plan, Lsn(1)).verdict()
-        };
-        assert_eq!(
-            verdict(
-                "58P01",
-                "requested WAL segment 000000010000000000000001 has already been removed"
-            ),
-            Verdict::Resync
-        );
-        assert_eq!(
-            verdict(
-                "57P01",
-                "terminating connection due to administrator command"
-            ),
-            Verdict::Retry
-        );
-        assert_eq!(
-            verdict("55006", "replication slot \"s\" is active for PID 7"),
-            Verdict::Retry
-        );
-        assert_eq!(
-            verdict("42704", "publication \"p\" does not exist"),
-            Verdict::Halt
-        );
-        assert_eq!(verdict("42601", "syntax error"), Verdict::Halt);
     }
 }
