@@ -4,7 +4,7 @@ use harness::broker::Broker;
 use harness::seed;
 use harness::servers::{Flavour, Server};
 use harness::truth::Truth;
-use harness::workload::Workload;
+use harness::workload::{Transaction, Workload};
 use mysql_async::prelude::Queryable as _;
 
 use crate::{configured, ready, run_to_end, run_to_halt, verified};
@@ -43,39 +43,37 @@ async fn caught_up(source: &Server, replica: &Server) {
     }
 }
 
+/// Where a server writes its log.
+async fn end_of_log(server: &Server) -> (String, u64) {
+    let mut connection = server.connect().await.expect("a connection");
+    let row: Option<mysql_async::Row> =
+        (connection.query_first("SHOW BINARY LOG STATUS").await).expect("an answer");
+    let row = row.expect("a server that logs");
+    (row.get(0).expect("a file"), row.get(1).expect("an offset"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_goes_on_on_the_replica_that_takes_over() {
     let Some((program, mut source)) = ready(Flavour::Mysql).await else {
         return;
     };
-    let replica = Server::start(
-        Flavour::Mysql,
-        &["--server-id=1002", "--log-replica-updates=ON"],
-    )
-    .await
-    .expect("a replica");
+    let replica = replica().await;
     replicate(&source, &replica).await;
-    let broker = Broker::loopback().await.expect("a broker");
-    let directory = tempfile::tempdir().expect("a directory");
-    let tables = ["walbrook.*"];
+    let (broker, directory) = (broker().await, directory());
     let url = source.cdc_url();
-    let engine = configured(&program, directory.path(), &url, &tables, &broker);
-    let workload = Workload::new(CHANGES, 7);
-    let transactions: Vec<_> = workload.transactions().collect();
-    let (first, second) = transactions.split_at(transactions.len() / 2);
+    let engine = configured(&program, directory.path(), &url, &["walbrook.*"], &broker);
+    let (workload, first, second) = halves();
     let mut connection = source.connect().await.expect("a connection");
     seed::mysql::prepare(&mut connection)
         .await
         .expect("a table");
-    (seed::mysql::write(&mut connection, first.iter().cloned()).await).expect("the first half");
+    (seed::mysql::write(&mut connection, first.into_iter()).await).expect("the first half");
     run_to_end(&engine).await;
     caught_up(&source, &replica).await;
     // The replica's log has other files and offsets for the same transactions.
-    let mut connection = replica.connect().await.expect("a connection");
-    for statement in ["STOP REPLICA", "RESET REPLICA ALL", "FLUSH BINARY LOGS"] {
-        connection.query_drop(statement).await.expect(statement);
-    }
-    (seed::mysql::write(&mut connection, second.iter().cloned()).await).expect("the second half");
+    let mut connection = taken_over(&replica).await;
+    (connection.query_drop("FLUSH BINARY LOGS").await).expect("another file");
+    (seed::mysql::write(&mut connection, second.into_iter()).await).expect("the second half");
     let text = std::fs::read_to_string(engine.config()).expect("a configuration");
     let other = text.replace(&source.cdc_url(), &replica.cdc_url());
     std::fs::write(engine.config(), other).expect("a configuration");
@@ -87,4 +85,81 @@ async fn mysql_goes_on_on_the_replica_that_takes_over() {
     std::fs::write(engine.config(), text).expect("a configuration");
     let said = run_to_halt(&engine).await;
     assert!(said.contains("the server never had transactions"), "{said}");
+}
+
+/// Files of two servers have the same names, and an offset of one lies behind all that the other has: it must neither pass for its end
+/// nor keep the checkpoint from following it.
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_goes_on_at_a_lower_offset_of_a_file_of_the_same_name() {
+    let Some((program, source)) = ready(Flavour::Mysql).await else {
+        return;
+    };
+    let replica = replica().await;
+    replicate(&source, &replica).await;
+    let (broker, directory) = (broker().await, directory());
+    let url = source.cdc_url();
+    let engine = configured(&program, directory.path(), &url, &["walbrook.*"], &broker);
+    let (workload, first, second) = halves();
+    let mut connection = source.connect().await.expect("a connection");
+    seed::mysql::prepare(&mut connection)
+        .await
+        .expect("a table");
+    (seed::mysql::write(&mut connection, first.into_iter()).await).expect("the first half");
+    // The replica logs nothing of it but its GTID.
+    for statement in [
+        "CREATE DATABASE aside",
+        "CREATE TABLE aside.large (id INT PRIMARY KEY, text LONGTEXT)",
+        "INSERT INTO aside.large VALUES (1, REPEAT('x', 4000000))",
+    ] {
+        connection.query_drop(statement).await.expect(statement);
+    }
+    run_to_end(&engine).await;
+    caught_up(&source, &replica).await;
+    let mut connection = taken_over(&replica).await;
+    (seed::mysql::write(&mut connection, second.into_iter()).await).expect("the second half");
+    let ((old_file, old), (new_file, new)) =
+        (end_of_log(&source).await, end_of_log(&replica).await);
+    assert_eq!(old_file, new_file);
+    assert!(new < old, "{new} on the replica, {old} on the source");
+    let text = std::fs::read_to_string(engine.config()).expect("a configuration");
+    let other = text.replace(&source.cdc_url(), &replica.cdc_url());
+    std::fs::write(engine.config(), other).expect("a configuration");
+    run_to_end(&engine).await;
+    verified(&broker, Truth::of(&workload)).await;
+}
+
+async fn replica() -> Server {
+    let options = [
+        "--server-id=1002",
+        "--log-replica-updates=ON",
+        "--replicate-wild-ignore-table=aside.%",
+    ];
+    Server::start(Flavour::Mysql, &options)
+        .await
+        .expect("a replica")
+}
+
+/// A connection to the replica, which follows nobody any more.
+async fn taken_over(replica: &Server) -> mysql_async::Conn {
+    let mut connection = replica.connect().await.expect("a connection");
+    for statement in ["STOP REPLICA", "RESET REPLICA ALL"] {
+        connection.query_drop(statement).await.expect(statement);
+    }
+    connection
+}
+
+async fn broker() -> Broker {
+    Broker::loopback().await.expect("a broker")
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+/// A workload, and its transactions in two halves.
+fn halves() -> (Workload, Vec<Transaction>, Vec<Transaction>) {
+    let workload = Workload::new(CHANGES, 7);
+    let mut first: Vec<_> = workload.transactions().collect();
+    let second = first.split_off(first.len() / 2);
+    (workload, first, second)
 }

@@ -265,9 +265,10 @@ async fn start(
                 if !same {
                     tracing::info!(server = %identity, "going on by GTIDs on another server");
                 }
-                let place = match point.place.file.is_empty() {
-                    true => first_file(connection, end).await?,
-                    false => point.place.clone(),
+                // Another server's place means nothing here; it could pass for one behind this server's end.
+                let place = match same && !point.place.file.is_empty() {
+                    true => point.place.clone(),
+                    false => first_file(connection, end).await?,
                 };
                 let gtids = Some(set);
                 return Ok((Point { place, gtids }, false));
