@@ -52,6 +52,21 @@ async fn end_of_log(server: &Server) -> (String, u64) {
     (row.get(0).expect("a file"), row.get(1).expect("an offset"))
 }
 
+/// Has a server write into the file of this number, or a later one; how often it was started, and so began a file, nobody knows.
+async fn write_into(server: &Server, number: u32) {
+    let mut connection = server.connect().await.expect("a connection");
+    while file_number(server).await < number {
+        (connection.query_drop("FLUSH BINARY LOGS").await).expect("another file");
+    }
+}
+
+/// Of the file that a server writes into.
+async fn file_number(server: &Server) -> u32 {
+    let (file, _) = end_of_log(server).await;
+    let number = file.rsplit('.').next().and_then(|text| text.parse().ok());
+    number.unwrap_or_else(|| panic!("{file} has no number"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_goes_on_on_the_replica_that_takes_over() {
     let Some((program, mut source)) = ready(Flavour::Mysql).await else {
@@ -70,9 +85,9 @@ async fn mysql_goes_on_on_the_replica_that_takes_over() {
     (seed::mysql::write(&mut connection, first.into_iter()).await).expect("the first half");
     run_to_end(&engine).await;
     caught_up(&source, &replica).await;
-    // The replica's log has other files and offsets for the same transactions.
+    // The replica's log has other files and offsets for the same transactions; later ones, so that positions show the order.
     let mut connection = taken_over(&replica).await;
-    (connection.query_drop("FLUSH BINARY LOGS").await).expect("another file");
+    write_into(&replica, file_number(&source).await + 1).await;
     (seed::mysql::write(&mut connection, second.into_iter()).await).expect("the second half");
     let text = std::fs::read_to_string(engine.config()).expect("a configuration");
     let other = text.replace(&source.cdc_url(), &replica.cdc_url());
@@ -95,6 +110,8 @@ async fn mysql_goes_on_at_a_lower_offset_of_a_file_of_the_same_name() {
         return;
     };
     let replica = replica().await;
+    write_into(&source, file_number(&replica).await).await;
+    write_into(&replica, file_number(&source).await).await;
     replicate(&source, &replica).await;
     let (broker, directory) = (broker().await, directory());
     let url = source.cdc_url();
