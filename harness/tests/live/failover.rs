@@ -1,6 +1,7 @@
 //! The server is lost and a replica of it takes over: the stream goes on there by GTIDs, without a loss and without a repeat.
 
 use harness::broker::Broker;
+use harness::replay::engine::Engine;
 use harness::seed;
 use harness::servers::{Flavour, Server};
 use harness::truth::Truth;
@@ -78,20 +79,14 @@ async fn mysql_goes_on_on_the_replica_that_takes_over() {
     let url = source.cdc_url();
     let engine = configured(&program, directory.path(), &url, &["walbrook.*"], &broker);
     let (workload, first, second) = halves();
-    let mut connection = source.connect().await.expect("a connection");
-    seed::mysql::prepare(&mut connection)
-        .await
-        .expect("a table");
-    (seed::mysql::write(&mut connection, first.into_iter()).await).expect("the first half");
+    begun(&source, first).await;
     run_to_end(&engine).await;
     caught_up(&source, &replica).await;
     // The replica's log has other files and offsets for the same transactions; later ones, so that positions show the order.
     let mut connection = taken_over(&replica).await;
     write_into(&replica, file_number(&source).await + 1).await;
     (seed::mysql::write(&mut connection, second.into_iter()).await).expect("the second half");
-    let text = std::fs::read_to_string(engine.config()).expect("a configuration");
-    let other = text.replace(&source.cdc_url(), &replica.cdc_url());
-    std::fs::write(engine.config(), other).expect("a configuration");
+    let text = turn_to(&engine, &source, &replica);
     run_to_end(&engine).await;
     verified(&broker, Truth::of(&workload)).await;
 
@@ -117,11 +112,7 @@ async fn mysql_goes_on_at_a_lower_offset_of_a_file_of_the_same_name() {
     let url = source.cdc_url();
     let engine = configured(&program, directory.path(), &url, &["walbrook.*"], &broker);
     let (workload, first, second) = halves();
-    let mut connection = source.connect().await.expect("a connection");
-    seed::mysql::prepare(&mut connection)
-        .await
-        .expect("a table");
-    (seed::mysql::write(&mut connection, first.into_iter()).await).expect("the first half");
+    let mut connection = begun(&source, first).await;
     // The replica logs nothing of it but its GTID.
     for statement in [
         "CREATE DATABASE aside",
@@ -138,9 +129,7 @@ async fn mysql_goes_on_at_a_lower_offset_of_a_file_of_the_same_name() {
         (end_of_log(&source).await, end_of_log(&replica).await);
     assert_eq!(old_file, new_file);
     assert!(new < old, "{new} on the replica, {old} on the source");
-    let text = std::fs::read_to_string(engine.config()).expect("a configuration");
-    let other = text.replace(&source.cdc_url(), &replica.cdc_url());
-    std::fs::write(engine.config(), other).expect("a configuration");
+    turn_to(&engine, &source, &replica);
     run_to_end(&engine).await;
     verified(&broker, Truth::of(&workload)).await;
 }
@@ -163,6 +152,24 @@ async fn taken_over(replica: &Server) -> mysql_async::Conn {
         connection.query_drop(statement).await.expect(statement);
     }
     connection
+}
+
+/// A table, and so much written into it; the connection that did.
+async fn begun(source: &Server, first: Vec<Transaction>) -> mysql_async::Conn {
+    let mut connection = source.connect().await.expect("a connection");
+    seed::mysql::prepare(&mut connection)
+        .await
+        .expect("a table");
+    (seed::mysql::write(&mut connection, first.into_iter()).await).expect("the first half");
+    connection
+}
+
+/// Has the engine read the replica instead of the source; its configuration before that.
+fn turn_to(engine: &Engine, source: &Server, replica: &Server) -> String {
+    let text = std::fs::read_to_string(engine.config()).expect("a configuration");
+    let other = text.replace(&source.cdc_url(), &replica.cdc_url());
+    std::fs::write(engine.config(), other).expect("a configuration");
+    text
 }
 
 async fn broker() -> Broker {

@@ -127,8 +127,8 @@ impl Variables {
 }
 
 /// The GTIDs of MySQL's `@@gtid_owned`, which are of transactions that have not ended: `uuid[:tag]:number#thread…`, as many numbers and
-/// uuids as there are. Servers write the next uuid directly behind a thread's id, so uuids are found by their first hyphen. What
-/// cannot be read is left out: it is as good as unknown.
+/// uuids as there are. The next uuid stands directly behind a thread's id (the server's `sql/rpl_gtid.h`, `Owned_gtids::to_string`), so
+/// uuids are found by their first hyphen. What cannot be read is left out: it is as good as unknown.
 pub(super) fn owned(text: &str) -> IntervalSet {
     const UUID_LENGTH: usize = 36;
     const FIRST_HYPHEN: usize = 8;

@@ -10,7 +10,7 @@ use protocol::postgres::{Lsn, catalog, command};
 
 use super::checks::{self, Facts};
 use super::connection::{ConnectOptions, Connection, Purpose, Streaming};
-use super::publication::{self, Lacking};
+use super::publication;
 use super::refusals::{refused_at_start, waits_for_promotion};
 use super::server::{Answer, Publication, Role, Settings, Slot, Status, UserTable};
 use crate::config::{Keys, Plugin, Selection, SlotSettings};
@@ -110,17 +110,8 @@ impl Surroundings {
         })
     }
 
-    fn lacking(&self, plan: &Plan) -> Lacking {
-        publication::lacking(
-            &self.tables,
-            self.publication.as_ref(),
-            &self.published,
-            &plan.selection,
-        )
-    }
-
-    fn requirements(&self, plan: &Plan) -> Vec<Requirement> {
-        checks::requirements(&Facts {
+    fn facts<'a>(&'a self, plan: &'a Plan) -> Facts<'a> {
+        Facts {
             settings: &self.settings,
             role: &self.role,
             database: &self.status.database,
@@ -133,7 +124,11 @@ impl Surroundings {
             tables: &self.tables,
             selection: &plan.selection,
             truncates: plan.truncates,
-        })
+        }
+    }
+
+    fn requirements(&self, plan: &Plan) -> Vec<Requirement> {
+        checks::requirements(&self.facts(plan))
     }
 }
 
@@ -218,7 +213,7 @@ impl Session {
             if plan.slot.plugin == Plugin::PgOutput {
                 publish(&mut connection, plan, &surroundings).await?;
                 made_publication = surroundings.publication.is_none();
-                let found = surroundings.lacking(plan).withheld;
+                let found = surroundings.facts(plan).lacking().withheld;
                 withheld.extend(found.into_iter().map(|table| table.quoted));
             }
         }
@@ -373,7 +368,7 @@ async fn publish(
     found: &Surroundings,
 ) -> Result<(), SourceError> {
     let name = &plan.slot.publication;
-    let missing = found.lacking(plan).harmless;
+    let missing = found.facts(plan).lacking().harmless;
     let statement = match &found.publication {
         None => {
             let all = publication::may_be_of_all(&found.role, &found.tables, &plan.selection);
