@@ -11,7 +11,7 @@ use fixtures::Recording;
 use protocol::mysql::event::{Checksum, Format, Message};
 use protocol::mysql::json;
 use protocol::mysql::rows::{Image, Rows};
-use protocol::mysql::statement::Statement;
+use protocol::mysql::statement::{SqlMode, Statement};
 use protocol::mysql::table_map::Description;
 use protocol::mysql::value::Value;
 
@@ -127,7 +127,12 @@ fn seeds_and_their_mutations() {
     for seed in &seeds.statements {
         for _ in 0..mutations {
             let text = random.mutate(seed.as_bytes());
-            let _ = Statement::recognise(&String::from_utf8_lossy(&text), random.below(2) == 0);
+            let mode = if random.below(2) == 0 {
+                SqlMode::ANSI_QUOTES
+            } else {
+                SqlMode::NO_BACKSLASH_ESCAPES
+            };
+            let _ = Statement::recognise(&String::from_utf8_lossy(&text), mode);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Any text as a statement.
 #![no_main]
 
+use protocol::mysql::statement::{SqlMode, Statement};
+
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    let _ = protocol::mysql::statement::Statement::recognise(text, false);
+    let _ = Statement::recognise(text, SqlMode::default());
 });

@@ -33,6 +33,15 @@ pub struct Frame {
     pub sequence: u8,
 }
 
+/// One packet of a payload that is taken in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Bytes of the payload that it holds.
+    pub length: usize,
+    /// Whether the payload ends with it.
+    pub is_last: bool,
+}
+
 impl Frames {
     /// Frames from sequence id `first` on: 0 for a greeting or a command, 1 for what answers a command.
     #[must_use]
@@ -71,13 +80,7 @@ impl Frames {
                 return Ok(None);
             };
             if self.checked && sequence != expected {
-                return Err(DecodeError::new(
-                    "packet sequence id",
-                    at as u64 + 3,
-                    DecodeErrorKind::Invalid {
-                        value: sequence.into(),
-                    },
-                ));
+                return Err(out_of_order(at, sequence));
             }
             expected = sequence.wrapping_add(1);
             let length = u32::from_le_bytes([a, b, c, 0]) as usize;
@@ -106,6 +109,33 @@ impl Frames {
             }
         }
     }
+
+    /// The packet whose header `bytes` starts with, for payloads that are taken as they come; `None` where the header is cut off.
+    /// [`HEADER_LENGTH`] bytes are used then. Once it began so, a payload goes on so until its last part.
+    ///
+    /// # Errors
+    /// A sequence id out of order.
+    pub fn part(&mut self, bytes: &[u8]) -> Result<Option<Part>, DecodeError> {
+        let Some([a, b, c, sequence]) = bytes.first_chunk::<HEADER_LENGTH>().copied() else {
+            return Ok(None);
+        };
+        if self.checked && sequence != self.expected {
+            return Err(out_of_order(0, sequence));
+        }
+        self.expected = sequence.wrapping_add(1);
+        let length = u32::from_le_bytes([a, b, c, 0]) as usize;
+        Ok(Some(Part {
+            length,
+            is_last: length < MYSQL_PACKET_MAX,
+        }))
+    }
+}
+
+#[cold]
+fn out_of_order(at: usize, sequence: u8) -> DecodeError {
+    let value = sequence.into();
+    let kind = DecodeErrorKind::Invalid { value };
+    DecodeError::new("packet sequence id", at as u64 + 3, kind)
 }
 
 /// How many bytes `bytes` lacks at least to hold the frame that it starts with; 0 when it is there.

@@ -113,6 +113,16 @@ pub struct PayloadEvents<R: BufRead> {
     source: PayloadSource<R>,
     at: u64,
     expanded: u64,
+    large: Option<Large>,
+}
+
+/// An event that is taken in pieces.
+struct Large {
+    header: Header,
+    /// The header's bytes, until they are taken.
+    head: Option<[u8; HEADER_LENGTH]>,
+    /// Bytes behind the header that are still to come.
+    left: usize,
 }
 
 fn corrupt(at: u64, expanded: u64) -> DecodeError {
@@ -141,6 +151,7 @@ impl<R: BufRead> PayloadEvents<R> {
             source,
             at,
             expanded: 0,
+            large: None,
         })
     }
 
@@ -157,45 +168,97 @@ impl<R: BufRead> PayloadEvents<R> {
         budget: usize,
         event_max: usize,
     ) -> Result<usize, DecodeError> {
+        let read = self.read_up_to_large(out, budget, event_max)?;
+        match self.large() {
+            None => Ok(read),
+            Some(header) => Err(DecodeError::new(
+                "TRANSACTION_PAYLOAD event length",
+                self.at,
+                DecodeErrorKind::TooLong {
+                    length: header.length.into(),
+                    limit: event_max as u64,
+                },
+            )),
+        }
+    }
+
+    /// The same, but stops before an event longer than `event_max`, which [`PayloadEvents::large`] then names: 0 comes there, too.
+    ///
+    /// # Errors
+    /// A corrupt stream, or an event cut off. What was appended before stays.
+    pub fn read_up_to_large(
+        &mut self,
+        out: &mut Vec<u8>,
+        budget: usize,
+        event_max: usize,
+    ) -> Result<usize, DecodeError> {
         let start = out.len();
-        while out.len() - start < budget {
+        while self.large.is_none() && out.len() - start < budget {
             let event_at = out.len();
             let got = self.read_up_to(out, HEADER_LENGTH)?;
             if got == 0 {
                 break;
             }
-            let header = out
-                .get(event_at..)
-                .ok_or_else(|| self.corrupt())
-                .and_then(Header::parse)
-                .map_err(|error| DecodeError {
-                    at: self.at,
-                    ..error
-                })?;
+            let head = out.get(event_at..).ok_or_else(|| self.corrupt())?;
+            let header = Header::parse(head).map_err(|error| DecodeError {
+                at: self.at,
+                ..error
+            })?;
             let length = header.length as usize;
-            if length > event_max.min(MYSQL_EVENT_MAX) {
-                return Err(DecodeError::new(
-                    "TRANSACTION_PAYLOAD event length",
-                    self.at,
-                    DecodeErrorKind::TooLong {
-                        length: length as u64,
-                        limit: event_max as u64,
-                    },
-                ));
-            }
             let body = length - HEADER_LENGTH;
+            if length > event_max.min(MYSQL_EVENT_MAX) {
+                self.large = Some(Large {
+                    header,
+                    head: head.first_chunk().copied(),
+                    left: body,
+                });
+                out.truncate(event_at);
+                break;
+            }
             let got = self.read_up_to(out, body)?;
             if got < body {
-                return Err(DecodeError::new(
-                    header.kind.name(),
-                    self.at,
-                    DecodeErrorKind::Truncated {
-                        missing: (body - got) as u64,
-                    },
-                ));
+                return Err(self.cut_off(&header, body - got));
             }
         }
         Ok(out.len() - start)
+    }
+
+    /// The event that comes next where it is longer than [`PayloadEvents::read_up_to_large`] was to take: it has to be had by
+    /// [`PayloadEvents::read_piece`].
+    #[must_use]
+    pub fn large(&self) -> Option<&Header> {
+        self.large.as_ref().map(|large| &large.header)
+    }
+
+    /// Appends at most about `budget` bytes of the large event, from its header on, and says how many; 0 once all of it was had.
+    ///
+    /// # Errors
+    /// A corrupt stream, or the event is cut off.
+    pub fn read_piece(&mut self, out: &mut Vec<u8>, budget: usize) -> Result<usize, DecodeError> {
+        let start = out.len();
+        let Some(large) = &mut self.large else {
+            return Ok(0);
+        };
+        out.extend(large.head.take().into_iter().flatten());
+        let (header, left) = (large.header, large.left);
+        let wanted = left.min(budget);
+        let got = self.read_up_to(out, wanted)?;
+        if got < wanted {
+            return Err(self.cut_off(&header, left - got));
+        }
+        match (&mut self.large, out.len() - start) {
+            (large, 0) => *large = None,
+            (Some(large), _) => large.left -= got,
+            (None, _) => {}
+        }
+        Ok(out.len() - start)
+    }
+
+    #[cold]
+    fn cut_off(&self, header: &Header, missing: usize) -> DecodeError {
+        let missing = missing as u64;
+        let kind = DecodeErrorKind::Truncated { missing };
+        DecodeError::new(header.kind.name(), self.at, kind)
     }
 
     fn read_up_to(&mut self, out: &mut Vec<u8>, length: usize) -> Result<usize, DecodeError> {
@@ -240,6 +303,7 @@ pub struct Compressed<'a> {
     pub expanded_length: usize,
     plain: &'a [u8],
     stream: &'a [u8],
+    stream_at: usize,
 }
 
 impl<'a> Compressed<'a> {
@@ -319,8 +383,19 @@ impl<'a> Compressed<'a> {
             kind,
             expanded_length: expanded_length as usize,
             plain,
+            stream_at: cursor.at(),
             stream: cursor.rest(),
         })
+    }
+
+    /// Where the zlib stream stands in the event.
+    pub(super) const fn stream_at(&self) -> usize {
+        self.stream_at
+    }
+
+    /// Bytes that the stream claims to have when expanded.
+    pub(super) const fn body_length(&self) -> usize {
+        self.expanded_length - self.plain.len()
     }
 
     /// Appends the plain event, without checksum, to `out`: parse it with [`Format::without_checksum`].
@@ -346,7 +421,7 @@ impl<'a> Compressed<'a> {
         }
         out.extend_from_slice(&header);
         out.extend_from_slice(self.plain.get(HEADER_LENGTH..).unwrap_or_default());
-        let body = self.expanded_length - self.plain.len();
+        let body = self.body_length();
         // One byte more than claimed would show that the claim is wrong.
         let read = flate2::read::ZlibDecoder::new(self.stream)
             .take(body as u64 + 1)
@@ -367,7 +442,8 @@ impl<'a> Compressed<'a> {
     }
 }
 
-const fn plain_kind(compressed: Kind) -> Kind {
+/// The kind that a compressed one is once expanded; any other is itself.
+pub(super) const fn plain_kind(compressed: Kind) -> Kind {
     match compressed {
         Kind::WRITE_ROWS_COMPRESSED_V1 => Kind::WRITE_ROWS_V1,
         Kind::UPDATE_ROWS_COMPRESSED_V1 => Kind::UPDATE_ROWS_V1,

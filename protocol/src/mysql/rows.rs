@@ -17,8 +17,10 @@ use super::value::{StoredWidth, Value, stored_length, stored_width};
 use crate::limits::COLUMNS_MAX;
 use crate::{Cursor, DecodeError, DecodeErrorKind, Span};
 
+mod counter;
 mod full_image;
 
+pub use counter::RowCounter;
 pub use full_image::FullImage;
 
 /// What a ROWS event does to its rows.

@@ -6,6 +6,7 @@
 
 mod token;
 
+pub use token::SqlMode;
 use token::{Token, Tokens};
 
 /// What a statement does.
@@ -100,17 +101,17 @@ pub struct TableName {
 }
 
 impl Statement {
-    /// Recognises a statement. `ansi_quotes`: the session's `sql_mode` has ANSI_QUOTES, so `"` quotes names.
+    /// Recognises a statement of a session with this `sql_mode`.
     ///
     /// Comments are skipped; the insides of version comments (`/*!50003 … */`, `/*M!100100 … */`) count as text.
     #[must_use]
-    pub fn recognise(text: &str, ansi_quotes: bool) -> Self {
+    pub fn recognise(text: &str, mode: SqlMode) -> Self {
         match text {
             "BEGIN" => return Self::Begin,
             "COMMIT" => return Self::Commit,
             _ => {}
         }
-        let mut reader = Reader(Tokens::new(text, ansi_quotes));
+        let mut reader = Reader(Tokens::new(text, mode));
         reader.statement().unwrap_or(Self::Other)
     }
 }

@@ -244,6 +244,7 @@ fn fixed_binary<'a>(
 }
 
 /// How much room a type's values take in a row image.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum StoredWidth {
     /// So many bytes.
     Fixed(usize),

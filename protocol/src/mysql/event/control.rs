@@ -77,18 +77,29 @@ pub(super) fn binlog_checkpoint<'a>(mut cursor: Cursor<'a>) -> Result<&'a [u8], 
 pub struct Heartbeat<'a> {
     /// The file that the server is reading.
     pub file: &'a str,
-    /// Where it stands there: 64 bits in version 2, the header's 32 in version 1.
+    /// Where it stands there: 64 bits in version 2 and in MariaDB's beyond 4 GiB, otherwise the header's 32.
     pub position: u64,
-    /// Whether `position` has all of its bits (version 2).
+    /// Whether `position` has all of its bits.
     pub wide: bool,
 }
 
 impl<'a> Heartbeat<'a> {
-    pub(super) fn parse(header: &Header, mut cursor: Cursor<'a>) -> Result<Self, DecodeError> {
+    /// Version 1: the file's name. Beyond 4 GiB MariaDB writes 0 into the header, and the position in 8 bytes before the name
+    /// (`send_heartbeat_event`, `HB_SUB_HEADER_LEN`).
+    pub(super) fn parse(
+        format: &Format,
+        header: &Header,
+        mut cursor: Cursor<'a>,
+    ) -> Result<Self, DecodeError> {
+        let wide = format.mariadb && header.next_position == 0;
+        let position = match wide {
+            true => cursor.u64_le("HEARTBEAT position")?,
+            false => u64::from(header.next_position),
+        };
         Ok(Self {
-            position: u64::from(header.next_position),
+            position,
             file: file_name(cursor.rest(), cursor.at(), "HEARTBEAT file name")?,
-            wide: false,
+            wide,
         })
     }
 

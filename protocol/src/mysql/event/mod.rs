@@ -10,13 +10,15 @@ mod control;
 mod format;
 mod gtid;
 mod kind;
+mod pieces;
 mod query;
 
 pub use control::{Heartbeat, Incident, LoadQuery, Rotate, XaPrepare};
 pub use format::{Checksum, Format};
 pub use gtid::{Gtid, MariaDbGtid, MariaDbGtidList};
 pub use kind::Kind;
-pub use query::Query;
+pub use pieces::EventPieces;
+pub use query::{AlterPhase, Query};
 
 use super::payload::{Compressed, TransactionPayload};
 use super::rows::Rows;
@@ -200,7 +202,7 @@ impl<'a> Message<'a> {
             Kind::MARIADB_GTID_LIST => Self::MariaDbGtidList(MariaDbGtidList::parse(cursor)?),
             Kind::PREVIOUS_GTIDS => Self::PreviousGtids(cursor.rest()),
             Kind::ROTATE => Self::Rotate(Rotate::parse(format, header, cursor)?),
-            Kind::HEARTBEAT => Self::Heartbeat(Heartbeat::parse(header, cursor)?),
+            Kind::HEARTBEAT => Self::Heartbeat(Heartbeat::parse(format, header, cursor)?),
             Kind::HEARTBEAT_V2 => Self::Heartbeat(Heartbeat::parse_v2(cursor)?),
             Kind::STOP => Self::Stop,
             Kind::ROWS_QUERY => {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use super::{Format, Kind};
 use crate::mysql::charset::Charset;
-use crate::mysql::statement::Statement;
+use crate::mysql::statement::{SqlMode, Statement};
 use crate::{Cursor, DecodeError};
 
 /// A QUERY event.
@@ -28,18 +28,41 @@ pub struct Query<'a> {
     pub charset: Option<Charset>,
     /// `OPTION_…` flags of the session (`Q_FLAGS2_CODE`): e.g. `OPTION_NO_FOREIGN_KEY_CHECKS`.
     pub flags: Option<u32>,
-    /// Bits of `@@sql_mode`: `0x4` is ANSI_QUOTES, `0x10_0000` NO_BACKSLASH_ESCAPES.
-    pub sql_mode: Option<u64>,
+    /// `@@sql_mode` of the session.
+    pub sql_mode: Option<SqlMode>,
     /// XID of the DDL statement (`Q_DDL_LOGGED_WITH_XID`), MySQL 8.
     pub ddl_xid: Option<u64>,
+    /// Which part of an ALTER in two phases it is; `None`: it is whole, or no ALTER.
+    pub phase: Option<AlterPhase>,
+}
+
+/// MariaDB, `binlog_alter_two_phase=1`: an ALTER is written when it starts and when it ends, both times with its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlterPhase {
+    /// It starts. The table looks as before, also in rows that follow.
+    Start,
+    /// It is done: from here on the table looks different.
+    Commit,
+    /// It failed: the table stays as it was.
+    Rollback,
+}
+
+impl AlterPhase {
+    /// By the bits of `Gtid_log_event::flags_extra`.
+    const fn of(flags: u8) -> Option<Self> {
+        match flags & 0xe {
+            0x2 => Some(Self::Start),
+            0x4 => Some(Self::Commit),
+            0x8 => Some(Self::Rollback),
+            _ => None,
+        }
+    }
 }
 
 /// Length of the part of the post-header that every server writes.
 const POST_HEADER_LENGTH: usize = 13;
 
 impl<'a> Query<'a> {
-    const ANSI_QUOTES: u64 = 0x4;
-
     /// The statement as text: converted from the session's character set, bytes that are none in it replaced.
     ///
     /// For recognising and reporting a statement, not for values: those come from ROWS events.
@@ -61,10 +84,11 @@ impl<'a> Query<'a> {
             b"COMMIT" => return Statement::Commit,
             _ => {}
         }
-        let ansi_quotes = self
-            .sql_mode
-            .is_some_and(|mode| mode & Self::ANSI_QUOTES != 0);
-        Statement::recognise(&self.text(), ansi_quotes)
+        // Only the COMMIT of an ALTER changes what its table looks like.
+        if let Some(AlterPhase::Start | AlterPhase::Rollback) = self.phase {
+            return Statement::Other;
+        }
+        Statement::recognise(&self.text(), self.sql_mode.unwrap_or_default())
     }
 
     pub(super) fn parse(format: &Format, mut cursor: Cursor<'a>) -> Result<Self, DecodeError> {
@@ -113,6 +137,7 @@ impl<'a> Query<'a> {
             flags: None,
             sql_mode: None,
             ddl_xid: None,
+            phase: None,
         };
         query
             .read_status(status)
@@ -128,7 +153,7 @@ impl<'a> Query<'a> {
         while !cursor.is_empty() {
             match cursor.u8(what)? {
                 0 => self.flags = Some(cursor.u32_le(what)?),
-                1 => self.sql_mode = Some(cursor.u64_le(what)?),
+                1 => self.sql_mode = Some(SqlMode(cursor.u64_le(what)?)),
                 // Catalog with a NUL, up to 5.0.3.
                 2 => {
                     let length = usize::from(cursor.u8(what)?);
@@ -172,7 +197,19 @@ impl<'a> Query<'a> {
                 19 | 20 => cursor.skip(1, what)?, // sql_require_primary_key, default_table_encryption
                 128 => cursor.skip(3, what)?,     // MariaDB: microseconds of now()
                 129 => self.ddl_xid = Some(cursor.u64_le(what)?), // MariaDB: XID of the DDL
-                130 => cursor.skip(8, what)?,     // MariaDB: sequence number of a GTID's group
+                // MariaDB: an ALTER in two phases, at its end with the number of the GTID that it started with
+                130 => {
+                    let flags = cursor.u8(what)?;
+                    if flags & 0xc != 0 {
+                        cursor.skip(8, what)?;
+                    }
+                    self.phase = AlterPhase::of(flags);
+                }
+                // MariaDB 11.3: collations of character sets, a count and pairs; it comes before the character set
+                131 => {
+                    let count = usize::from(cursor.u8(what)?);
+                    cursor.skip(4 * count, what)?;
+                }
                 _ => return Ok(()),
             }
         }

@@ -1,6 +1,7 @@
 //! Event decoding: kinds, checksums, damage.
 
 use super::*;
+use crate::mysql::statement::Statement;
 
 /// An event of `kind` with `body` and a right checksum.
 fn event(kind: Kind, flags: u16, body: &[u8]) -> Vec<u8> {
@@ -77,6 +78,28 @@ fn a_wide_heartbeat() {
 }
 
 #[test]
+fn a_heartbeat_of_mariadb_beyond_4_gib() {
+    let mut mariadb = format();
+    mariadb.mariadb = true;
+    for (position, next, body) in [
+        (5_u64 << 32, 0, &b"\0\0\0\0\x05\0\0\0binlog.000001"[..]),
+        (4711, 4711, b"binlog.000001"),
+    ] {
+        let mut bytes = event(Kind::HEARTBEAT, 0, body);
+        bytes[13..17].copy_from_slice(&u32::to_le_bytes(next));
+        bytes.truncate(bytes.len() - 4);
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        let expected = Heartbeat {
+            file: "binlog.000001",
+            position,
+            wide: next == 0,
+        };
+        let (_, message) = Message::parse(&mariadb, &bytes).unwrap();
+        assert_eq!(message, Message::Heartbeat(expected));
+    }
+}
+
+#[test]
 fn an_xid_and_an_xa_prepare() {
     let bytes = event(Kind::XID, 0, &77_u64.to_le_bytes());
     assert_eq!(
@@ -92,4 +115,89 @@ fn an_xid_and_an_xa_prepare() {
         (xa.global, xa.branch, xa.one_phase),
         (&b"gg"[..], &b"b"[..], false)
     );
+}
+
+/// A QUERY of the database `d` with these status variables.
+fn query(status: &[u8], statement: &[u8]) -> Vec<u8> {
+    let mut body = b"\x06\0\0\0\0\0\0\0\x01\0\0".to_vec();
+    body.extend((status.len() as u16).to_le_bytes());
+    body.extend_from_slice(status);
+    body.extend_from_slice(b"d\0");
+    body.extend_from_slice(statement);
+    event(Kind::QUERY, 0, &body)
+}
+
+#[test]
+fn of_an_alter_in_two_phases_only_the_commit_changes_the_table() {
+    let statement = b"alter table t add column c int";
+    for (status, phase) in [
+        (&b"\x82\x02"[..], Some(AlterPhase::Start)),
+        (b"\x82\x04\x01\0\0\0\0\0\0\0", Some(AlterPhase::Commit)),
+        // With the XID of the DDL in front, as MariaDB 10.11 writes it.
+        (
+            b"\x81\x0b\0\0\0\0\0\0\0\x82\x04\x04\x03\x02\x01\x04\x03\x02\x01",
+            Some(AlterPhase::Commit),
+        ),
+        (b"\x82\x08\x07\0\0\0\0\0\0\0", Some(AlterPhase::Rollback)),
+        (b"", None),
+    ] {
+        let bytes = query(status, statement);
+        let (_, message) = Message::parse(&format(), &bytes).unwrap();
+        let Message::Query(query) = message else {
+            panic!("not a QUERY: {message:?}");
+        };
+        assert_eq!(
+            (query.phase, query.statement),
+            (phase, &statement[..]),
+            "{status:x?}"
+        );
+        let changes = !matches!(phase, Some(AlterPhase::Start | AlterPhase::Rollback));
+        let said = query.recognise();
+        assert_eq!(
+            matches!(said, Statement::Ddl { verb: "ALTER", .. }),
+            changes,
+            "{status:x?}: {said:?}"
+        );
+        assert_eq!(said == Statement::Other, !changes, "{status:x?}: {said:?}");
+    }
+    // Cut where the number should be.
+    for status in [&b"\x82"[..], b"\x82\x04\x01\0\0", b"\x82\x08"] {
+        Message::parse(&format(), &query(status, statement)).unwrap_err();
+    }
+}
+
+#[test]
+fn a_statement_is_read_by_the_sql_mode_of_its_session() {
+    let statement = br"CREATE TABLE x (a INT) COMMENT='C:\\' SELECT 1 AS a -- '";
+    let open = br"CREATE TABLE x (a INT) COMMENT='C:\' SELECT 1 AS a";
+    for (mode, statement, expected) in [
+        (0_u64, &statement[..], true),
+        (0x10_0000, statement, true),
+        (0, open, false),
+        (0x10_0000, open, true),
+    ] {
+        let mut status = vec![1];
+        status.extend(mode.to_le_bytes());
+        let bytes = query(&status, statement);
+        let (_, message) = Message::parse(&format(), &bytes).unwrap();
+        let Message::Query(query) = message else {
+            panic!("not a QUERY: {message:?}");
+        };
+        let Statement::Ddl { writes_rows, .. } = query.recognise() else {
+            panic!("no DDL: {query:?}");
+        };
+        assert_eq!(writes_rows, expected, "{mode:x} {}", query.text());
+    }
+}
+
+#[test]
+fn a_character_set_stands_also_behind_collations_of_character_sets() {
+    // MariaDB 11.5: utf8mb3 and utf8mb4 have these collations in the session, whose client writes latin1.
+    let status = b"\x83\x02\x21\0\x33\x09\x2d\0\x30\x09\x04\x08\0\x08\0\x2d\0";
+    let bytes = query(status, b"DROP TABLE `\xfc`");
+    let (_, message) = Message::parse(&format(), &bytes).unwrap();
+    let Message::Query(query) = message else {
+        panic!("not a QUERY: {message:?}");
+    };
+    assert_eq!(query.text(), "DROP TABLE `ü`");
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn recognise(text: &str) -> Statement {
-    Statement::recognise(text, false)
+    Statement::recognise(text, SqlMode::default())
 }
 
 fn name(text: &str) -> TableName {
@@ -181,14 +181,39 @@ fn create_table_with_a_query_writes_rows() {
 
 #[test]
 fn quoted_names() {
-    let backtick = Statement::recognise("TRUNCATE `a``b`.`c.d`", false);
+    let backtick = Statement::recognise("TRUNCATE `a``b`.`c.d`", SqlMode::default());
     let expected = TableName {
         database: Some("a`b".into()),
         table: "c.d".into(),
     };
     assert_eq!(backtick, Statement::Truncate(expected.clone()));
-    let ansi = Statement::recognise("TRUNCATE \"a`b\".\"c.d\"", true);
+    let ansi = Statement::recognise("TRUNCATE \"a`b\".\"c.d\"", SqlMode::ANSI_QUOTES);
     assert_eq!(ansi, Statement::Truncate(expected));
+}
+
+#[test]
+fn a_backslash_in_a_string_is_what_the_session_says() {
+    let writes = |text: &str, mode| match Statement::recognise(text, mode) {
+        Statement::Ddl { writes_rows, .. } => writes_rows,
+        other => panic!("{text}: {other:?}"),
+    };
+    let plain = SqlMode::NO_BACKSLASH_ESCAPES;
+    let escapes = SqlMode::ANSI_QUOTES;
+    // The string ends at the quote behind the backslash, or goes on to the statement's end.
+    let ended = r"CREATE TABLE x (a INT) COMMENT='C:\\' SELECT 1 AS a";
+    assert!(writes(ended, plain) && writes(ended, escapes));
+    let open = r"CREATE TABLE x (a INT) COMMENT='C:\' SELECT 1 AS a";
+    assert!(writes(open, plain) && !writes(open, escapes));
+    let inside = r"CREATE TABLE x (a INT) COMMENT='it\'s AS SELECT'";
+    assert!(!writes(inside, escapes));
+    let named = r"ALTER TABLE t COMMENT '\', RENAME TO u";
+    for (mode, expected) in [(plain, &["t", "u"][..]), (escapes, &["t"])] {
+        let Statement::Ddl { tables, .. } = Statement::recognise(named, mode) else {
+            panic!("{named}");
+        };
+        let expected: Vec<_> = expected.iter().map(|table| name(table)).collect();
+        assert_eq!(tables.named, expected);
+    }
 }
 
 #[test]
@@ -283,8 +308,8 @@ fn xa_statements() {
 
 proptest::proptest! {
     #[test]
-    fn any_text_is_something(text in "\\PC{0,60}", ansi: bool) {
-        let _ = Statement::recognise(&text, ansi);
+    fn any_text_is_something(text in "\\PC{0,60}", mode: u64) {
+        let _ = Statement::recognise(&text, SqlMode(mode));
     }
 
     #[test]
@@ -294,6 +319,6 @@ proptest::proptest! {
             0..12,
         )
     ) {
-        let _ = Statement::recognise(&words.join(" "), false);
+        let _ = Statement::recognise(&words.join(" "), SqlMode::default());
     }
 }

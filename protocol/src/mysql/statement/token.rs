@@ -1,5 +1,20 @@
 //! The tokens of a statement, comments and blanks skipped.
 
+/// Bits of a session's `@@sql_mode`, of which two say how its statements are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SqlMode(pub u64);
+
+impl SqlMode {
+    /// `"` quotes names instead of strings.
+    pub const ANSI_QUOTES: Self = Self(0x4);
+    /// A backslash in a string is a character like any other.
+    pub const NO_BACKSLASH_ESCAPES: Self = Self(0x10_0000);
+
+    const fn has(self, bit: Self) -> bool {
+        self.0 & bit.0 != 0
+    }
+}
+
 /// One token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Token<'a> {
@@ -24,15 +39,12 @@ impl Token<'_> {
 #[derive(Clone)]
 pub(super) struct Tokens<'a> {
     rest: &'a str,
-    ansi_quotes: bool,
+    mode: SqlMode,
 }
 
 impl<'a> Tokens<'a> {
-    pub(super) const fn new(text: &'a str, ansi_quotes: bool) -> Self {
-        Self {
-            rest: text,
-            ansi_quotes,
-        }
+    pub(super) const fn new(text: &'a str, mode: SqlMode) -> Self {
+        Self { rest: text, mode }
     }
 
     /// The token after `skipped` others, without reading it.
@@ -122,8 +134,11 @@ impl<'a> Iterator for Tokens<'a> {
         self.rest = self.rest.get(first.len_utf8()..).unwrap_or_default();
         Some(match first {
             '`' => Token::Name(self.quoted('`', false)),
-            '"' if self.ansi_quotes => Token::Name(self.quoted('"', false)),
-            '"' | '\'' => Token::Text(self.quoted(first, true)),
+            '"' if self.mode.has(SqlMode::ANSI_QUOTES) => Token::Name(self.quoted('"', false)),
+            '"' | '\'' => {
+                let backslashes = !self.mode.has(SqlMode::NO_BACKSLASH_ESCAPES);
+                Token::Text(self.quoted(first, backslashes))
+            }
             sign => Token::Sign(sign),
         })
     }

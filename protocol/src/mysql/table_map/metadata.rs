@@ -21,6 +21,8 @@ pub struct Description {
     pub charsets: bool,
     /// Whether ENUM and SET columns have their labels (`FULL`).
     pub labels: bool,
+    /// Whether it is known which geometries are points (`MINIMAL` on).
+    pub geometries: bool,
     /// The primary key in key order; empty when there is none, `None` when the server did not say (names are missing too).
     pub primary_key: Option<Vec<KeyPart>>,
 }
@@ -120,7 +122,7 @@ pub(super) fn describe(
         mariadb,
     };
     let mut cursor = Cursor::new(optional);
-    let (mut names, mut signedness, mut charsets) = (false, false, false);
+    let (mut names, mut signedness, mut charsets, mut geometries) = (false, false, false, false);
     let mut raw_labels: RawLabels<'_> = Vec::new();
     let mut label_charsets = vec![Charset::UNKNOWN; table.columns.len()];
     let mut primary_key = None;
@@ -147,7 +149,10 @@ pub(super) fn describe(
             }
             field::SET_STR_VALUE => table.read_labels(Class::Set, &mut value, &mut raw_labels),
             field::ENUM_STR_VALUE => table.read_labels(Class::Enum, &mut value, &mut raw_labels),
-            field::GEOMETRY_TYPE => table.read_geometry(&mut value),
+            field::GEOMETRY_TYPE => {
+                geometries = true;
+                table.read_geometry(&mut value)
+            }
             field::SIMPLE_PRIMARY_KEY | field::PRIMARY_KEY_WITH_PREFIX => {
                 let prefixes = kind == field::PRIMARY_KEY_WITH_PREFIX;
                 table
@@ -181,6 +186,7 @@ pub(super) fn describe(
         names: names || table.columns.is_empty(),
         signedness: signedness || table.indices(Class::Numeric).next().is_none(),
         charsets: charsets || table.indices(Class::Character).next().is_none(),
+        geometries: geometries || table.indices(Class::Geometry).next().is_none(),
         labels: table.columns.iter().all(|column| match &column.kind {
             ColumnType::Enum { labels, .. } | ColumnType::Set { labels, .. } => !labels.is_empty(),
             _ => true,
