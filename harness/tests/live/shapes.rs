@@ -10,7 +10,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use serde_json::{Value, json};
 
-use crate::records::states;
+use crate::records::{records, states};
 use crate::{configured, position, ready, run_to_end, run_to_halt};
 
 /// A server that writes no names, an engine, and where its records go.
@@ -163,6 +163,105 @@ async fn mariadb_names_that_cannot_be_known_halt() {
     changed_before_the_first_start(Flavour::Mariadb).await;
 }
 
+/// An ALTER in two phases changes its table at its end only, and one that fails changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_alters_in_two_phases() {
+    let Some(mut it) = Nameless::new(Flavour::Mariadb).await else {
+        return;
+    };
+    it.run("SET SESSION binlog_alter_two_phase = 1").await;
+    it.run("INSERT INTO shop.t VALUES (1, 10, 100), (2, 20, 100)")
+        .await;
+    let failed = (it.connection)
+        .query_drop("ALTER TABLE shop.t ADD UNIQUE (b)")
+        .await;
+    failed.expect_err("a value that is there twice");
+    run_to_end(&it.engine).await;
+    it.run("INSERT INTO shop.t VALUES (3, 30, 300)").await;
+    it.run("ALTER TABLE shop.t RENAME COLUMN a TO c").await;
+    it.run("INSERT INTO shop.t VALUES (4, 40, 400)").await;
+    let phases: Vec<mysql_async::Row> =
+        (it.connection.query("SHOW BINLOG EVENTS").await).expect("events");
+    let phases: Vec<String> = phases.iter().filter_map(|row| row.get(5)).collect();
+    for phase in ["START ALTER", "COMMIT ALTER", "ROLLBACK ALTER"] {
+        assert!(phases.iter().any(|it| it.contains(phase)), "{phases:?}");
+    }
+    run_to_end(&it.engine).await;
+    let expected = [
+        ("{\"id\":1}", json!({"id": 1, "a": 10, "b": 100})),
+        ("{\"id\":2}", json!({"id": 2, "a": 20, "b": 100})),
+        ("{\"id\":3}", json!({"id": 3, "a": 30, "b": 300})),
+        ("{\"id\":4}", json!({"id": 4, "c": 40, "b": 400})),
+    ];
+    let expected = expected.map(|(key, row)| (key.to_owned(), row));
+    assert_eq!(it.rows("t").await, BTreeMap::from(expected));
+}
+
+/// information_schema escapes labels, and the binary log has none here.
+async fn escaped_labels(flavour: Flavour) {
+    let Some(mut it) = Nameless::new(flavour).await else {
+        return;
+    };
+    it.run(
+        r"CREATE TABLE shop.l (id INT PRIMARY KEY, e ENUM('C:\\x', 'a\nb', 'it''s', 'c\rd'), s SET('C:\\n', 'x\0y', '\\'))",
+    )
+    .await;
+    it.run("INSERT INTO shop.l VALUES (1, 1, 1), (2, 2, 2), (3, 3, 4), (4, 4, 7)")
+        .await;
+    run_to_end(&it.engine).await;
+    let expected = [
+        ("{\"id\":1}", json!({"id": 1, "e": "C:\\x", "s": "C:\\n"})),
+        ("{\"id\":2}", json!({"id": 2, "e": "a\nb", "s": "x\0y"})),
+        ("{\"id\":3}", json!({"id": 3, "e": "it's", "s": "\\"})),
+        (
+            "{\"id\":4}",
+            json!({"id": 4, "e": "c\rd", "s": "C:\\n,x\0y,\\"}),
+        ),
+    ];
+    let expected = expected.map(|(key, row)| (key.to_owned(), row));
+    assert_eq!(it.rows("l").await, BTreeMap::from(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_labels_are_those_of_the_table() {
+    escaped_labels(Flavour::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_labels_are_those_of_the_table() {
+    escaped_labels(Flavour::Mariadb).await;
+}
+
+/// A system-versioned table has two columns that no description of it lists, and its rows of the past are rows of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_versioned_tables_have_their_hidden_columns() {
+    let Some(mut it) = Nameless::new(Flavour::Mariadb).await else {
+        return;
+    };
+    for (table, key) in [("v", "PRIMARY KEY"), ("u", "NOT NULL UNIQUE")] {
+        let create =
+            format!("CREATE TABLE shop.{table} (id INT {key}, v INT) WITH SYSTEM VERSIONING");
+        it.run(&create).await;
+        it.run(&format!("INSERT INTO shop.{table} VALUES (1, 1)"))
+            .await;
+        it.run(&format!("UPDATE shop.{table} SET v = 2")).await;
+    }
+    run_to_end(&it.engine).await;
+    for table in ["v", "u"] {
+        let rows = it.rows(table).await;
+        let told = format!("{table}: {rows:?}");
+        assert_eq!(rows.len(), 2, "{told}");
+        let now = "{\"id\":1,\"row_end\":\"2038-01-19T03:14:07.999999Z\"}";
+        for (key, row) in &rows {
+            let key_of_row = json!({"id": row["id"], "row_end": row["row_end"]});
+            assert_eq!(*key, key_of_row.to_string(), "{told}");
+            assert!(row["row_start"].is_string(), "{told}");
+            assert_eq!(row["v"], if key == now { 2 } else { 1 }, "{told}");
+        }
+        assert!(rows.contains_key(now), "{told}");
+    }
+}
+
 /// Kills at any moment while columns are renamed again and again: every record has the names of its time, or there is none.
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_names_are_right_whenever_the_engine_dies() {
@@ -222,4 +321,61 @@ async fn mysql_names_are_right_whenever_the_engine_dies() {
     if halts == 0 {
         assert_eq!(found.len(), expected.len());
     }
+}
+
+/// The binary log names the key of its time, also that of a table without a primary key: an index that is newer than a row is not its
+/// key, whenever the row is read.
+async fn indexed_before_the_first_start(flavour: Flavour) {
+    let Some(mut it) = Nameless::new(flavour).await else {
+        return;
+    };
+    for statement in [
+        "SET GLOBAL binlog_row_metadata = FULL",
+        "CREATE TABLE shop.none (a INT NOT NULL, b INT NOT NULL)",
+        "CREATE TABLE shop.one (a INT NOT NULL, b INT NOT NULL, UNIQUE KEY v (b))",
+        "INSERT INTO shop.none VALUES (1, 10)",
+        "INSERT INTO shop.one VALUES (1, 10)",
+        "CREATE UNIQUE INDEX u ON shop.none (a)",
+        // Before the other one by its name.
+        "CREATE UNIQUE INDEX u ON shop.one (a)",
+        "INSERT INTO shop.none VALUES (2, 20)",
+        "INSERT INTO shop.one VALUES (2, 20)",
+        "DROP INDEX v ON shop.one",
+        "INSERT INTO shop.one VALUES (3, 30)",
+        "DROP INDEX u ON shop.one",
+        "INSERT INTO shop.one VALUES (4, 40)",
+    ] {
+        it.run(statement).await;
+    }
+    run_to_end(&it.engine).await;
+    let mut keys = BTreeMap::new();
+    for (topic, record) in records(&it.broker).await {
+        let value = record.value.expect("no deletes");
+        let value: Value = serde_json::from_slice(&value).expect("JSON");
+        let key = record.key.map(|key| String::from_utf8(key).expect("text"));
+        keys.insert((topic, value["after"]["a"].as_i64()), key);
+    }
+    let expected = [
+        ("none", 1, None),
+        ("none", 2, Some("{\"a\":2}")),
+        ("one", 1, Some("{\"b\":10}")),
+        ("one", 2, Some("{\"b\":20}")),
+        ("one", 3, Some("{\"a\":3}")),
+        ("one", 4, None),
+    ];
+    let expected = expected.map(|(table, row, key)| {
+        let key = key.map(str::to_owned);
+        ((format!("live.shop.{table}"), Some(row)), key)
+    });
+    assert_eq!(keys, BTreeMap::from(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_keys_are_those_of_their_time() {
+    indexed_before_the_first_start(Flavour::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_keys_are_those_of_their_time() {
+    indexed_before_the_first_start(Flavour::Mariadb).await;
 }

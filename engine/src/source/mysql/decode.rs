@@ -9,6 +9,8 @@
 //! It reads no socket and asks nobody: it is fed one event at a time, in place, and says what it needs ([`Next`]).
 //! Events are indices into the batch's bytes; per row it finds where the images are and pushes one [`Event`].
 
+mod kept;
+mod passing;
 mod prepared;
 mod rows;
 mod statements;
@@ -19,16 +21,15 @@ use std::sync::Arc;
 
 use protocol::mysql::BinlogPosition;
 use protocol::mysql::event::{Checksum, Format, Header, Kind, Message};
-use protocol::mysql::gtid::{DomainGtid, Flavour, Gtid, GtidSet, IntervalSet, SourceId, Tag, Uuid};
+use protocol::mysql::gtid::{DomainGtid, Gtid, GtidSet, IntervalSet, SourceId, Tag, Uuid};
 use protocol::{DecodeError, DecodeErrorKind, Span};
 
+pub(super) use self::passing::{Passage, Passed, Unpassable};
 use self::rows::Sink;
-pub(super) use self::statements::schema;
 pub(super) use self::truncates::Truncates;
-use super::shapes::{self, Shape};
 use super::tables::{Tables, Truncated, Wanted};
 use super::transaction::{Delivered, Open, Place, Point};
-use super::versions::{Mark, Versions};
+use super::versions::Versions;
 use super::xa;
 use crate::batch::Batch;
 use crate::config::Selection;
@@ -55,6 +56,9 @@ pub(super) enum Origin {
     Container(u64),
 }
 
+/// From here on, what a server leaves out from the start of a file may be longer than [`Place::advance`] follows.
+const FAR: u64 = 1 << 31;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Decoder {
@@ -74,10 +78,14 @@ pub(super) struct Decoder {
     progress: u64,
     open: Option<Open>,
     delivered: Option<Delivered>,
+    /// Where a dump by GTIDs goes on that begins at the start of a file, until its first transaction: that does not stand before it.
+    resumed: Option<Place>,
     /// Up to this offset of the first file only GTIDs are read, to know those before it.
     warm_up: Option<u64>,
     tables: Tables,
     pub(super) truncates: Truncates,
+    /// Whether the server stores the names of tables in lower case, so that a statement's name need not be the table's.
+    pub(super) folds_names: bool,
     held: Option<xa::Writer>,
     store: xa::Store,
     /// What was asked about tables, and where it holds.
@@ -114,9 +122,11 @@ impl Decoder {
             progress: 0,
             open: None,
             delivered: None,
+            resumed: None,
             warm_up: None,
             tables: Tables::default(),
             truncates: Truncates::default(),
+            folds_names: false,
             held: None,
             store,
             versions,
@@ -147,6 +157,7 @@ impl Decoder {
         self.store.again();
         self.warm_up = warm_up.then_some(self.safe.place.offset);
         self.place = self.safe.place.clone();
+        self.resumed = (!warm_up && self.place.offset >= FAR).then(|| self.place.clone());
     }
 
     /// After the last event.
@@ -161,11 +172,6 @@ impl Decoder {
     /// Whether there is a position that no batch has yet.
     pub(super) fn moved(&self) -> bool {
         self.moved
-    }
-
-    /// Whether what is read stands before the start.
-    pub(super) fn is_warming_up(&self) -> bool {
-        self.warm_up.is_some()
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -188,53 +194,17 @@ impl Decoder {
 
     /// From here on the stream comes from this server.
     pub(super) fn read_from(&mut self, server: Identity) {
-        self.server = server;
-    }
-
-    /// Where the transaction begins that is being read.
-    pub(super) fn begin_of_transaction(&self) -> &Place {
-        self.open.as_ref().map_or(&self.place, |open| &open.first)
-    }
-
-    /// The same, comparable with other runs and servers.
-    fn here(&self) -> Mark {
-        let point = Point {
-            place: self.begin_of_transaction().clone(),
-            gtids: self.safe.gtids.clone(),
-        };
-        Mark::new(&self.server, point)
-    }
-
-    /// Gives a wanted table the shape that was kept for this place; `false` where there is none.
-    pub(super) fn complete_from_kept(&mut self, wanted: &Wanted, flavour: Flavour) -> bool {
-        let kept = (self.versions).at(&wanted.schema, &wanted.name, &self.here());
-        let Some(described) = kept.cloned() else {
-            return false;
-        };
-        match shapes::shape(wanted, described, flavour) {
-            Ok(shape) => {
-                self.tables.complete(wanted, shape.columns, shape.key);
-                true
-            }
-            Err(mismatch) => {
-                tracing::info!(
-                    "asking for the shape of {}.{} again: {mismatch}",
-                    wanted.schema,
-                    wanted.name
-                );
-                false
+        if self.server != server {
+            // Another server's place means nothing in this one's files.
+            self.resumed = None;
+            self.store.forget_places();
+            // Until it says where its stream begins, only the GTIDs are known.
+            if self.safe.gtids.is_some() {
+                self.safe.place = Place::new(&Position::unknown_binlog());
+                self.place = self.safe.place.clone();
             }
         }
-    }
-
-    /// Gives a wanted table the shape that was asked for, and keeps it.
-    ///
-    /// # Errors
-    /// It cannot be kept.
-    pub(super) fn complete(&mut self, wanted: &Wanted, shape: Shape) -> Result<(), SourceError> {
-        self.tables.complete(wanted, shape.columns, shape.key);
-        let here = self.here();
-        (self.versions).begin(&wanted.schema, &wanted.name, here, shape.described)
+        self.server = server;
     }
 
     /// From where a restart loses nothing.
@@ -386,6 +356,7 @@ impl Decoder {
             Message::Xid(_) => self.end_transaction()?,
             Message::Query(query) => return self.query(sink, header, &query, offset),
             Message::Gtid(gtid) => {
+                let offset = self.first_offset(header, offset);
                 self.begin_transaction(offset)?;
                 if let Some(open) = &mut self.open {
                     open.commit_us = gtid.original_commit_us;
@@ -399,6 +370,7 @@ impl Decoder {
                 self.check_delivered(offset)?;
             }
             Message::MariaDbGtid(gtid) => {
+                let offset = self.first_offset(header, offset);
                 self.begin_transaction(offset)?;
                 if let Some(open) = &mut self.open {
                     open.begun = !gtid.is_standalone();
@@ -507,6 +479,18 @@ impl Decoder {
             }
         }
         self.settle()
+    }
+
+    /// The offset of an event that begins a transaction, put right where the server left out what stands before it: MariaDB does not say
+    /// so, and of an offset events tell 32 bits.
+    fn first_offset(&mut self, header: &Header, offset: u64) -> u64 {
+        match self.resumed.take() {
+            Some(resumed) if *resumed.file == *self.place.file => self
+                .place
+                .advance_behind(resumed.offset, header)
+                .unwrap_or(offset),
+            _ => offset,
+        }
     }
 
     fn begin_transaction(&mut self, offset: u64) -> Result<(), SourceError> {

@@ -10,6 +10,7 @@ mod checks;
 mod compression;
 pub mod connection;
 mod decode;
+mod names;
 mod outlook;
 mod packets;
 mod server;
@@ -101,7 +102,8 @@ impl MySql {
             store,
             versions,
         );
-        decoder.truncates = Truncates::new(settings.truncates, session.folds_names);
+        decoder.truncates = Truncates::new(settings.truncates);
+        decoder.folds_names = session.folds_names;
         let mut stream = Stream::new(decoder, limits.batch_bytes, limits.row_max);
         stream.begin(
             &mut Batch::default(),
@@ -290,7 +292,8 @@ impl Database for MySql {
     }
 
     fn whereabouts(&self) -> String {
-        let from = self.stream.decoder.safe().place.to_position();
+        // GTIDs, where the server is another one than before.
+        let from = position(self.stream.decoder.safe());
         format!("{} from {from}", self.identity())
     }
 

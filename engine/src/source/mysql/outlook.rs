@@ -16,11 +16,11 @@ use protocol::mysql::command::DUMP_NON_BLOCK;
 use protocol::mysql::event::{Format, HEADER_LENGTH, Header, Kind, Message, Query};
 use protocol::mysql::packet;
 use protocol::mysql::resultset::ServerError;
-use protocol::mysql::statement::{Statement, TableName};
+use protocol::mysql::statement::Statement;
 use protocol::{DecodeError, DecodeErrorKind};
 
 use super::connection::{ConnectOptions, Connection, ConnectionError};
-use super::decode::schema;
+use super::names;
 use super::server::{self, Variables};
 use super::session;
 use super::transaction::Place;
@@ -84,7 +84,7 @@ impl Outlook {
 
     /// The last change of a table at or behind `place`.
     pub(super) fn change(&self, schema: &str, table: &str, place: &Place) -> Option<&Change> {
-        let name = (schema.to_lowercase(), table.to_lowercase());
+        let name = (names::folded(schema), names::folded(table));
         let changes = [
             self.tables.get(&name),
             self.databases.get(&name.0),
@@ -167,9 +167,9 @@ impl Outlook {
             Statement::Ddl { only_new: true, .. } => {}
             Statement::Ddl { tables, .. } => {
                 for table in &tables.named {
-                    let (schema, table) = said.name(table);
+                    let (schema, table) = names::stored(table, &said.database, said.folds_names);
                     if selection.includes(&schema, &table) {
-                        let name = (schema.to_lowercase(), table.to_lowercase());
+                        let name = (names::folded(&schema), names::folded(&table));
                         self.tables.insert(name, change());
                     }
                 }
@@ -177,8 +177,14 @@ impl Outlook {
                     self.any = Some(change());
                 }
             }
-            Statement::DropDatabase(database) if selection.may_include_schema(database) => {
-                self.databases.insert(database.to_lowercase(), change());
+            Statement::DropDatabase(database) => {
+                let stored = match said.folds_names {
+                    true => &names::folded(database),
+                    false => database,
+                };
+                if selection.may_include_schema(stored) {
+                    self.databases.insert(names::folded(database), change());
+                }
             }
             _ => {}
         }
@@ -190,11 +196,13 @@ impl Outlook {
 struct Text {
     statement: Statement,
     database: Vec<u8>,
+    /// Whether the server stores the names of tables in lower case, however they are written here.
+    folds_names: bool,
     shown: Box<str>,
 }
 
 impl Text {
-    fn of(query: &Query<'_>) -> Self {
+    fn of(query: &Query<'_>, folds_names: bool) -> Self {
         let mut shown = String::from_utf8_lossy(query.statement).into_owned();
         if let Some((at, _)) = shown.char_indices().nth(SHOWN_MAX) {
             shown.truncate(at);
@@ -203,12 +211,9 @@ impl Text {
         Self {
             statement: query.recognise(),
             database: query.database.to_vec(),
+            folds_names,
             shown: shown.into(),
         }
-    }
-
-    fn name(&self, table: &TableName) -> (String, String) {
-        (schema(table, &self.database), table.table.clone())
     }
 }
 
@@ -227,6 +232,7 @@ struct Dump {
     /// Bytes of `bytes` that are done with.
     used: usize,
     format: Format,
+    folds_names: bool,
     place: Place,
     /// Whether something came that cannot be read.
     unreadable: bool,
@@ -249,6 +255,7 @@ impl Dump {
             bytes: Vec::new(),
             used: 0,
             format: Format::before_description(variables.checksum()),
+            folds_names: variables.folds_names(),
             place: Place::new(&position),
             unreadable: false,
         })
@@ -298,8 +305,9 @@ impl Dump {
             file: self.place.file.clone(),
             offset: at,
         };
+        let folds_names = self.folds_names;
         let found = |query: &Query<'_>, end: &Place| Found {
-            text: Text::of(query),
+            text: Text::of(query, folds_names),
             at: at.clone(),
             end: end.clone(),
         };
@@ -427,8 +435,40 @@ fn is_read(kind: Kind) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use protocol::mysql::statement::SqlMode;
+
     use super::*;
     use crate::source::Verdict;
+
+    #[test]
+    fn a_change_is_found_however_its_statement_spells_the_table() {
+        let place = |offset| Place {
+            file: "b.000001".into(),
+            offset,
+        };
+        let selection = Selection::new(&["shop.*", "!shop.Audit"]).unwrap();
+        let found = |statement: &str, folds_names: bool, table: &str| {
+            let mut outlook = Outlook::new("mysql:test".parse().unwrap(), place(4));
+            let text = Text {
+                statement: Statement::recognise(statement, SqlMode::default()),
+                database: b"Shop".to_vec(),
+                folds_names,
+                shown: statement.into(),
+            };
+            outlook.note(&text, place(100), place(200), &selection);
+            outlook.change("shop", table, &place(50)).is_some()
+        };
+        let rename = "ALTER TABLE ÜBER RENAME COLUMN a TO b";
+        assert!(found(rename, true, "über"));
+        assert!(found("DROP DATABASE SHOP", true, "über"));
+        assert!(!found(rename, true, "orders"));
+        // Where case matters it is another database.
+        assert!(!found(rename, false, "über"));
+        assert!(!found("DROP DATABASE SHOP", false, "über"));
+        let excluded = "ALTER TABLE shop.Audit RENAME COLUMN a TO b";
+        assert!(found(excluded, true, "audit"));
+        assert!(!found(excluded, false, "audit"));
+    }
 
     #[test]
     fn what_cannot_be_read_twice_halts() {

@@ -24,20 +24,46 @@ pub(super) enum Packet {
     Unknown(Option<u8>),
 }
 
+/// What comes next of an event that is taken in pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// Bytes of the event.
+    Bytes(Range<usize>),
+    /// It is over.
+    End,
+    /// More has to be read.
+    More,
+}
+
 /// Where the next packet starts, and what its number must be.
 #[derive(Debug, Clone)]
 pub(super) struct Packets {
     frames: Frames,
     start: usize,
+    /// The payload that is being taken in pieces.
+    open: Option<Open>,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    /// Bytes of the present packet that are still to come.
+    left: usize,
+    is_last: bool,
+    /// Whether the byte before the event has come.
+    marked: bool,
 }
 
 impl Packets {
     /// Packets from `start` on.
     pub(super) fn new(frames: Frames, start: usize) -> Self {
-        Self { frames, start }
+        Self {
+            frames,
+            start,
+            open: None,
+        }
     }
 
-    /// First byte that belongs to no packet that has been returned.
+    /// First byte that belongs to no packet, and no piece of one, that has been returned.
     pub(super) fn start(&self) -> usize {
         self.start
     }
@@ -74,7 +100,45 @@ impl Packets {
         }))
     }
 
-    /// The first bytes of the event that is still arriving, for refusing what is too large before it is collected.
+    /// What comes next of the event whose packet begins at [`Packets::start`], which need not be there in whole. Once this was asked
+    /// for it has to be until the event's end.
+    ///
+    /// # Errors
+    /// As [`Packets::next`].
+    pub(super) fn piece(&mut self, bytes: &[u8]) -> Result<Piece, DecodeError> {
+        let open = self.open.get_or_insert(Open {
+            left: 0,
+            is_last: false,
+            marked: false,
+        });
+        while open.left == 0 {
+            if open.is_last {
+                self.open = None;
+                return Ok(Piece::End);
+            }
+            let rest = bytes.get(self.start..).unwrap_or_default();
+            let Some(part) = self.frames.part(rest)? else {
+                return Ok(Piece::More);
+            };
+            self.start += HEADER_LENGTH;
+            open.left = part.length;
+            open.is_last = part.is_last;
+        }
+        let there = bytes.len().saturating_sub(self.start).min(open.left);
+        if there == 0 {
+            return Ok(Piece::More);
+        }
+        let mut piece = self.start..self.start + there;
+        if !open.marked {
+            open.marked = true;
+            piece.start += 1;
+        }
+        self.start += there;
+        open.left -= there;
+        Ok(Piece::Bytes(piece))
+    }
+
+    /// The first bytes of the event that is still arriving, for deciding what becomes of one that is large before it is collected.
     pub(super) fn arriving<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
         bytes
             .get(self.start + HEADER_LENGTH + 1..)

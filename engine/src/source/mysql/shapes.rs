@@ -7,6 +7,7 @@
 //! the server's end ([`super::outlook`]): a column that was renamed has the type it had.
 
 mod declared;
+mod versioned;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -156,12 +157,18 @@ impl asker::Catalog for Catalog {
             .query(&columns_query(&wanted.schema, &wanted.name))
             .await?;
         let keys = connection.query(&keys_query(wanted)).await?;
-        let status = session::status(&mut connection).await?;
-        *slot = Some(connection);
-        let described = Described {
+        let mut described = Described {
             columns: session::text(columns),
             keys: session::text(keys),
         };
+        if self.flavour == Flavour::MariaDb && versioned::may_be(wanted, &described) {
+            let types = connection.query(&versioned::type_query(wanted)).await?;
+            if versioned::is_one(&session::text(types)) {
+                described = versioned::complete(described);
+            }
+        }
+        let status = session::status(&mut connection).await?;
+        *slot = Some(connection);
         let shape = shape(wanted, described, self.flavour).map_err(|mismatch| {
             let Wanted { schema, name, .. } = wanted;
             let at = question.from.to_position();
@@ -240,11 +247,14 @@ pub(super) fn shape(
     })
 }
 
-/// The key's columns: as the TABLE_MAP says, otherwise the primary key, otherwise the first unique index without NULL.
+/// The key's columns: as the TABLE_MAP says, where it says something of keys, otherwise the primary key, otherwise the first unique
+/// index without NULL.
+///
+/// With names a TABLE_MAP has a key, too, where the table has one. For the servers that is the primary key, and without one the first
+/// unique index over whole columns without NULL (`TABLE_SHARE::primary_key`). So where there are names and no key there was none, and
+/// an index that information_schema has is of a later time.
 fn key(description: &Description, columns: &[Column], keys: &Answer) -> Box<[u16]> {
-    if let Some(parts) = &description.primary_key
-        && !parts.is_empty()
-    {
+    if let Some(parts) = &description.primary_key {
         return parts.iter().map(|part| part.column).collect();
     }
     // The primary key first, then by name; the parts of each in their order.
@@ -306,6 +316,7 @@ fn join(
 #[cfg(test)]
 mod tests {
     use protocol::mysql::charset::Charset;
+    use protocol::mysql::table_map::KeyPart;
 
     use super::*;
 
@@ -325,6 +336,7 @@ mod tests {
             signedness: false,
             charsets: false,
             labels: false,
+            geometries: false,
             primary_key: None,
         })
     }
@@ -477,5 +489,15 @@ mod tests {
             [1, 2]
         );
         assert_eq!(key_of(&[("u1", "a", "YES")]), Vec::<u16>::new());
+        // The log speaks of keys: what it does not name was not there.
+        let rows = keys(&[("PRIMARY", "c", ""), ("u1", "a", "")]);
+        for (logged, expected) in [(vec![], vec![]), (vec![1], vec![1])] {
+            let part = |column| KeyPart { column, prefix: 0 };
+            let description = Description {
+                primary_key: Some(logged.into_iter().map(part).collect()),
+                ..wanted(vec![]).description
+            };
+            assert_eq!(key(&description, &columns, &rows).to_vec(), expected);
+        }
     }
 }

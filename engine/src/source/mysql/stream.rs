@@ -10,6 +10,8 @@
 //! expanded into the batch, a bounded piece at a time; what had been read behind them waits in `staged`. Once that is used up, the
 //! socket reads into the batch again.
 
+mod passing;
+
 use std::fmt;
 use std::io;
 use std::mem;
@@ -22,6 +24,7 @@ use protocol::mysql::payload::PayloadEvents;
 use protocol::mysql::resultset::ServerError;
 use protocol::{DecodeError, DecodeErrorKind};
 
+use self::passing::Passing;
 use super::decode::{Decoder, Next, Origin};
 use super::packets::{Packet, Packets};
 use super::tables::Wanted;
@@ -85,6 +88,8 @@ pub(super) struct Stream {
     container: Kind,
     /// What was not decoded of `expanded` at the last seal.
     expanded_kept: Vec<u8>,
+    /// The large event of the log that is being passed over.
+    passing: Option<Passing>,
     /// Whether the batch is one that nothing has been put into.
     fresh: bool,
     batch_bytes: usize,
@@ -102,6 +107,7 @@ impl Stream {
             origin: Origin::Log,
             container: Kind::QUERY,
             expanded_kept: Vec::new(),
+            passing: None,
             fresh: true,
             batch_bytes,
             row_max,
@@ -123,6 +129,7 @@ impl Stream {
         self.expansion = None;
         self.expanded = 0..0;
         self.expanded_kept.clear();
+        self.passing = None;
         self.packets = Packets::new(frames, batch.bytes.len());
         self.decoder.begin(checksum, warm_up);
     }
@@ -178,7 +185,9 @@ impl Stream {
             self.start_batch(batch);
         }
         loop {
-            let step = if !self.expanded.is_empty() {
+            let step = if let Some(passing) = self.passing.take() {
+                self.pass(passing, batch)?
+            } else if !self.expanded.is_empty() {
                 self.decode_expanded(batch)?
             } else if self.is_full(batch) && (self.expansion.is_some() || self.staged.is_some()) {
                 Some(Step::Full)
@@ -203,7 +212,9 @@ impl Stream {
                 Ok(Some(Packet::Event(event))) => event,
                 Ok(Some(other)) => return self.end_of_dump(&batch.bytes, other).map(Some),
                 Ok(None) => {
-                    self.check_arriving(&batch.bytes)?;
+                    if self.look_at_arriving(&batch.bytes)? {
+                        return Ok(None);
+                    }
                     if self.is_full(batch) {
                         return Ok(Some(Step::Full));
                     }
@@ -258,11 +269,7 @@ impl Stream {
                 return self.end_of_dump(&staged, other).map(Some);
             }
             Ok(None) => {
-                let at = batch.bytes.len();
-                let left = staged.get(self.packets.start()..).unwrap_or_default();
-                batch.bytes.extend_from_slice(left);
-                self.packets.moved(at);
-                self.staged = None;
+                self.unstage(batch);
                 return Ok(None);
             }
             Err(error) => return Err(self.misframed(error)),
@@ -294,6 +301,16 @@ impl Stream {
         }
     }
 
+    /// Back to direct mode: no whole packet is left.
+    fn unstage(&mut self, batch: &mut Batch) {
+        if let Some(staged) = self.staged.take() {
+            let at = batch.bytes.len();
+            let left = staged.get(self.packets.start()..).unwrap_or_default();
+            batch.bytes.extend_from_slice(left);
+            self.packets.moved(at);
+        }
+    }
+
     fn open_container(
         &mut self,
         batch: &mut Batch,
@@ -322,6 +339,9 @@ impl Stream {
                 ));
             }
             Message::Compressed(compressed) => {
+                if self.pass_compressed(header, bytes, compressed.expanded_length)? {
+                    return Ok(());
+                }
                 let start = batch.bytes.len();
                 let expanded = compressed.expand(&mut batch.bytes);
                 if let Err(error) = expanded {
@@ -345,35 +365,40 @@ impl Stream {
     fn expand(&mut self, batch: &mut Batch) -> Result<(), SourceError> {
         self.shed(batch);
         let start = batch.bytes.len();
-        let event_max = match self.decoder.is_warming_up() {
-            true => MYSQL_EVENT_MAX,
-            false => self
-                .row_max
-                .saturating_add(EVENT_OVERHEAD)
-                .min(MYSQL_EVENT_MAX),
-        };
-        let expanded = match &mut self.expansion {
+        let event_max = self.batch_bytes.min(self.event_max());
+        let mut expanded = match &mut self.expansion {
             Some(Expansion::Payload(events)) => {
-                match events.read_into(&mut batch.bytes, EXPAND, event_max) {
+                match events.read_up_to_large(&mut batch.bytes, EXPAND, event_max) {
                     Ok(expanded) => expanded,
                     Err(error) => {
                         batch.bytes.truncate(start);
-                        return Err(match error.kind {
-                            DecodeErrorKind::TooLong { length, .. } => self.too_large(length),
-                            _ => self.unreadable(error),
-                        });
+                        return Err(self.unreadable(error));
                     }
                 }
             }
-            Some(Expansion::Xa(reader)) => reader.read_into(&mut batch.bytes, EXPAND)?,
+            Some(Expansion::Xa(reader)) => reader.read_into(&mut batch.bytes, EXPAND, event_max)?,
             None => 0,
         };
+        if expanded == 0 && self.is_at_large() {
+            expanded = self.take_large(batch)?;
+            if expanded == 0 {
+                return Ok(());
+            }
+        }
         if expanded > 0 {
             self.expanded = start..batch.bytes.len();
         } else if let Some(Expansion::Xa(_)) = self.expansion.take() {
             self.decoder.replayed()?;
         }
         Ok(())
+    }
+
+    fn is_at_large(&self) -> bool {
+        match &self.expansion {
+            Some(Expansion::Payload(events)) => events.large().is_some(),
+            Some(Expansion::Xa(reader)) => reader.is_at_large(),
+            None => false,
+        }
     }
 
     fn decode_expanded(&mut self, batch: &mut Batch) -> Result<Option<Step>, SourceError> {
@@ -490,36 +515,6 @@ impl Stream {
             Origin::Container(offset) => self.decoder.unreadable(self.container, offset, error),
             Origin::Log => self.decoder.unreadable_next(self.container, error),
         }
-    }
-
-    /// Refuses a row that is too large before it is collected.
-    fn check_arriving(&self, bytes: &[u8]) -> Result<(), SourceError> {
-        let event = self.packets.arriving(bytes);
-        // What stands before the start is not looked at, so that a later position gets past such a row.
-        if event.len() < self.batch_bytes || self.decoder.is_warming_up() {
-            return Ok(());
-        }
-        match Header::parse(event) {
-            Ok(header) if header.kind.is_rows() => {
-                let length = header.length as usize;
-                match length > self.row_max.saturating_add(EVENT_OVERHEAD) {
-                    true => Err(self.too_large(length as u64)),
-                    false => Ok(()),
-                }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    #[cold]
-    fn too_large(&self, length: u64) -> SourceError {
-        SourceError::halt(format!(
-            "after {}: a ROWS event of {length} bytes holds a row larger than row_max ({}), or many rows because of a large \
-             binlog_row_event_max_size; raise engine.row_max (to leave its table out of tables does not help: its rows are \
-             counted all the same), or go on behind its transaction by `walbrook position set`",
-            self.decoder.last_position(),
-            self.row_max
-        ))
     }
 }
 

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocol::DecodeError;
-use protocol::mysql::Column;
 use protocol::mysql::table_map::{Description, TableMap};
+use protocol::mysql::{Column, ColumnType};
 
-use super::shapes;
+use super::{names, shapes};
 use crate::config::Selection;
 use crate::schema::{Columns, Table};
 
@@ -169,7 +169,7 @@ impl Tables {
         let hides_widths = map.mariadb && shapes::hides_widths(&description.columns);
         if !selection.includes(map.database, map.table) {
             return Ok(match hides_widths {
-                false => Shape::Excluded(description.columns.into()),
+                false => Shape::Excluded(description.columns.into_iter().map(bare).collect()),
                 true => Shape::Wanted {
                     description: Box::new(description),
                     captured: false,
@@ -183,7 +183,8 @@ impl Tables {
             && !hides_widths
             && !(map.mariadb && shapes::may_hide_types(&description.columns));
         match &description.primary_key {
-            Some(parts) if complete && !parts.is_empty() => {
+            // With names in the log, none says that there was no key: see `shapes`.
+            Some(parts) if complete => {
                 let key = parts.iter().map(|part| part.column).collect();
                 Ok(Shape::Captured(self.table(
                     map.database,
@@ -261,6 +262,7 @@ impl Tables {
     pub(super) fn complete(&mut self, wanted: &Wanted, columns: Vec<Column>, key: Box<[u16]>) {
         let shape = match wanted.captured {
             true => Shape::Captured(self.table(&wanted.schema, &wanted.name, columns, key)),
+            // Their names tell which ones hide their widths.
             false => Shape::Excluded(columns.into()),
         };
         if let Some(entry) = self.entries.get_mut(wanted.index) {
@@ -291,13 +293,24 @@ impl Tables {
     /// the same bytes: without names in it, a renamed column does not show. Statements may spell names in another case.
     pub(super) fn forget(&mut self, table: Option<(&str, &str)>) {
         for ((schema, name), index) in &self.by_name {
-            let meant = table.is_none_or(|(a, b)| {
-                schema.eq_ignore_ascii_case(a) && name.eq_ignore_ascii_case(b)
-            });
+            let meant =
+                table.is_none_or(|(a, b)| names::are_same(schema, a) && names::are_same(name, b));
             if meant {
                 self.entries[*index].body = Box::default();
             }
         }
+    }
+
+    /// How many ids and tables are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> (usize, usize) {
+        (self.by_id.len(), self.entries.len())
+    }
+
+    /// How many versions of captured tables there were.
+    #[cfg(test)]
+    pub(super) fn versions(&self) -> u64 {
+        self.versions
     }
 
     /// Between two transactions: keeps memory bounded.
@@ -315,5 +328,19 @@ impl Tables {
         if self.truncated.len() > REMEMBERED_MAX {
             self.truncated.clear();
         }
+    }
+}
+
+/// A column without the texts that counting rows does not need: a server may have many thousands of tables that are not captured.
+fn bare(column: Column) -> Column {
+    let labels = Box::default();
+    Column {
+        name: Box::default(),
+        kind: match column.kind {
+            ColumnType::Enum { width, .. } => ColumnType::Enum { width, labels },
+            ColumnType::Set { width, .. } => ColumnType::Set { width, labels },
+            kind => kind,
+        },
+        ..column
     }
 }

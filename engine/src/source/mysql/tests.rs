@@ -139,16 +139,26 @@ impl Memory {
     }
 
     fn starting_at(start: Point, warm_up: bool, tables: &[&str], batch_bytes: usize) -> Self {
+        Self::with_row_max(start, warm_up, tables, batch_bytes, 64 << 20)
+    }
+
+    fn with_row_max(
+        start: Point,
+        warm_up: bool,
+        tables: &[&str],
+        batch_bytes: usize,
+        row_max: usize,
+    ) -> Self {
         let state = tempfile::tempdir().unwrap();
         let store = xa::Store::open(state.path(), "test", false).unwrap();
         let selection = Selection::new(tables).unwrap();
         let versions = Versions::open(state.path(), "test", None).unwrap();
         let server = "mysql:test".parse().unwrap();
-        let mut decoder = Decoder::new(selection, 64 << 20, true, start, server, store, versions);
+        let mut decoder = Decoder::new(selection, row_max, true, start, server, store, versions);
         // Whatever holds of changes holds of truncates.
-        decoder.truncates = Truncates::new(true, false);
+        decoder.truncates = Truncates::new(true);
         let mut memory = Self {
-            stream: Stream::new(decoder, batch_bytes, 64 << 20),
+            stream: Stream::new(decoder, batch_bytes, row_max),
             batch: Batch::default(),
             changes: Vec::new(),
             ends: Vec::new(),
@@ -569,7 +579,10 @@ fn files_are_compared_by_number() {
     assert!(!is_past(&place("b.000002:156"), &place("b.000002:157")));
 }
 
+mod far;
+mod large;
 mod long;
+mod many;
 mod starts;
 mod statements;
 mod truncates;

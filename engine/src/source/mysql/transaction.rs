@@ -41,6 +41,17 @@ impl Place {
         self.offset.saturating_sub(u64::from(header.length))
     }
 
+    /// After [`Place::advance`] past an event that does not stand before offset `least` of the file: moves behind it where that went
+    /// wrong for lack of the offset's other bits, and returns the offset of its first byte then.
+    pub(super) fn advance_behind(&mut self, least: u64, header: &Header) -> Option<u64> {
+        if self.offset >= least || header.next_position == 0 || header.is_artificial() {
+            return None;
+        }
+        let forward = header.next_position.wrapping_sub(least as u32);
+        self.offset = least + u64::from(forward);
+        Some(self.offset.saturating_sub(u64::from(header.length)))
+    }
+
     /// Moves on to the next offset whose low 32 bits are `low`; not at all when that is more than 2 GiB away, because then it lies
     /// behind.
     #[inline]
@@ -168,6 +179,18 @@ mod tests {
         assert_eq!(place.offset, 0x1_0000_0080);
         // What the server left out is jumped over.
         assert_eq!(place.advance(&header(0x10, 0x1000, 0)), 0x1_0000_0ff0);
+        // Unless it is known not to be there: from the start of the file, 5 GiB and 3 GiB may be left out.
+        for behind in [5_u64 << 30, 3 << 30] {
+            let mut place = Place {
+                file: "b.1".into(),
+                offset: 4,
+            };
+            let header = header(0x10, (behind + 0x20) as u32, 0);
+            assert_ne!(place.advance(&header), behind + 0x10);
+            assert_eq!(place.advance_behind(behind, &header), Some(behind + 0x10));
+            assert_eq!(place.offset, behind + 0x20);
+            assert_eq!(place.advance_behind(behind, &header), None);
+        }
         // A heartbeat about what was read already moves nothing.
         place.widen(0xff0);
         assert_eq!(place.offset, 0x1_0000_1000);

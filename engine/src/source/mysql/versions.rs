@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::names;
 use super::server::Answer;
 use super::transaction::Point;
 use crate::position::Position;
@@ -191,7 +192,7 @@ impl Versions {
     ) -> Result<(), SourceError> {
         let wanted = |name: &Name| {
             table.is_none_or(|(schema, table)| {
-                name.0.eq_ignore_ascii_case(schema) && name.1.eq_ignore_ascii_case(table)
+                names::are_same(&name.0, schema) && names::are_same(&name.1, table)
             })
         };
         let names: Vec<Name> = (self.tables.iter())
@@ -471,9 +472,13 @@ mod tests {
             .begin("shop", "t", at(100), described("old"))
             .unwrap();
         versions
-            .begin("shop", "u", at(120), described("u"))
+            .begin("shop", "über", at(120), described("u"))
             .unwrap();
         versions.end(Some(("shop", "T")), &at(200)).unwrap();
+        // A statement spells it in another case.
+        versions.end(Some(("Shop", "ÜBER")), &at(250)).unwrap();
+        let other = |offset| versions.at("shop", "über", &at(offset)).is_some();
+        assert_eq!((other(249), other(250)), (true, false));
         versions
             .begin("shop", "t", at(300), described("new"))
             .unwrap();

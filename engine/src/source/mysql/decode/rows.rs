@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::mysql::event::Header;
+use protocol::mysql::event::{Header, Kind};
 use protocol::mysql::gtid::Gtid;
 use protocol::mysql::rows::{Rows, RowsKind};
 use protocol::{DecodeError, Span};
@@ -65,14 +65,7 @@ impl Decoder {
             Ok(walked) => walked,
             Err(Unwalkable::Event(error)) => {
                 sink.events.truncate(first_event);
-                let mariadb = matches!(open.gtid, Some(Gtid::MariaDb(_)));
-                return match shapes::hidden_widths(entry.columns()) {
-                    Some(columns) if mariadb => {
-                        let text = hidden_widths(&entry.name, &columns);
-                        Err(self.refuse(offset, text).because(error))
-                    }
-                    _ => Err(self.unreadable(header.kind, offset, error)),
-                };
+                return Err(self.unwalkable(rows.table_id, header.kind, offset, error));
             }
             Err(Unwalkable::Large(bytes)) => {
                 sink.events.truncate(first_event);
@@ -99,6 +92,29 @@ impl Decoder {
             self.counters.rows_filtered += walked;
         }
         Ok(())
+    }
+
+    /// A table's rows do not have the lengths that its columns give them.
+    #[cold]
+    pub(super) fn unwalkable(
+        &mut self,
+        table_id: u64,
+        kind: Kind,
+        offset: u64,
+        error: DecodeError,
+    ) -> SourceError {
+        let gtid = self.open.as_ref().and_then(|open| open.gtid);
+        let entry = self.tables.entry(table_id);
+        let hidden = entry.and_then(|entry| {
+            let columns = shapes::hidden_widths(entry.columns())?;
+            Some(hidden_widths(&entry.name, &columns))
+        });
+        match hidden {
+            Some(text) if matches!(gtid, Some(Gtid::MariaDb(_))) => {
+                self.refuse(offset, text).because(error)
+            }
+            _ => self.unreadable(kind, offset, error),
+        }
     }
 }
 

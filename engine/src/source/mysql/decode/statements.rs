@@ -6,6 +6,7 @@ use protocol::mysql::statement::{self, TableName};
 use super::rows::Sink;
 use super::{Decoder, Next};
 use crate::source::SourceError;
+use crate::source::mysql::names;
 
 impl Decoder {
     /// A statement.
@@ -85,7 +86,7 @@ impl Decoder {
                 self.end_if_alone()?;
             }
             Said::Truncate(named) => {
-                self.truncate(sink, header, query, named, offset)?;
+                self.truncate(sink, header, query, &named, offset)?;
                 self.end_if_alone()?;
             }
             Said::Dml { .. } | Said::Other => self.end_if_alone()?,
@@ -107,8 +108,8 @@ impl Decoder {
         }
         let here = self.here();
         for table in &tables.named {
-            let schema = schema(table, database);
-            let name = Some((&*schema, &*table.table));
+            let (schema, table) = names::stored(table, database, self.folds_names);
+            let name = Some((&*schema, &*table));
             self.tables.forget(name);
             self.versions.end(name, &here)?;
         }
@@ -122,8 +123,8 @@ impl Decoder {
     /// Whether a statement may change a captured table, and does so behind the start: a warm-up passes over what stands before it.
     fn captures(&self, tables: &statement::Tables, database: &[u8]) -> bool {
         let captured = |table: &TableName| {
-            self.selection
-                .includes(&schema(table, database), &table.table)
+            let (schema, table) = names::stored(table, database, self.folds_names);
+            self.selection.includes(&schema, &table)
         };
         // What it changes besides the tables that it names may be any table, whatever its database.
         self.warm_up.is_none() && (!tables.complete || tables.named.iter().any(captured))
@@ -135,14 +136,6 @@ impl Decoder {
             Some(open) if open.begun => Ok(()),
             _ => self.end_transaction(),
         }
-    }
-}
-
-/// The database of a table that a statement names.
-pub(in crate::source::mysql) fn schema(table: &TableName, database: &[u8]) -> String {
-    match &table.database {
-        Some(database) => database.clone(),
-        None => String::from_utf8_lossy(database).into_owned(),
     }
 }
 

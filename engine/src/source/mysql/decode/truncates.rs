@@ -13,9 +13,9 @@ use protocol::mysql::event::{Header, Query};
 use protocol::mysql::statement::TableName;
 
 use super::rows::{Names, Sink, transaction};
-use super::statements::schema;
 use super::{Decoder, Truncated};
 use crate::batch::{Event, Operation, RowGroup};
+use crate::source::mysql::names;
 use crate::source::{SourceError, truncate_passed_over};
 
 /// What becomes of the server's TRUNCATEs.
@@ -23,17 +23,14 @@ use crate::source::{SourceError, truncate_passed_over};
 pub(in crate::source::mysql) struct Truncates {
     /// Whether they become changes.
     are_recorded: bool,
-    /// Whether the server stores the names of tables in lower case, so that a statement's name need not be the table's.
-    folds_names: bool,
     /// Tables whose TRUNCATE was passed over and said so.
     told: HashSet<(String, String)>,
 }
 
 impl Truncates {
-    pub(in crate::source::mysql) fn new(are_recorded: bool, folds_names: bool) -> Self {
+    pub(in crate::source::mysql) fn new(are_recorded: bool) -> Self {
         Self {
             are_recorded,
-            folds_names,
             told: HashSet::new(),
         }
     }
@@ -49,17 +46,14 @@ impl Decoder {
         sink: &mut Sink<'_>,
         header: &Header,
         query: &Query<'_>,
-        named: TableName,
+        named: &TableName,
         offset: u64,
     ) -> Result<(), SourceError> {
         // What stands before the start is not looked at.
         if self.warm_up.is_some() {
             return Ok(());
         }
-        let (mut schema, mut table) = (schema(&named, query.database), named.table);
-        if self.truncates.folds_names {
-            (schema, table) = (schema.to_lowercase(), table.to_lowercase());
-        }
+        let (schema, table) = names::stored(named, query.database, self.folds_names);
         let is_told = |name: &str| !name.contains(char::REPLACEMENT_CHARACTER);
         if self.truncates.are_recorded && !(is_told(&schema) && is_told(&table)) {
             return Err(self.refuse(offset, unnamed(query)));

@@ -48,6 +48,8 @@ impl<'a> Declared<'a> {
             .filter_map(|number| number.trim().parse().ok())
     }
 
+    /// The labels of `enum('a','it''s','C:\\x')`. The servers escape these as here, whatever a session's `sql_mode`
+    /// (`append_unescaped`).
     fn labels(&self) -> Box<[Box<str>]> {
         let (mut labels, mut label) = (Vec::new(), String::new());
         let mut characters = self.arguments.chars().peekable();
@@ -63,6 +65,19 @@ impl<'a> Declared<'a> {
                     inside = false;
                 }
                 '\'' => inside = true,
+                '\\' if inside => {
+                    let escaped = match characters.peek() {
+                        Some('\\') => Some('\\'),
+                        Some('n') => Some('\n'),
+                        Some('r') => Some('\r'),
+                        Some('0') => Some('\0'),
+                        _ => None,
+                    };
+                    if escaped.is_some() {
+                        characters.next();
+                    }
+                    label.push(escaped.unwrap_or('\\'));
+                }
                 other if inside => label.push(other),
                 _ => {}
             }
@@ -70,7 +85,8 @@ impl<'a> Declared<'a> {
         labels.into()
     }
 
-    /// The wire type with what the declaration adds; `None` when they cannot be the same column.
+    /// The wire type with what the declaration adds; `None` when they cannot be the same column. What the stream says itself goes
+    /// before the declaration, which is of a later time.
     pub(super) fn resolve(
         &self,
         description: &Description,
@@ -85,6 +101,16 @@ impl<'a> Declared<'a> {
         // Of other types the number is a width, VARBINARY(300), that need not fit.
         let fsp = u8::try_from(self.numbers().next().unwrap_or(0)).unwrap_or(u8::MAX);
         let mariadb = flavour == Flavour::MariaDb;
+        let text = || match (description.charsets, wire) {
+            (true, T::Char { .. } | T::VarChar { .. } | T::Text { .. }) => Some(wire.clone()),
+            (true, _) => None,
+            (false, _) => Some(wire.clone().with_charset(charset?)),
+        };
+        let bytes = || match (description.charsets, wire) {
+            (true, T::Binary { .. } | T::VarBinary { .. } | T::Blob { .. }) => Some(wire.clone()),
+            (true, _) => None,
+            (false, _) => Some(wire.clone().with_charset(Charset::BINARY)),
+        };
         Some(match (base.as_str(), wire) {
             ("tinyint" | "bool" | "boolean", T::TinyInt { unsigned: known })
                 if signed_as(*known) =>
@@ -132,34 +158,32 @@ impl<'a> Declared<'a> {
                 T::Inet6
             }
             ("inet4", T::Char { width: 4, .. } | T::Binary { width: 4, .. }) if mariadb => T::Inet4,
-            ("char", T::Char { .. }) => wire.clone().with_charset(charset?),
+            ("char", T::Char { .. }) => text()?,
             ("binary", T::Char { width, .. } | T::Binary { width, .. })
                 if self.numbers().eq([u64::from(*width)]) =>
             {
-                wire.clone().with_charset(Charset::BINARY)
+                bytes()?
             }
-            ("varchar", T::VarChar { .. }) => wire.clone().with_charset(charset?),
-            ("varbinary", T::VarChar { .. } | T::VarBinary { .. }) => {
-                wire.clone().with_charset(Charset::BINARY)
-            }
+            ("varchar", T::VarChar { .. }) => text()?,
+            ("varbinary", T::VarChar { .. } | T::VarBinary { .. }) => bytes()?,
             ("tinytext" | "text" | "mediumtext" | "longtext", T::Text { length_bytes, .. })
                 if width(&base) == *length_bytes =>
             {
-                wire.clone().with_charset(charset?)
+                text()?
             }
             (
                 "tinyblob" | "blob" | "mediumblob" | "longblob",
                 T::Text { length_bytes, .. } | T::Blob { length_bytes, .. },
-            ) if width(&base) == *length_bytes => wire.clone().with_charset(Charset::BINARY),
+            ) if width(&base) == *length_bytes => bytes()?,
             // MariaDB writes VECTOR as VARBINARY or BLOB.
             (
                 "vector",
                 T::VarChar { .. } | T::VarBinary { .. } | T::Text { .. } | T::Blob { .. },
-            ) => wire.clone().with_charset(Charset::BINARY),
-            ("enum", T::Enum { width, labels }) => {
+            ) => bytes()?,
+            ("enum", T::Enum { .. }) | ("set", T::Set { .. }) if description.labels => wire.clone(),
+            ("enum", T::Enum { width, .. }) => {
                 let declared = self.labels();
-                let fits = usize::from(*width) == if declared.len() > 255 { 2 } else { 1 };
-                if !fits || description.labels && *labels != declared {
+                if usize::from(*width) != if declared.len() > 255 { 2 } else { 1 } {
                     return None;
                 }
                 T::Enum {
@@ -167,14 +191,14 @@ impl<'a> Declared<'a> {
                     labels: declared,
                 }
             }
-            ("set", T::Set { width, labels }) => {
+            ("set", T::Set { width, .. }) => {
                 let declared = self.labels();
                 let bytes = match declared.len().div_ceil(8) {
                     5..=8 => 8,
                     3 => 3,
                     few => few,
                 };
-                if usize::from(*width) != bytes || description.labels && *labels != declared {
+                if usize::from(*width) != bytes {
                     return None;
                 }
                 T::Set {
@@ -185,10 +209,16 @@ impl<'a> Declared<'a> {
             (
                 "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
                 | "multipolygon" | "geomcollection" | "geometrycollection",
-                T::Geometry { length_bytes, .. },
+                T::Geometry {
+                    length_bytes,
+                    point,
+                },
             ) => T::Geometry {
                 length_bytes: *length_bytes,
-                point: base == "point",
+                point: match description.geometries {
+                    true => *point,
+                    false => base == "point",
+                },
             },
             _ => return None,
         })
@@ -202,5 +232,133 @@ fn width(base: &str) -> u8 {
         Some(b'm') => 3,
         Some(b'l') => 4,
         _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A TABLE_MAP that says everything, or nothing but types.
+    fn description(says: bool) -> Description {
+        Description {
+            columns: Vec::new(),
+            names: says,
+            signedness: says,
+            charsets: says,
+            labels: says,
+            geometries: says,
+            primary_key: None,
+        }
+    }
+
+    fn resolve(declared: &str, says: bool, wire: &ColumnType) -> Option<ColumnType> {
+        let charset = charset("latin1");
+        Declared::read(declared).resolve(&description(says), wire, charset, Flavour::MySql)
+    }
+
+    fn labels(of: &[&str]) -> Box<[Box<str>]> {
+        of.iter().map(|label| Box::from(*label)).collect()
+    }
+
+    #[test]
+    fn labels_are_escaped_as_the_servers_do() {
+        // As MySQL 9.7 and MariaDB 10.11 write it of labels with a backslash, LF, CR, NUL, tab, quotes and a percent sign.
+        let declared = "enum('C:\\\\x','a\\nb','c\\rd','it''s','q\"q','a\tb','a\\0z','x,y','\\\\n','\\\\','%')";
+        let expected = labels(&[
+            "C:\\x", "a\nb", "c\rd", "it's", "q\"q", "a\tb", "a\0z", "x,y", "\\n", "\\", "%",
+        ]);
+        assert_eq!(Declared::read(declared).labels(), expected);
+        // None of theirs.
+        assert_eq!(Declared::read("set('a\\b')").labels(), labels(&["a\\b"]));
+    }
+
+    #[test]
+    fn labels_of_the_stream_go_before_those_of_now() {
+        let wire = |of: &[&str]| ColumnType::Enum {
+            width: 1,
+            labels: labels(of),
+        };
+        let declared = "enum('a','b')";
+        assert_eq!(resolve(declared, true, &wire(&["a"])), Some(wire(&["a"])));
+        assert_eq!(
+            resolve(declared, false, &wire(&[])),
+            Some(wire(&["a", "b"]))
+        );
+        let wire = |of: &[&str]| ColumnType::Set {
+            width: 1,
+            labels: labels(of),
+        };
+        let declared = "set('a','b')";
+        assert_eq!(resolve(declared, true, &wire(&["a"])), Some(wire(&["a"])));
+        assert_eq!(
+            resolve(declared, false, &wire(&[])),
+            Some(wire(&["a", "b"]))
+        );
+    }
+
+    #[test]
+    fn character_sets_of_the_stream_go_before_those_of_now() {
+        const UTF8MB4: Charset = Charset { collation: 255 };
+        let types = |charset| {
+            [
+                (
+                    "char(20)",
+                    "binary(20)",
+                    ColumnType::Char {
+                        length_bytes: 1,
+                        width: 20,
+                        charset,
+                    },
+                ),
+                (
+                    "varchar(20)",
+                    "varbinary(20)",
+                    ColumnType::VarChar {
+                        length_bytes: 1,
+                        charset,
+                        compressed: false,
+                    },
+                ),
+                (
+                    "text",
+                    "blob",
+                    ColumnType::Text {
+                        length_bytes: 2,
+                        charset,
+                        compressed: false,
+                    },
+                ),
+            ]
+        };
+        for (text, bytes, wire) in types(UTF8MB4) {
+            assert_eq!(resolve(text, true, &wire), Some(wire.clone()));
+            // Text became bytes, or the other way round: the table is another one.
+            assert_eq!(resolve(bytes, true, &wire), None);
+            let binary = wire.clone().with_charset(Charset::BINARY);
+            assert_eq!(resolve(bytes, true, &binary), Some(binary.clone()));
+            assert_eq!(resolve(text, true, &binary), None);
+        }
+        let latin1 = charset("latin1").unwrap();
+        for (text, bytes, wire) in types(Charset::UNKNOWN) {
+            let expected = wire.clone().with_charset(latin1);
+            assert_eq!(resolve(text, false, &wire), Some(expected));
+            let expected = wire.clone().with_charset(Charset::BINARY);
+            assert_eq!(resolve(bytes, false, &wire), Some(expected));
+        }
+    }
+
+    #[test]
+    fn what_the_stream_says_of_geometries_goes_before_what_holds_now() {
+        let wire = |point| ColumnType::Geometry {
+            length_bytes: 4,
+            point,
+        };
+        for point in [false, true] {
+            for (declared, now) in [("geometry", false), ("point", true)] {
+                assert_eq!(resolve(declared, true, &wire(point)), Some(wire(point)));
+                assert_eq!(resolve(declared, false, &wire(false)), Some(wire(now)));
+            }
+        }
     }
 }

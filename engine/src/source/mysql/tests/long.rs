@@ -7,7 +7,7 @@ const BATCH: usize = 64 << 10;
 const TIMES: usize = 2_000;
 
 /// Where the first event from `from` on stands that is of this kind or, for rows, of any of theirs.
-fn first(events: &[Vec<u8>], from: usize, kind: Kind) -> usize {
+pub(super) fn first(events: &[Vec<u8>], from: usize, kind: Kind) -> usize {
     let is_one = |event: &Vec<u8>| {
         let found = Kind(event[4]);
         found == kind || found.is_rows() && kind.is_rows()
@@ -28,7 +28,7 @@ fn repeated(events: &[Vec<u8>], at: usize, times: usize) -> Vec<Vec<u8>> {
 }
 
 /// A TRANSACTION_PAYLOAD of these events, not compressed: fields of two bytes and eight, then the events without checksums.
-fn payload(events: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn payload(events: &[Vec<u8>]) -> Vec<u8> {
     let mut inner = Vec::new();
     for event in events {
         let length = event.len() - 4;
@@ -80,7 +80,7 @@ fn rows_of_tables_that_are_not_captured_do_not_pile_up() {
     }
 }
 
-fn start_at(offset: u64) -> Point {
+pub(super) fn start_at(offset: u64) -> Point {
     let file = "binlog.000001".into();
     Point {
         place: Place::new(&BinlogPosition { file, offset }),
@@ -154,7 +154,7 @@ fn rows_out_of_a_payload_do_not_pile_up() {
 }
 
 /// The events of the XA transaction `one`, from XA START to XA_PREPARE, and where they stand.
-fn xa_one(events: &[Vec<u8>]) -> std::ops::RangeInclusive<usize> {
+pub(super) fn xa_one(events: &[Vec<u8>]) -> std::ops::RangeInclusive<usize> {
     let start = b"XA START X'6f6e65'";
     let holds = |event: &Vec<u8>| event.windows(start.len()).any(|text| text == start);
     let at = events.iter().position(holds).unwrap();

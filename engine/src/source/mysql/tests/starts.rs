@@ -143,3 +143,51 @@ fn a_line_that_is_cut_behind_a_warm_up_goes_on_in_the_same_transaction() {
         assert_eq!(ends.last(), Some(&end), "{name}");
     }
 }
+
+#[test]
+fn what_another_server_prepared_holds_the_position_by_its_gtids_alone() {
+    let events = events("mysql-9.7-types");
+    let (expected, end) = whole("mysql-9.7-types");
+    let prepared = *super::long::xa_one(&events).end();
+    let mut memory = Memory::new(&["*.*"], 1 << 20);
+    memory.feed(&packets(&events[..=prepared], 1)).unwrap();
+    memory.seal();
+    let gtids = |position: &Position| match position {
+        Position::MySql { gtids, .. } => gtids.clone().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let held = memory.stream.decoder.position();
+    assert_eq!(memory.ends.last(), Some(&held));
+    assert_eq!(&*binlog(&held).file, FILE);
+    let before = memory.ends.len();
+
+    // The other server's file has the same name: that does not make the places its own.
+    memory.begin();
+    let decoder = &mut memory.stream.decoder;
+    decoder.read_from("mysql:other".parse().unwrap());
+    let alone = Position::MySql {
+        binlog: Position::unknown_binlog(),
+        gtids: Some(gtids(&held)),
+    };
+    assert_eq!(decoder.position(), alone);
+    assert!(decoder.safe().place.file.is_empty());
+    let (before_it, rest) = events.split_at(prepared + 1);
+    let mut dump = dump_from(before_it, FILE, next_position(&events[prepared]));
+    dump.extend_from_slice(rest);
+    let committed = first_with(&dump, b"XA COMMIT X'6f6e65'");
+    memory.feed(&packets(&dump[..committed], 1)).unwrap();
+    memory.seal();
+    memory
+        .feed(&packets(&dump[committed..], committed as u8 + 1))
+        .unwrap();
+    let (changes, ends) = memory.finish();
+    assert!(ends.len() > before);
+    assert_eq!(ends[before], alone);
+    assert_eq!(ends.last(), Some(&end));
+    assert!(changes == expected);
+}
+
+fn first_with(events: &[Vec<u8>], text: &[u8]) -> usize {
+    let holds = |event: &Vec<u8>| event.windows(text.len()).any(|part| part == text);
+    events.iter().position(holds).unwrap()
+}

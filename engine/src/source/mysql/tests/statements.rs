@@ -11,8 +11,10 @@ fn with_statement(statement: &str) -> Vec<Vec<u8>> {
     let holds = |event: &&mut Vec<u8>| event.windows(STATEMENT.len()).any(|it| it == STATEMENT);
     let event = events.iter_mut().find(holds).unwrap();
     let at = event.len() - 4 - STATEMENT.len();
-    let padded = format!("{statement:<0$}", STATEMENT.len());
-    event[at..at + STATEMENT.len()].copy_from_slice(padded.as_bytes());
+    let mut padded = statement.as_bytes().to_vec();
+    assert!(padded.len() <= STATEMENT.len(), "{statement}");
+    padded.resize(STATEMENT.len(), b' ');
+    event[at..at + STATEMENT.len()].copy_from_slice(&padded);
     seal(event);
     events
 }
@@ -51,6 +53,26 @@ fn a_change_that_may_be_of_a_captured_table_halts() {
     ] {
         read(statement, tables).unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
+}
+
+#[test]
+fn a_server_that_folds_names_has_the_table_in_lower_case() {
+    let read = |statement: &str, tables: &[&str], folds: bool| {
+        let mut memory = Memory::new(tables, 64 << 20);
+        memory.stream.decoder.folds_names = folds;
+        memory.feed(&packets(&with_statement(statement), 1))
+    };
+    for (statement, tables) in [
+        ("UPDATE Shop.Orders SET a=1", &["shop.orders"][..]),
+        ("DELETE FROM shop.ÜBER", &["shop.über"]),
+    ] {
+        let error = read(statement, tables, true).unwrap_err();
+        assert_eq!(error.verdict(), Verdict::Halt, "{statement}");
+        read(statement, tables, false).unwrap();
+    }
+    let excluded = ["*.*", "!shop.audit"];
+    read("DELETE FROM shop.Audit", &excluded, true).unwrap();
+    read("DELETE FROM shop.Audit", &excluded, false).unwrap_err();
 }
 
 #[test]

@@ -25,7 +25,8 @@ fn with_statement(
     event[at..at + statement.len()].copy_from_slice(statement);
     seal(event);
     let mut memory = Memory::new(&["*.*"], 64 << 20);
-    memory.stream.decoder.truncates = Truncates::new(recorded, folds);
+    memory.stream.decoder.truncates = Truncates::new(recorded);
+    memory.stream.decoder.folds_names = folds;
     memory.feed(&packets(&events, 1))?;
     Ok(memory.finish().0)
 }
