@@ -12,7 +12,7 @@ pub enum Position {
     /// MySQL and MariaDB: file and offset, with the set of executed GTIDs where the server has them.
     MySql {
         /// Place in the server's own binary log. Its file is empty where only GTIDs are known ([`Position::unknown_binlog`]): what an
-        /// operator typed. What a source reports always has one.
+        /// operator typed, or what a source reports on another server than the one it last knew the place on.
         binlog: BinlogPosition,
         /// GTIDs executed up to here, in the server's own text form; `None` without GTIDs.
         gtids: Option<String>,

@@ -267,6 +267,9 @@ fn position_is_shown_set_and_reset() {
     let set = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-23";
     position(&["set", "shop", set]).printed(&format!("shop: was binlog.000002:1234, is {set}\n"));
     position(&["set", "shop", "binlog.000002"]).refused("POSITION: \"binlog.000002\" is not a position: expected FILE:OFFSET such as binlog.000002:1234");
+    position(&["set", "shop", "16/B374D848"]).refused(
+        "POSITION: 16/B374D848 is no position of shop, whose kind is mysql: expected FILE:OFFSET",
+    );
     position(&["set", "shp", "binlog.000002:4"])
         .refused("SOURCE: there is no source \"shp\"; did you mean \"shop\"?");
     position(&["show", "shop"]).printed(&format!("shop: {set}, set by hand\n"));

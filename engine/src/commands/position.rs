@@ -5,7 +5,7 @@ use tracing::error;
 use super::Exit;
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, FileStore, StateLock};
 use crate::cli::{ConfigArguments, PositionAction};
-use crate::config::{Config, SourceSettings, Start};
+use crate::config::{Config, SourceKind, SourceSettings, Start};
 use crate::position::Position;
 
 /// Does what is asked and prints one line of what was and is.
@@ -33,6 +33,12 @@ pub fn run(action: &PositionAction) -> Exit {
     let Ok(settings) = config.source(source) else {
         return Exit::Usage;
     };
+    if let Some(position) = &position
+        && let Err(text) = belongs(position, settings)
+    {
+        error!("POSITION: {text}");
+        return Exit::Usage;
+    }
     let done = match (action, position) {
         (PositionAction::Set { .. }, Some(position)) => set(&config, settings, position),
         (PositionAction::Reset { .. }, _) => reset(&config, settings),
@@ -59,6 +65,27 @@ fn configured(file: &ConfigArguments, source: &str) -> Result<Config, Exit> {
         error!("{e}");
         Exit::Usage
     })
+}
+
+/// Refuses a position of another kind of database than the source's, before it takes the place of a good checkpoint. GTIDs of MySQL and
+/// of MariaDB are told apart by the server only: `mysql://` reads either.
+fn belongs(position: &Position, source: &SourceSettings) -> Result<(), String> {
+    let is_lsn = matches!(position, Position::Postgres { .. });
+    let kind = source.address.kind;
+    if is_lsn == (kind == SourceKind::Postgres) {
+        return Ok(());
+    }
+    let expected = match kind {
+        SourceKind::Postgres => "an LSN such as 16/B374D848",
+        SourceKind::MySql | SourceKind::MariaDb => {
+            "FILE:OFFSET such as binlog.000002:1234, or a GTID set"
+        }
+    };
+    Err(format!(
+        "{position} is no position of {}, whose kind is {}: expected {expected}",
+        source.name,
+        kind.as_str()
+    ))
 }
 
 fn show(config: &Config, source: &SourceSettings) -> Result<String, CheckpointError> {
@@ -127,5 +154,34 @@ fn start_text(start: &Start) -> String {
         Start::Now => "now (the server's end at that time)".to_owned(),
         Start::Earliest => "earliest (the oldest binary log that is left)".to_owned(),
         Start::At(position) => format!("{position:#}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_of_another_kind_of_database_is_refused() {
+        const LSN: &str = "16/B374D848";
+        const SET: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-23";
+        for (url, good, bad) in [
+            ("mysql://u@h", [SET, "0-1-5"], [LSN, "0/1"]),
+            ("mariadb://u@h", ["0-1-5", "b.000001:4"], [LSN, "0/1"]),
+            ("postgres://u@h/d", [LSN, "0/1"], [SET, "b.000001:4"]),
+        ] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let text = format!("[source.shop]\nurl = \"{url}\"\n[kafka]\nbrokers = [\"h:1\"]\n");
+            std::fs::write(file.path(), text).unwrap();
+            let config = Config::load(file.path(), &[""; 0]).unwrap();
+            let source = config.source("shop").unwrap();
+            for position in good {
+                assert_eq!(belongs(&position.parse().unwrap(), source), Ok(()), "{url}");
+            }
+            for position in bad {
+                let error = belongs(&position.parse().unwrap(), source).unwrap_err();
+                assert!(error.contains("no position of shop"), "{url}: {error}");
+            }
+        }
     }
 }

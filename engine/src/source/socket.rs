@@ -1,6 +1,7 @@
 //! A connection to a server: a socket, and TLS over it where both want it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,6 +18,11 @@ use super::receive::Received;
 use super::wire::Wire;
 use crate::clock;
 use crate::config::Io;
+
+/// How long all of a name's addresses but the last may take together: connecting may take 30 s in all, the handshake included.
+const PATIENCE: Duration = Duration::from_secs(24);
+/// How long one of several addresses may take: a firewall that swallows packets lets it hang for minutes.
+const ADDRESS_MAX: Duration = Duration::from_secs(10);
 
 /// A socket, with or without TLS.
 #[derive(Debug)]
@@ -42,21 +48,9 @@ impl Socket {
     /// Connects; small writes leave at once, and a peer that is gone is noticed in the end. With how long TCP's handshake took:
     /// one round trip, none to this machine itself, where it would only tell how busy we are.
     pub(super) async fn connect(host: &str, port: u16) -> io::Result<(TcpStream, Duration)> {
-        let mut failed = io::Error::other("the name has no address");
-        for address in tokio::net::lookup_host((host, port)).await? {
-            let began = clock::now();
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    let round_trip = match address.ip().to_canonical().is_loopback() {
-                        true => Duration::ZERO,
-                        false => clock::now() - began,
-                    };
-                    return Ok((prepared(stream)?, round_trip));
-                }
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+        let (stream, round_trip) = first_of(&addresses, PATIENCE, TcpStream::connect).await?;
+        Ok((prepared(stream)?, round_trip))
     }
 
     /// Puts TLS over the socket.
@@ -122,6 +116,38 @@ impl Socket {
     }
 }
 
+/// The first of a name's addresses that can be connected to, and how long that took; none but the last may use up more than its share
+/// of `patience`.
+async fn first_of<S, C: Future<Output = io::Result<S>>>(
+    addresses: &[SocketAddr],
+    patience: Duration,
+    connect: impl Fn(SocketAddr) -> C,
+) -> io::Result<(S, Duration)> {
+    let mut failed = io::Error::other("the name has no address");
+    let share = patience / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    for (index, address) in addresses.iter().enumerate() {
+        let began = clock::now();
+        let connecting = connect(*address);
+        let connected = match index + 1 == addresses.len() {
+            true => connecting.await,
+            false => tokio::time::timeout(share.min(ADDRESS_MAX), connecting)
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        };
+        match connected {
+            Ok(stream) => {
+                let round_trip = match address.ip().to_canonical().is_loopback() {
+                    true => Duration::ZERO,
+                    false => clock::now() - began,
+                };
+                return Ok((stream, round_trip));
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
 fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()
@@ -185,6 +211,29 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_never_answers_does_not_hide_the_next_one() {
+        let addresses: Vec<SocketAddr> = (1..=4)
+            .map(|n| SocketAddr::from(([192, 0, 2, n], 3306)))
+            .collect();
+        let connect = |address: SocketAddr| async move {
+            match address.ip().to_string().as_str() {
+                "192.0.2.1" => std::future::pending().await,
+                "192.0.2.2" => Err(io::ErrorKind::ConnectionRefused.into()),
+                _ => Ok(address),
+            }
+        };
+        let patience = Duration::from_millis(40);
+        let (reached, _) = first_of(&addresses, patience, connect).await.unwrap();
+        assert_eq!(reached, addresses[2]);
+        let error = first_of(&addresses[1..2], patience, connect).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let never = |_| std::future::pending::<io::Result<()>>();
+        let last = first_of(&addresses[..1], patience, never);
+        // The last one has the caller's patience.
+        assert!(tokio::time::timeout(4 * patience, last).await.is_err());
+    }
 
     #[tokio::test]
     async fn this_machine_is_near_however_busy_it_is() {

@@ -6,10 +6,12 @@
 //!             └──── resume ◄─────┘
 //! ```
 //! One directory per source, `STATE/NAME.KIND/NUMBER`, a file per transaction, and a limit for all of them together. What is kept is
-//! read again from the server after a restart: files of an earlier process are removed, and nothing has to be synced for safety.
+//! read again from the server after a restart: files of an earlier process are removed, and nothing has to be synced for safety. Only the
+//! user that runs the engine may enter the directory.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::SourceError;
@@ -93,7 +95,10 @@ impl Spill {
     /// It cannot be made.
     pub(super) fn create(&mut self) -> Result<Writer, SourceError> {
         let whose = self.whose;
-        fs::create_dir_all(&self.directory).map_err(|error| disk(&self.directory, whose, error))?;
+        // Rows are nobody else's business.
+        (DirBuilder::new().recursive(true).mode(0o700))
+            .create(&self.directory)
+            .map_err(|error| disk(&self.directory, whose, error))?;
         self.next += 1;
         let path = self.path(self.next);
         let file = File::create_new(&path).map_err(|error| disk(&path, whose, error))?;
@@ -251,7 +256,7 @@ impl Reader {
 
 fn disk(path: &Path, whose: Whose, error: io::Error) -> SourceError {
     SourceError::halt(format!(
-        "rows of {} cannot be kept in {}; make room there or change `state`",
+        "rows of {} cannot be kept in {}; make room there or change `state` (TMPDIR for `walbrook tap`)",
         whose.one,
         path.display()
     ))
@@ -342,6 +347,17 @@ mod tests {
         let mut writer = spill.resume(kept).unwrap();
         writer.push(&[b"1234"]).unwrap();
         assert!(writer.push(&[b"5"]).is_err());
+    }
+
+    #[test]
+    fn nobody_else_may_look_into_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let state = tempfile::tempdir().unwrap();
+        let mut spill = spill(state.path());
+        let writer = spill.create().unwrap();
+        let mode = fs::metadata(&spill.directory).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        writer.discard();
     }
 
     #[test]

@@ -10,11 +10,21 @@ use protocol::mysql::gtid::{Flavour, GtidSet, IntervalSet, SourceId, Tag, Uuid};
 
 use crate::source::{Identity, SourceError};
 
-/// Every variable that we look at, in one answer; those that the server does not have are left out by it.
+/// Every variable that we look at, in one answer; those that the server does not have are left out by it. Long values are cut off:
+/// see [`Variables::sets_query`].
 pub(super) const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'server_id', 'server_uuid', \
      'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata', 'binlog_row_value_options', \
      'binlog_checksum', 'gtid_mode', 'gtid_executed', 'gtid_owned', 'gtid_purged', 'gtid_domain_id', 'gtid_binlog_pos', \
      'gtid_binlog_state', 'gtid_strict_mode', 'lower_case_table_names')";
+
+/// Those of them that hold sets of GTIDs. SHOW cuts values off (MySQL after 1,024 bytes, MariaDB after 2,048), so they are asked for
+/// by name, where SHOW says that they are there.
+const SETS: [&str; 4] = [
+    "gtid_executed",
+    "gtid_purged",
+    "gtid_owned",
+    "gtid_binlog_pos",
+];
 
 /// What the user may do.
 pub(super) const GRANTS: &str = "SHOW GRANTS";
@@ -47,6 +57,30 @@ impl Variables {
             Some((row.next()?.to_ascii_lowercase(), row.next()?))
         };
         Self(answer.into_iter().filter_map(pair).collect())
+    }
+
+    /// Asks for the sets of GTIDs in full; `None` where the server has none. [`Variables::read_sets`] takes the answer.
+    pub(super) fn sets_query(&self) -> Option<String> {
+        let names: Vec<String> = (self.sets())
+            .map(|name| format!("@@GLOBAL.{name}"))
+            .collect();
+        // In this order: what ends between the two goes from `gtid_owned` to `gtid_executed`, and the status comes later still.
+        (!names.is_empty()).then(|| format!("SELECT {}", names.join(", ")))
+    }
+
+    /// From the answer to [`Variables::sets_query`].
+    pub(super) fn read_sets(&mut self, answer: Answer) {
+        let names: Vec<&str> = self.sets().collect();
+        let values = answer.into_iter().next().unwrap_or_default();
+        for (name, value) in names.into_iter().zip(values) {
+            if let Some(value) = value {
+                self.0.insert(name.to_owned(), value);
+            }
+        }
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &'static str> {
+        (SETS.into_iter()).filter(|name| self.0.contains_key(*name))
     }
 
     /// The value of `name`; `None` when the server has no such variable.
@@ -241,6 +275,43 @@ mod tests {
         assert_eq!(mariadb.flavour(), Flavour::MariaDb);
         assert_eq!(mariadb.identity().unwrap().to_string(), "mariadb:7:3");
         assert!(mariadb.has_gtids());
+    }
+
+    #[test]
+    fn sets_are_asked_for_where_nothing_cuts_them() {
+        let set: Vec<String> = (0..30)
+            .map(|n| format!("3e11fa47-71ca-11e1-9e33-c80aa94295{n:02}:1-5"))
+            .collect();
+        let set = set.join(",\n");
+        let mut mysql = Variables::read(answer(&[
+            &["version", "8.4.0"],
+            &["gtid_executed", &set[..1024]],
+            &["gtid_owned", ""],
+            &["gtid_purged", &set[..1024]],
+        ]));
+        assert!(mysql.gtids("gtid_executed").is_err());
+        assert_eq!(
+            mysql.sets_query().unwrap(),
+            "SELECT @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged, @@GLOBAL.gtid_owned"
+        );
+        let owned = "3e11fa47-71ca-11e1-9e33-c80aa9429501:6#7";
+        mysql.read_sets(answer(&[&[&set, &set, owned]]));
+        let whole = Some(set.parse().unwrap());
+        for name in ["gtid_executed", "gtid_purged"] {
+            assert_eq!(mysql.gtids(name).unwrap(), whole, "{name}");
+        }
+        assert_eq!(mysql.text("gtid_owned"), Some(owned));
+
+        let mariadb = Variables::read(answer(&[
+            &["version", "10.11.6-MariaDB"],
+            &["gtid_binlog_pos", "0-1-5"],
+        ]));
+        assert_eq!(
+            mariadb.sets_query().unwrap(),
+            "SELECT @@GLOBAL.gtid_binlog_pos"
+        );
+        let none = Variables::read(answer(&[&["version", "5.5.60"]]));
+        assert_eq!(none.sets_query(), None);
     }
 
     #[test]

@@ -79,21 +79,54 @@ impl Writer {
     /// # Errors
     /// The file cannot be written, or more is prepared than we keep.
     pub(super) fn push(&mut self, event: &[u8]) -> Result<(), SourceError> {
+        self.begin(event, event.len() as u32)
+    }
+
+    /// Keeps the beginning of an event of `length` bytes, which holds its header; what follows goes to [`Writer::go_on`].
+    ///
+    /// # Errors
+    /// As [`Writer::push`].
+    pub(super) fn begin(&mut self, event: &[u8], length: u32) -> Result<(), SourceError> {
         // The header's length counts the checksum that is gone.
-        let length = (event.len() as u32).to_le_bytes();
+        let length = length.to_le_bytes();
         match (event.get(..9), event.get(13..)) {
             (Some(head), Some(rest)) => self.file.push(&[head, &length, rest]),
             _ => Ok(()),
         }
     }
+
+    /// Keeps what follows of an event.
+    ///
+    /// # Errors
+    /// As [`Writer::push`].
+    pub(super) fn go_on(&mut self, piece: &[u8]) -> Result<(), SourceError> {
+        self.file.push(&[piece])
+    }
 }
 
 /// Reads the events of a committed XA transaction back; the store has its file until all are read.
 #[derive(Debug)]
-pub(super) struct Reader(spill::Reader);
+pub(super) struct Reader {
+    file: spill::Reader,
+    large: Option<Large>,
+}
+
+/// An event that is taken in pieces.
+#[derive(Debug)]
+struct Large {
+    /// The header, until it is taken.
+    head: Option<[u8; HEADER_LENGTH]>,
+    /// Bytes behind the header that are still to come.
+    left: usize,
+}
 
 impl Reader {
-    /// Appends whole events to `out` until at least `budget` bytes were added, and says how many; 0 at the end.
+    fn new(file: spill::Reader) -> Self {
+        Self { file, large: None }
+    }
+
+    /// Appends whole events to `out` until at least `budget` bytes were added, and says how many; 0 at the end, and before an event
+    /// longer than `event_max`, which [`Reader::read_piece`] takes.
     ///
     /// # Errors
     /// The file cannot be read, or does not hold what was written.
@@ -101,19 +134,56 @@ impl Reader {
         &mut self,
         out: &mut Vec<u8>,
         budget: usize,
+        event_max: usize,
     ) -> Result<usize, SourceError> {
         let start = out.len();
-        while out.len() - start < budget {
+        while self.large.is_none() && out.len() - start < budget {
             let at = out.len();
-            if self.0.append(out, HEADER_LENGTH)? == 0 {
+            if self.file.append(out, HEADER_LENGTH)? == 0 {
                 break;
             }
-            let header = Header::parse(out.get(at..).unwrap_or_default())
-                .map_err(|error| self.0.damaged().because(error))?;
-            let rest = header.length as usize - HEADER_LENGTH;
-            if self.0.append(out, rest)? < rest {
-                return Err(self.0.damaged());
+            let head = out.get(at..).unwrap_or_default();
+            let header = Header::parse(head).map_err(|error| self.file.damaged().because(error))?;
+            let left = header.length as usize - HEADER_LENGTH;
+            if header.length as usize > event_max {
+                let head = head.first_chunk().copied();
+                self.large = Some(Large { head, left });
+                out.truncate(at);
+                break;
             }
+            if self.file.append(out, left)? < left {
+                return Err(self.file.damaged());
+            }
+        }
+        Ok(out.len() - start)
+    }
+
+    /// Whether an event comes next that is longer than [`Reader::read_into`] was to take.
+    pub(super) fn is_at_large(&self) -> bool {
+        self.large.is_some()
+    }
+
+    /// Appends at most about `budget` bytes of it, from its header on, and says how many; 0 once all of it was had.
+    ///
+    /// # Errors
+    /// As [`Reader::read_into`].
+    pub(super) fn read_piece(
+        &mut self,
+        out: &mut Vec<u8>,
+        budget: usize,
+    ) -> Result<usize, SourceError> {
+        let start = out.len();
+        let Some(large) = &mut self.large else {
+            return Ok(0);
+        };
+        out.extend(large.head.take().into_iter().flatten());
+        let wanted = large.left.min(budget);
+        if self.file.append(out, wanted)? < wanted {
+            return Err(self.file.damaged());
+        }
+        large.left -= wanted;
+        if out.len() == start {
+            self.large = None;
         }
         Ok(out.len() - start)
     }
@@ -196,7 +266,7 @@ impl Store {
         if let Some(earlier) = self.at_once.replace(kept) {
             self.spill.remove(earlier);
         }
-        Ok(Reader(reader))
+        Ok(Reader::new(reader))
     }
 
     /// `XA COMMIT`: the rows, to be read back; `None` when the transaction was prepared before the stream began.
@@ -209,7 +279,7 @@ impl Store {
         };
         let reader = self.spill.read(&prepared.kept)?;
         self.replaying = Some((xid.clone(), prepared));
-        Ok(Some(Reader(reader)))
+        Ok(Some(Reader::new(reader)))
     }
 
     /// All rows of the committed transaction are out; the stream stands at `after`.
@@ -254,6 +324,17 @@ impl Store {
                 (Some(gtid), Some(set)) => set.contains(gtid),
                 _ => decided.place != *first && super::is_past(&decided.place, first),
             },
+        }
+    }
+
+    /// The stream goes on, by GTIDs, on another server: where the one before stood means nothing there, and would pass for a place
+    /// of the new one.
+    pub(super) fn forget_places(&mut self) {
+        let replaying = self.replaying.iter_mut().map(|(_, prepared)| prepared);
+        for Prepared { before, .. } in self.prepared.values_mut().chain(replaying) {
+            if before.gtids.is_some() {
+                before.place = Place::new(&Position::unknown_binlog());
+            }
         }
     }
 
@@ -335,6 +416,26 @@ mod tests {
     }
 
     #[test]
+    fn places_of_another_server_are_forgotten_and_gtids_are_not() {
+        let state = tempfile::tempdir().unwrap();
+        let mut store = Store::open(state.path(), "shop", true).unwrap();
+        let mut before = point(100);
+        before.gtids = Some("0-1-5".parse().unwrap());
+        for number in [1, 2] {
+            let writer = store.start(before.clone()).unwrap();
+            store.prepare(xid(number), writer).unwrap();
+        }
+        // One is being read back.
+        assert!(store.commit(&xid(1)).unwrap().is_some());
+        store.forget_places();
+        before.place = Place::new(&Position::unknown_binlog());
+        assert_eq!(store.earliest(), Some(&before));
+        store.again();
+        store.roll_back(&xid(2));
+        assert_eq!(store.earliest(), Some(&before));
+    }
+
+    #[test]
     fn rows_come_back_on_commit_and_are_gone_after_a_rollback() {
         let state = tempfile::tempdir().unwrap();
         let mut store = Store::open(state.path(), "shop", true).unwrap();
@@ -351,7 +452,7 @@ mod tests {
         assert_eq!(store.earliest(), Some(&point(100)));
         let mut reader = store.commit(&xids[2]).unwrap().unwrap();
         let (mut bytes, mut reads) = (Vec::new(), 0);
-        while reader.read_into(&mut bytes, 500).unwrap() > 0 {
+        while reader.read_into(&mut bytes, 500, 1000).unwrap() > 0 {
             reads += 1;
         }
         assert!(reads > 10);

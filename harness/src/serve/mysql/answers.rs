@@ -17,6 +17,9 @@ use protocol::mysql::resultset::{Answer, ResultSet, ServerError};
 
 use super::select;
 
+/// Bytes of a value that SHOW VARIABLES tells.
+const SHOWN_MAX: usize = 1024;
+
 /// What the server says of itself besides the sidecar.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
@@ -177,10 +180,10 @@ impl<'a> Answers<'a> {
         let mut rows = Vec::new();
         for (name, value) in &self.all_variables() {
             if filter.matches(name) {
-                rows.push(vec![
-                    Some(name.clone().into_bytes()),
-                    Some(value.clone().into_bytes()),
-                ]);
+                // Servers say no more here; SELECT @@x says all.
+                let mut value = value.clone().into_bytes();
+                value.truncate(SHOWN_MAX);
+                rows.push(vec![Some(name.clone().into_bytes()), Some(value)]);
             }
         }
         Some(Answer::Rows(ResultSet {
@@ -355,6 +358,18 @@ mod tests {
                 [some("gtid_executed_compression_period"), some("0")]
             ]
         );
+        let long = Facts {
+            executed: "a".repeat(2000),
+            ..facts.clone()
+        };
+        let mut long = Answers::new(&recording.sidecar, &long, "cdc", 7);
+        let shown = ask(&mut long, "SHOW VARIABLES LIKE 'gtid\\_executed'").unwrap();
+        assert_eq!(shown[0][1].as_ref().unwrap().len(), 1024);
+        let selected = ask(
+            &mut long,
+            "SELECT @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged",
+        );
+        assert_eq!(selected.unwrap()[0][0].as_ref().unwrap().len(), 2000);
         let two = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_format', 'binlog_row_image', 'nothing')";
         assert_eq!(ask(&mut answers, two).unwrap().len(), 2);
         ask(

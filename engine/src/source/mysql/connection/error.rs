@@ -30,6 +30,9 @@ impl Words for MySqlWords {
                 "; check user and password, and that the user may connect from this host"
             }
             1040 | 1203 => "; raise max_connections or max_user_connections",
+            1226 => {
+                "; raise the user's limit (ALTER USER … WITH MAX_USER_CONNECTIONS, MAX_CONNECTIONS_PER_HOUR, …)"
+            }
             1129 => "; run FLUSH HOSTS on the server",
             1130 => "; create the user for this host",
             3159 => "; connect with ?tls=require",
@@ -58,9 +61,11 @@ impl From<AuthError> for ConnectionError {
 #[must_use]
 pub fn server_verdict(code: u16) -> Verdict {
     match code {
-        // Too many connections (of this user), shutting down or starting, killed, timeouts, out of resources for now.
+        // Too many connections (of this user; a dead one of ours may count until the server notices), shutting down or starting, killed,
+        // timeouts, out of resources for now.
         1040
         | 1203
+        | 1226
         | 1053
         | 1077
         | 1079
@@ -74,5 +79,18 @@ pub fn server_verdict(code: u16) -> Verdict {
         // ER_MASTER_FATAL_ERROR_READING_BINLOG: purged, unknown file, impossible position, GTIDs that are gone.
         1236 | 1373 | 1789 => Verdict::Resync,
         _ => Verdict::Halt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_the_user_may_be_free_again_soon() {
+        let text = "User 'cdc' has exceeded the 'max_user_connections' resource (current value: 1)";
+        let error = ServerError::new(1226, "42000", text);
+        assert_eq!(MySqlWords::verdict(&error), Verdict::Retry);
+        assert!(MySqlWords::hint(&error).contains("MAX_USER_CONNECTIONS"));
     }
 }
