@@ -2,14 +2,24 @@
 //!
 //! The lines are the values of the records that `walbrook run` would write: they come out of the same encoder, with one partition for
 //! all tables, and are read back from its record batches.
+//!
+//! ```text
+//! Source ─► batch ─► thread: encode, read back, write ─► stdout
+//! ```
+//! Whoever reads may pause for as long as he likes (a pager): the thread waits, and with it the stream, but the server is answered and
+//! signals are heard.
 
 use std::collections::HashMap;
+use std::fs::DirBuilder;
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::kafka::record_batch::{self, Decoder};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
 use super::Exit;
@@ -30,6 +40,8 @@ const BATCH_BYTES: usize = 256 << 10;
 const ROW_MAX: usize = 64 << 20;
 /// Record batches are only a way to the lines: large enough that any row fits.
 const RECORDS_MAX: usize = 1 << 30;
+/// How long what has been received may take to be printed once a signal says to end.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// Formats of the interface that this version has not.
 const FORMATS_LATER: [&str; 3] = ["flat", "wal2json", "protobuf"];
 
@@ -56,16 +68,11 @@ pub fn run(arguments: &TapArguments) -> Exit {
     let scratch = match Scratch::create() {
         Ok(scratch) => scratch,
         Err(e) => {
-            error!("cannot create a temporary directory: {e}");
+            error!("cannot create a temporary directory (TMPDIR says where): {e}");
             return Exit::Halted;
         }
     };
-    let mut printer = Printer::new(
-        &settings,
-        BufWriter::new(io::stdout().lock()),
-        arguments.count,
-    );
-    match runtime.block_on(stream(&settings, &scratch.dir, &mut printer)) {
+    match runtime.block_on(stream(&settings, &scratch.dir, arguments.count)) {
         Ok(()) => Exit::Done,
         Err(text) => {
             error!("{text}");
@@ -106,8 +113,8 @@ fn settings(arguments: &TapArguments) -> Result<SourceSettings, ConfigError> {
     }
     let tables = Selection::new(&arguments.tables).map_err(|e| fail("--tables", e.to_string()))?;
     let start = Start::parse(&arguments.start).map_err(|text| fail("--start", text))?;
-    // Several may watch one server at the same time, so each process takes an id of its own.
-    let name = format!("tap-{}", std::process::id());
+    // Several may watch one server at the same time, so each process takes an id of its own. In containers many have the same number.
+    let name = format!("tap-{}-{:08x}", std::process::id(), rand::random::<u32>());
     let server_id = derived_server_id(&name, &address, Path::new("."));
     let mut slot = SlotSettings::of(&name);
     slot.temporary = true;
@@ -147,7 +154,9 @@ impl Scratch {
         let dir = std::env::temp_dir().join(format!("walbrook-tap-{}", std::process::id()));
         // A process of that id that was killed may have left one.
         let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir(&dir)?;
+        // Rows are nobody else's business.
+        let made = DirBuilder::new().mode(0o700).create(&dir);
+        made.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", dir.display())))?;
         Ok(Self { dir })
     }
 }
@@ -158,48 +167,117 @@ impl Drop for Scratch {
     }
 }
 
-async fn stream<W: Write>(
+async fn stream(
     settings: &SourceSettings,
     scratch: &Path,
-    printer: &mut Printer<W>,
+    count: Option<u64>,
 ) -> Result<(), String> {
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|e| format!("cannot listen for signals: {e}"))?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|e| format!("cannot listen for signals: {e}"))?;
+    let mut signals = Signals::listen()?;
+    let printing = Printing::start(settings, count, || io::stdout().lock());
+    let Printing { batches, mut ended } =
+        printing.map_err(|e| format!("cannot start the thread that prints: {e}"))?;
     let limits = Limits {
         batch_bytes: BATCH_BYTES,
         row_max: ROW_MAX,
         io: Io::Epoll,
         until_end: false,
     };
-    let mut source = tokio::select! {
-        source = Source::connect(settings, None, limits, scratch) => source.map_err(|e| e.to_string())?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+    let connected = Source::connect_until(settings, limits, scratch, signals.next()).await;
+    let Some(mut source) = connected.map_err(|e| e.to_string())? else {
+        return Ok(());
     };
     info!(server = %source.identity(), position = %source.position(), "watching");
+    let mut printed = None;
+    let mut stopped = false;
     let watched = tokio::select! {
-        watched = watch(&mut source, printer) => watched,
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        watched = watch(&mut source, &batches) => watched,
+        result = &mut ended => {
+            printed = Some(result);
+            Ok(())
+        }
+        () = signals.next() => {
+            stopped = true;
+            Ok(())
+        }
     };
     source.close().await;
-    watched
+    // The thread prints what it was handed, and ends: at once, unless nobody reads.
+    drop(batches);
+    let printed = match printed {
+        Some(result) => result,
+        None => tokio::select! {
+            result = ended => result,
+            () = signals.next() => Ok(Ok(())),
+            () = tokio::time::sleep(LAST_LINES), if stopped => Ok(Ok(())),
+        },
+    };
+    let panicked = |_| Err("the thread that prints has ended unexpectedly".to_owned());
+    watched.and(printed.unwrap_or_else(panicked))
 }
 
-async fn watch<W: Write>(source: &mut Source, printer: &mut Printer<W>) -> Result<(), String> {
+/// Hands batches over until the source fails, or nobody takes them any more.
+async fn watch(source: &mut Source, batches: &mpsc::Sender<Batch>) -> Result<(), String> {
     let mut batch = Batch::default();
     loop {
         let filled = source.fill(&mut batch).await;
         if !matches!(filled, Ok(Filled::Nothing)) {
             source.seal(&mut batch);
-            if !printer.print(&mut batch)? {
+            if batches.send(std::mem::take(&mut batch)).await.is_err() {
                 return Ok(());
             }
-            batch.clear();
         }
         filled.map_err(|e| e.to_string())?;
+    }
+}
+
+/// The signals that end it.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("cannot listen for signals: {e}"));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// A thread that prints.
+struct Printing {
+    /// One waits while another is printed.
+    batches: mpsc::Sender<Batch>,
+    /// How it ended: enough has been printed, nobody reads any more, or no more batches come.
+    ended: oneshot::Receiver<Result<(), String>>,
+}
+
+impl Printing {
+    fn start<W: Write>(
+        settings: &SourceSettings,
+        count: Option<u64>,
+        out: impl FnOnce() -> W + Send + 'static,
+    ) -> io::Result<Self> {
+        let (batches, mut handed) = mpsc::channel(1);
+        let (tell, ended) = oneshot::channel();
+        let settings = settings.clone();
+        let print = move || {
+            let mut printer = Printer::new(&settings, BufWriter::new(out()), count);
+            let _ = tell.send(printer.print_all(&mut handed));
+        };
+        std::thread::Builder::new()
+            .name("print".into())
+            .spawn(print)?;
+        Ok(Self { batches, ended })
     }
 }
 
@@ -234,6 +312,16 @@ impl<W: Write> Printer<W> {
             out,
             left: count.unwrap_or(u64::MAX),
         }
+    }
+
+    /// Prints batches until no more come, or enough has been printed.
+    fn print_all(&mut self, batches: &mut mpsc::Receiver<Batch>) -> Result<(), String> {
+        while let Some(mut batch) = batches.blocking_recv() {
+            if !self.print(&mut batch)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Prints a batch; false when enough has been printed or nobody reads any more.

@@ -232,6 +232,30 @@ impl Source {
         }
     }
 
+    /// As [`Source::connect`] without a checkpoint, for a stream that leaves nothing behind on the server: until `stop` ends (`None`), or
+    /// when it fails, what was made there is taken away again. Not to be dropped before it is over.
+    ///
+    /// # Errors
+    /// As [`Source::connect`].
+    pub async fn connect_until(
+        settings: &SourceSettings,
+        limits: Limits,
+        state: &Path,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Self>, SourceError> {
+        match settings.address.kind {
+            SourceKind::MySql | SourceKind::MariaDb => tokio::select! {
+                source = Self::connect(settings, None, limits, state) => source.map(Some),
+                () = stop => Ok(None),
+            },
+            SourceKind::Postgres => {
+                let connected =
+                    postgres::Postgres::connect_until(settings, limits, state, stop).await?;
+                Ok(connected.map(|source| Self(Of::Postgres(Box::new(source)))))
+            }
+        }
+    }
+
     /// Connects, judges every requirement, and disconnects. Changes nothing.
     ///
     /// # Errors

@@ -14,16 +14,16 @@ use crate::postgres_faults::{NAME, prepare};
 use crate::{configured, ready_with, run_to_end, until};
 
 /// A server, a broker, and a place for engines.
-struct Stage {
-    program: std::path::PathBuf,
-    server: Server,
-    broker: Broker,
-    directory: tempfile::TempDir,
-    client: Client,
+pub(crate) struct Stage {
+    pub(crate) program: std::path::PathBuf,
+    pub(crate) server: Server,
+    pub(crate) broker: Broker,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) client: Client,
 }
 
 impl Stage {
-    async fn set(options: &[&str]) -> Option<Stage> {
+    pub(crate) async fn set(options: &[&str]) -> Option<Stage> {
         Stage::of(Flavour::Postgres, options).await
     }
 
@@ -50,11 +50,11 @@ impl Stage {
     }
 
     /// An engine whose state is in `name`.
-    fn engine(&self, name: &str) -> Engine {
+    pub(crate) fn engine(&self, name: &str) -> Engine {
         self.engine_at(name, &self.server.cdc_url())
     }
 
-    fn engine_at(&self, name: &str, url: &str) -> Engine {
+    pub(crate) fn engine_at(&self, name: &str, url: &str) -> Engine {
         let directory = self.directory.path().join(name);
         std::fs::create_dir_all(&directory).expect("a directory");
         configured(
@@ -66,12 +66,12 @@ impl Stage {
         )
     }
 
-    async fn run(&self, statements: &str) {
+    pub(crate) async fn run(&self, statements: &str) {
         let done = self.client.batch_execute(statements).await;
         done.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
     }
 
-    async fn write(&self, seed_of: u64) {
+    pub(crate) async fn write(&self, seed_of: u64) {
         let transactions = Workload::new(500, seed_of);
         self.run(&format!("TRUNCATE {}", seed::TABLE)).await;
         seed::write(&self.client, transactions.transactions())
@@ -80,8 +80,15 @@ impl Stage {
     }
 }
 
+/// Replaces a part of an engine's configuration.
+pub(crate) fn configure(engine: &Engine, old: &str, new: &str) {
+    let text = std::fs::read_to_string(engine.config()).expect("a configuration");
+    assert!(text.contains(old), "{old} is not in {text}");
+    std::fs::write(engine.config(), text.replace(old, new)).expect("a writable directory");
+}
+
 /// Runs the engine, which must end with exit status 1 and these words in its log.
-async fn refused(engine: &Engine, words: &[&str]) {
+pub(crate) async fn refused(engine: &Engine, words: &[&str]) {
     let log = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
     let before = log(&engine.log()).len();
     let mut running = engine.start().expect("the engine starts");
@@ -275,9 +282,7 @@ async fn postgres_plugins_that_are_not_allowed_are_refused() {
     .await;
     let engine = stage.engine("other");
     set_plugin(&engine, "wal2json");
-    let text = std::fs::read_to_string(engine.config()).expect("a configuration");
-    let text = text.replace("start = \"earliest\"", "start = \"now\"");
-    std::fs::write(engine.config(), text).expect("a writable directory");
+    configure(&engine, "start = \"earliest\"", "start = \"now\"");
     // Our role may not see the setting: the server's refusal names it. Who may see it is told before.
     refused(
         &engine,

@@ -8,7 +8,9 @@ use std::fmt::{Display, Write as _};
 
 /// Settings of every session, replication and other, as (name, value) of the start-up `options`: they decide how values are written
 /// (section "Logical Decoding Output Plugins" leaves that to type output functions). An empty search path has type names qualified.
-pub const SESSION: [(&str, &str); 8] = [
+///
+/// A role's `client_min_messages` could keep the warning back that rows are left out of the stream (from version 18 on).
+pub const SESSION: [(&str, &str); 9] = [
     ("datestyle", "ISO"),
     ("intervalstyle", "postgres"),
     ("TimeZone", "UTC"),
@@ -17,6 +19,7 @@ pub const SESSION: [(&str, &str); 8] = [
     ("lc_monetary", "C"),
     ("client_encoding", "UTF8"),
     ("search_path", "pg_catalog"),
+    ("client_min_messages", "warning"),
 ];
 
 /// [`SESSION`] as the value of the start-up parameter `options`.
@@ -58,17 +61,19 @@ pub const PUBLICATION_TABLES: &str =
     "SELECT pubname, schemaname, tablename FROM pg_catalog.pg_publication_tables";
 
 /// User tables: `oid`, `nspname`, `relname`, `relkind` (`r`, `p` partitioned), `relispartition`, `relreplident` (`d` default, `n`
-/// nothing, `f` full, `i` index), `has_key` (whether there is a primary key), `owned` (whether we may publish it).
+/// nothing, `f` full, `i` index), `has_key` (whether there is a primary key, which need not do for an identity: [`identities`]), `owned`
+/// (whether we may publish it).
 pub const TABLES: &str = "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relispartition, c.relreplident, \
      EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS has_key, \
      pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
 
-/// Partitions that hold rows: `oid`, `root` (the oid of the partitioned table above all others). Not in [`WHOLE`]: asked only where
-/// there are partitions without a replica identity.
-pub const PARTITIONS: &str = "SELECT c.oid, pg_catalog.pg_partition_root(c.oid)::pg_catalog.oid AS root \
-     FROM pg_catalog.pg_class c WHERE c.relispartition AND c.relkind = 'r'";
+/// The partitioned tables above each partition, a row each, nearest first: `oid`, `above` (an oid). Not in [`WHOLE`]: asked only where
+/// it matters which ones these are.
+pub const PARTITIONS: &str = "SELECT c.oid, a.relid::pg_catalog.oid AS above \
+     FROM pg_catalog.pg_class c CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(c.oid) WITH ORDINALITY AS a(relid, level) \
+     WHERE c.relispartition AND c.relkind IN ('r', 'p') AND a.relid <> c.oid ORDER BY c.oid, a.level";
 
 /// Columns of unique indices that can be keys (no expressions, no predicate, no nullable column), a row per column: `relation` (OID),
 /// `index`, `indisprimary`, `indisreplident`, `position` (from 1), `attname`.
@@ -110,6 +115,13 @@ pub const WHOLE: [&str; 10] = [
     TYPES,
     COLUMNS,
 ];
+
+/// [`KEYS`] of each index that can be a replica identity, its first column only: the server takes no deferrable primary key for one, and
+/// nothing in the place of an index that was dropped (`RelationGetReplicaIndex`).
+#[must_use]
+pub fn identities() -> String {
+    format!("{KEYS} AND k.position = 1 AND (i.indisprimary OR i.indisreplident)")
+}
 
 /// [`KEYS`] of these relations only.
 #[must_use]
@@ -195,6 +207,7 @@ mod tests {
             assert_eq!(whole(&format!(" {statement}; ")), Some(statement));
         }
         assert_eq!(whole(&keys_of(&[16384, 7])), Some(KEYS));
+        assert_eq!(whole(&identities()), Some(KEYS));
         assert_eq!(whole(&types_of(&[])), Some(TYPES));
         assert_eq!(whole(&columns_of("a'b", "c\\d")), Some(COLUMNS));
         assert_eq!(whole(&keys_of_table("public", "events")), Some(KEYS));

@@ -1,5 +1,6 @@
 //! What a server must have for its changes to be captured whole, and the statement that mends what it lacks.
 
+use super::partitions;
 use super::publication::{self, Lacking};
 use super::server::{Publication, Role, Settings, Slot, UserTable};
 use crate::config::{Plugin, Selection, SlotSettings};
@@ -36,6 +37,21 @@ impl Facts<'_> {
             self.selection,
         )
     }
+
+    /// Captured tables whose updates and deletes the server refuses, or, with wal2json, does not send.
+    pub(super) fn refusing(&self) -> Vec<String> {
+        match self.ours.plugin {
+            // Those that are not published yet, and therefore withheld, are named with the publication.
+            Plugin::PgOutput => self.publication.map_or_else(Vec::new, |publication| {
+                partitions::refusing(self.tables, publication, self.published, self.selection)
+            }),
+            Plugin::Wal2Json => (self.tables.iter())
+                .filter(|table| table.is_bare())
+                .filter(|table| self.selection.includes(&table.schema, &table.name))
+                .map(UserTable::quoted)
+                .collect(),
+        }
+    }
 }
 
 /// Every requirement in the order that an operator would look at them.
@@ -46,11 +62,13 @@ pub(super) fn requirements(facts: &Facts<'_>) -> Vec<Requirement> {
         senders(facts.settings),
         slot(facts),
     ];
+    list.extend(encoding_of(facts.settings, facts.ours.plugin));
     list.extend(libraries(facts));
     list.extend(streaming(facts));
     if facts.ours.plugin == Plugin::PgOutput {
         list.extend(publication::requirements(facts));
     }
+    list.extend(partitions::selected_in_vain(facts));
     list.push(identities(facts));
     list.extend(keeping(facts.settings));
     list.extend(wal2json(facts.ours));
@@ -265,31 +283,48 @@ fn libraries(facts: &Facts<'_>) -> Option<Requirement> {
     ))
 }
 
-/// Tables whose updates and deletes the server refuses or sends without an old image.
-fn identities(facts: &Facts<'_>) -> Requirement {
-    let chosen = |table: &&UserTable| {
-        facts.selection.includes(&table.schema, &table.name) && !table.partitioned
-    };
-    // Those that are withheld from the publication have been named with it.
-    let withheld = match facts.ours.plugin {
-        Plugin::PgOutput => facts.lacking().withheld,
-        Plugin::Wal2Json => Vec::new(),
-    };
-    let without: Vec<String> = (facts.tables.iter().filter(chosen))
-        .filter(|table| table.is_bare())
-        .map(UserTable::quoted)
-        .filter(|name| !withheld.iter().any(|table| table.bare.contains(name)))
-        .collect();
-    let outcome = match without.first() {
-        None => Outcome::Met,
-        Some(first) => Outcome::Advice(format!(
-            "{} {} none: the server refuses their updates and deletes while they are published (with wal2json: sends none); run ALTER \
-             TABLE {first} REPLICA IDENTITY FULL",
-            listed(&without),
-            if without.len() == 1 { "has" } else { "have" },
+/// Whether the server sends text in UTF-8. pgoutput writes it in `client_encoding`, which is ours to choose, wal2json in the database's
+/// encoding. Of a database without one (`SQL_ASCII`) nobody knows: the server ends pgoutput's stream where it is not UTF-8, and we do
+/// wal2json's.
+fn encoding_of(settings: &Settings, plugin: Plugin) -> Option<Requirement> {
+    let encoding = settings.text("server_encoding")?;
+    let outcome = match (encoding, plugin) {
+        ("UTF8", _) => Outcome::Met,
+        ("SQL_ASCII", _) => Outcome::Advice(
+            "the database is SQL_ASCII, so the server does not know the encoding of its text: it is taken for UTF-8, and the first row with \
+             text that is not stops the stream; make sure that applications write UTF-8"
+                .into(),
+        ),
+        (_, Plugin::PgOutput) => Outcome::Met,
+        (_, Plugin::Wal2Json) => Outcome::Missing(format!(
+            "wal2json sends it in the database's encoding, {encoding}; set plugin = \"pgoutput\", with which the server converts it"
         )),
     };
+    Some(requirement(
+        format!("{} sends text in UTF-8", plugin.as_str()),
+        outcome,
+    ))
+}
+
+/// Tables whose updates and deletes the server refuses or sends without an old image.
+fn identities(facts: &Facts<'_>) -> Requirement {
+    let outcome = match without_identity(&facts.refusing()) {
+        None => Outcome::Met,
+        Some(text) => Outcome::Advice(text),
+    };
     requirement("captured tables have a replica identity", outcome)
+}
+
+/// What it means that these tables, which are captured, have no replica identity; `None` where there are none.
+pub(super) fn without_identity(tables: &[String]) -> Option<String> {
+    let first = tables.first()?;
+    Some(format!(
+        "{} {} none ({}): the server refuses their updates and deletes while they are published (with wal2json: sends none); run ALTER \
+         TABLE {first} REPLICA IDENTITY FULL",
+        listed(tables),
+        if tables.len() == 1 { "has" } else { "have" },
+        publication::NO_IDENTITY,
+    ))
 }
 
 /// How a slot that nobody reads from comes to be lost.
@@ -329,6 +364,7 @@ pub(super) fn listed(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::postgres::server::Answer;
 
     fn slot() -> Slot {
         Slot {
@@ -343,6 +379,27 @@ mod tests {
             failover: false,
             synced: false,
         }
+    }
+
+    /// wal2json's text is converted by nobody.
+    #[test]
+    fn text_is_utf_8_or_the_start_says_so() {
+        let judged = |encoding: &str, plugin| {
+            let settings = Settings::read(&Answer {
+                columns: vec!["name".into(), "setting".into()],
+                rows: vec![vec![Some("server_encoding".into()), Some(encoding.into())]],
+            });
+            encoding_of(&settings, plugin).expect("a setting").outcome
+        };
+        for plugin in [Plugin::PgOutput, Plugin::Wal2Json] {
+            assert_eq!(judged("UTF8", plugin), Outcome::Met);
+            assert!(matches!(judged("SQL_ASCII", plugin), Outcome::Advice(_)));
+        }
+        assert_eq!(judged("LATIN1", Plugin::PgOutput), Outcome::Met);
+        let Outcome::Missing(text) = judged("LATIN1", Plugin::Wal2Json) else {
+            panic!("LATIN1 taken for UTF-8");
+        };
+        assert!(text.contains("LATIN1; set plugin = \"pgoutput\""), "{text}");
     }
 
     #[test]

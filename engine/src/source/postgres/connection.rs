@@ -24,6 +24,11 @@ use crate::source::tls;
 
 mod error;
 
+/// After how long a peer that is gone is noticed while nothing else limits the wait: the time that the keep-alive of
+/// [`Socket::connect`] takes (60 s, then nine questions 10 s apart). Without it a statement that never arrived would be sent again and
+/// again for a quarter of an hour.
+const GONE_AFTER: Duration = Duration::from_secs(150);
+
 /// Where to connect, as whom, and how.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
@@ -154,6 +159,7 @@ impl Connection {
             (b'N', TlsMode::Require | TlsMode::VerifyFull) => Err(ConnectionError::Tls(
                 "the server offers no TLS: set ssl = on with ssl_cert_file and ssl_key_file there, or connect with ?tls=disable".into(),
             )),
+            (Backend::ERROR_RESPONSE, _) => Err(no_process(doing)),
             (other, _) => Err(protocol(doing, unexpected("answer to SSLRequest", other))),
         }
     }
@@ -182,7 +188,15 @@ impl Connection {
         let binding = self.socket.end_point_hash();
         let mut client = auth::Client::new(&options.user, password, secure, binding);
         loop {
-            let (tag, body) = self.message(doing).await?;
+            let (tag, body) = match self.message(doing).await {
+                // Without a length: what it says begins with a letter, and no message is as long as that.
+                Err(ConnectionError::Protocol { .. })
+                    if self.incoming.first() == Some(&Backend::ERROR_RESPONSE) =>
+                {
+                    return Err(no_process(doing));
+                }
+                message => message?,
+            };
             match tag {
                 Backend::AUTHENTICATION => match client.answer(&body)? {
                     Step::Done | Step::Wait => {}
@@ -223,7 +237,8 @@ impl Connection {
         answer
     }
 
-    /// As [`Connection::query`], but waits for as long as it takes, and calls `waiting` every time that `every` has passed.
+    /// As [`Connection::query`], but waits for as long as it takes, and calls `waiting` every time that `every` has passed. A server that
+    /// works on it in silence still acknowledges what TCP asks it; one that does not for [`GONE_AFTER`] is gone.
     ///
     /// # Errors
     /// As [`Connection::query`].
@@ -233,13 +248,30 @@ impl Connection {
         every: Duration,
         waiting: impl Fn() + Send,
     ) -> Result<Answer, ConnectionError> {
-        let mut answer = std::pin::pin!(self.query_untimed(statement));
-        loop {
-            match tokio::time::timeout(every, answer.as_mut()).await {
-                Ok(answer) => return answer,
-                Err(_) => waiting(),
+        self.give_up_after(Some(GONE_AFTER))?;
+        let answer = {
+            let mut answer = std::pin::pin!(self.query_untimed(statement));
+            loop {
+                match tokio::time::timeout(every, answer.as_mut()).await {
+                    Ok(answer) => break answer,
+                    Err(_) => waiting(),
+                }
             }
-        }
+        };
+        self.give_up_after(None)?;
+        answer
+    }
+
+    /// Has TCP end the connection when what was sent, or its keep-alive, is not acknowledged for `time`; `None`: as the system does.
+    fn give_up_after(&self, time: Option<Duration>) -> Result<(), ConnectionError> {
+        let socket = match &self.socket {
+            Socket::Plain(stream) => stream,
+            Socket::Tls(stream) => stream.get_ref().0,
+            Socket::Received(_) | Socket::None => return Ok(()),
+        };
+        let doing = "asking";
+        (socket2::SockRef::from(socket).set_tcp_user_timeout(time))
+            .map_err(|source| ConnectionError::Lost { doing, source })
     }
 
     /// Runs several statements, the next one sent before the one before is answered: one round trip for all. Their answers, in order.
@@ -423,6 +455,13 @@ impl Connection {
     }
 }
 
+/// A server that cannot fork says so in the form of protocol 2.0 (`report_fork_failure_to_client`), to SSLRequest, too. Its words are not
+/// shown: anybody on the line may have put them there.
+fn no_process(doing: &'static str) -> ConnectionError {
+    let source = std::io::Error::other("it has no process for us now; its log says why");
+    ConnectionError::Lost { doing, source }
+}
+
 fn protocol(doing: &'static str, source: DecodeError) -> ConnectionError {
     ConnectionError::Protocol { doing, source }
 }
@@ -432,117 +471,4 @@ fn unexpected(what: &'static str, tag: u8) -> DecodeError {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::*;
-
-    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-        let length = body.len() as u32 + 4;
-        [&[tag][..], &length.to_be_bytes(), body].concat()
-    }
-
-    /// One row of one column of text.
-    fn row(value: &str) -> Vec<u8> {
-        let description = [&b"\0\x01a\0"[..], &[0; 18]].concat();
-        let length = value.len() as u32;
-        let row = [&b"\0\x01"[..], &length.to_be_bytes(), value.as_bytes()].concat();
-        [
-            message(Backend::ROW_DESCRIPTION, &description),
-            message(Backend::DATA_ROW, &row),
-            message(Backend::COMMAND_COMPLETE, b"SELECT 1\0"),
-            message(Backend::READY_FOR_QUERY, b"I"),
-        ]
-        .concat()
-    }
-
-    /// A server that answers the first three statements only when it has all of them, the second by `second`, then one alone.
-    async fn connected(second: Vec<u8>) -> Connection {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap());
-        let stream = stream.await.unwrap();
-        tokio::spawn(async move {
-            let (mut peer, _) = listener.accept().await.unwrap();
-            let mut asked = Vec::new();
-            let mut answers = [row("1"), second, row("3"), row("4")].into_iter();
-            for count in [3, 1] {
-                for _ in 0..count {
-                    assert_eq!(peer.read_u8().await.unwrap(), b'Q');
-                    let length = peer.read_u32().await.unwrap() as usize - 4;
-                    asked.resize(length, 0);
-                    peer.read_exact(&mut asked).await.unwrap();
-                }
-                for answer in answers.by_ref().take(count) {
-                    peer.write_all(&answer).await.unwrap();
-                }
-            }
-        });
-        Connection {
-            socket: Socket::Plain(stream),
-            round_trip: Duration::ZERO,
-            timeout: Duration::from_secs(30),
-            incoming: Vec::new(),
-        }
-    }
-
-    fn text(answer: &Answer) -> Option<&str> {
-        answer.first()?.text("a")
-    }
-
-    /// The server would wait for the second statement for ever if it were sent only after the first one's answer.
-    #[tokio::test]
-    async fn several_statements_take_one_round_trip() {
-        let mut connection = connected(row("2")).await;
-        let answers = connection.query_all(["one", "two", "three"]).await.unwrap();
-        assert_eq!(
-            answers.each_ref().map(text),
-            [Some("1"), Some("2"), Some("3")]
-        );
-        let last = connection.query("four").await.unwrap();
-        assert_eq!(text(&last), Some("4"));
-    }
-
-    /// The server answers only when it has been waited for three times, each longer than other statements may take.
-    #[tokio::test]
-    async fn a_patient_query_outlasts_the_timeout() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap());
-        let stream = stream.await.unwrap();
-        let (mut peer, _) = listener.accept().await.unwrap();
-        let waited = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-        let seen = std::sync::Arc::clone(&waited);
-        tokio::spawn(async move {
-            let _three = seen.acquire_many(3).await.unwrap();
-            peer.write_all(&row("1")).await.unwrap();
-            // The line stays up.
-            std::future::pending::<()>().await;
-        });
-        let mut connection = Connection {
-            socket: Socket::Plain(stream),
-            round_trip: Duration::ZERO,
-            timeout: Duration::from_millis(1),
-            incoming: Vec::new(),
-        };
-        let every = Duration::from_millis(2);
-        let answer = connection.query_patiently("one", every, || waited.add_permits(1));
-        assert_eq!(text(&answer.await.unwrap()), Some("1"));
-    }
-
-    #[tokio::test]
-    async fn of_several_statements_the_refused_one_is_named() {
-        let fields = b"SERROR\0C42501\0Mpermission denied\0\0";
-        let refusal = [
-            message(Backend::ERROR_RESPONSE, fields),
-            message(Backend::READY_FOR_QUERY, b"I"),
-        ];
-        let mut connection = connected(refusal.concat()).await;
-        let error = connection.query_all(["one", "two", "three"]).await;
-        let error = error.unwrap_err().to_string();
-        assert!(
-            error.contains("permission denied") && error.contains("\"two\""),
-            "{error}"
-        );
-        let last = connection.query("four").await.unwrap();
-        assert_eq!(text(&last), Some("4"));
-    }
-}
+mod tests;

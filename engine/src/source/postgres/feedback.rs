@@ -18,8 +18,10 @@ use tokio::task::JoinHandle;
 use super::line::Writer;
 use crate::clock;
 
-/// The server hears from us at least this often.
+/// The server hears from us at least this often, and more often where it has less patience.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// But not more often than this.
+const SHORTEST: Duration = Duration::from_millis(10);
 /// How long the last word may take.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
@@ -68,16 +70,25 @@ impl Confirmed {
     }
 }
 
+/// How often a server has to hear from us that waits for `wal_sender_timeout` milliseconds; 0: for ever.
+pub(super) fn interval(wal_sender_timeout: Option<i64>) -> Duration {
+    let timeout = wal_sender_timeout.and_then(|timeout| u64::try_from(timeout).ok());
+    match timeout {
+        None | Some(0) => INTERVAL,
+        Some(timeout) => (Duration::from_millis(timeout) / 2).clamp(SHORTEST, INTERVAL),
+    }
+}
+
 /// The task that tells one connection's server.
 #[derive(Debug)]
 pub(super) struct Feedback(Option<JoinHandle<()>>);
 
 impl Feedback {
-    /// Begins to tell the server at the other end of `writer`.
-    pub(super) fn start(confirmed: Arc<Confirmed>, writer: Writer) -> Self {
+    /// Begins to tell the server at the other end of `writer`, at least as often as every `interval`.
+    pub(super) fn start(confirmed: Arc<Confirmed>, writer: Writer, interval: Duration) -> Self {
         // Another server may not have heard of it.
         confirmed.sent.store(0, Ordering::Release);
-        Self(Some(tokio::spawn(tell(confirmed, writer))))
+        Self(Some(tokio::spawn(tell(confirmed, writer, interval))))
     }
 
     /// Leaves the task to itself: it ends with [`Confirmed::close`], or with its connection.
@@ -94,7 +105,7 @@ impl Drop for Feedback {
     }
 }
 
-async fn tell(confirmed: Arc<Confirmed>, writer: Writer) {
+async fn tell(confirmed: Arc<Confirmed>, writer: Writer, interval: Duration) {
     loop {
         let closing = confirmed.closing.load(Ordering::Acquire);
         let lsn = confirmed.lsn.load(Ordering::Acquire);
@@ -116,6 +127,23 @@ async fn tell(confirmed: Arc<Confirmed>, writer: Writer) {
         if closing {
             return;
         }
-        let _ = tokio::time::timeout(INTERVAL, confirmed.changed.notified()).await;
+        let _ = tokio::time::timeout(interval, confirmed.changed.notified()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_of_little_patience_hears_from_us_in_time() {
+        for (timeout, expected) in [(None, 5_000), (Some(0), 5_000), (Some(60_000), 5_000)] {
+            assert_eq!(interval(timeout), Duration::from_millis(expected));
+        }
+        for timeout in [9_999, 5_000, 1_000, 100] {
+            let every = interval(Some(timeout));
+            assert_eq!(every * 2, Duration::from_millis(timeout as u64));
+        }
+        assert_eq!(interval(Some(1)), SHORTEST);
     }
 }

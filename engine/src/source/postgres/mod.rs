@@ -14,6 +14,7 @@ mod decode;
 mod feedback;
 mod held;
 mod line;
+mod partitions;
 mod publication;
 mod refusals;
 mod server;
@@ -33,7 +34,7 @@ use std::time::{Duration, Instant};
 use protocol::postgres::Lsn;
 
 pub(in crate::source) use self::binding::end_point_hash;
-use self::connection::ConnectOptions;
+use self::connection::{ConnectOptions, Streaming};
 use self::decode::Decoder;
 pub(in crate::source) use self::feedback::Confirmed;
 use self::feedback::Feedback;
@@ -109,9 +110,39 @@ impl Postgres {
             Some(Resume { position, server }) => (point(&position)?, server),
             None => (from(&settings.start)?, None),
         };
-        let mut plan = plan(settings, from, server);
+        let plan = plan(settings, from, server);
         let held = held::Store::open(state, &settings.name, continued)?;
         let session = Session::open(&plan).await?;
+        Self::streaming(settings, plan, held, session, limits)
+    }
+
+    /// As [`Postgres::connect`] without a checkpoint, until `stop` ends (`None`), of a stream that leaves nothing behind.
+    pub(super) async fn connect_until(
+        settings: &SourceSettings,
+        limits: Limits,
+        state: &Path,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Reconnecting<Self>>, SourceError> {
+        let plan = plan(settings, from(&settings.start)?, None);
+        let held = held::Store::open(state, &settings.name, false)?;
+        let Some(session) = Session::open_until(&plan, stop).await? else {
+            return Ok(None);
+        };
+        let made_publication = session.made_publication;
+        let streaming = Self::streaming(settings, plan.clone(), held, session, limits);
+        if streaming.is_err() && made_publication {
+            session::tidy(&plan).await;
+        }
+        streaming.map(Some)
+    }
+
+    fn streaming(
+        settings: &SourceSettings,
+        mut plan: Plan,
+        held: held::Store,
+        session: Session,
+        limits: Limits,
+    ) -> Result<Reconnecting<Self>, SourceError> {
         plan.first = false;
         let mut decoder = Decoder::new(
             &settings.address.database,
@@ -135,7 +166,7 @@ impl Postgres {
         confirmed.confirm(session.start);
         let mut postgres = Self {
             stream,
-            watch: Watch::start(&plan, session.withheld),
+            watch: Watch::start(&plan, session.named),
             confirmed,
             identity: session.identity,
             ancestors: session.ancestors,
@@ -148,7 +179,7 @@ impl Postgres {
             wanted: limits.io,
             io: limits.io,
         };
-        let line = postgres.line(session.streaming.socket, session.streaming.round_trip)?;
+        let line = postgres.line(session.streaming, session.feedback)?;
         let catalog = Catalog::new(plan.options.clone());
         Ok(Reconnecting::new(
             settings.name.clone(),
@@ -160,11 +191,10 @@ impl Postgres {
         ))
     }
 
-    fn line(
-        &mut self,
-        socket: super::socket::Socket,
-        round_trip: Duration,
-    ) -> Result<Line, SourceError> {
+    fn line(&mut self, streaming: Streaming, feedback: Duration) -> Result<Line, SourceError> {
+        let Streaming {
+            socket, round_trip, ..
+        } = streaming;
         let (reader, writer) =
             line::take(socket, self.chunk, round_trip, self.wanted).map_err(|error| {
                 SourceError::halt("the thread that reads the server's stream cannot be started")
@@ -172,7 +202,7 @@ impl Postgres {
             })?;
         self.io = self.io.and(reader.io());
         Ok(Line {
-            feedback: Feedback::start(Arc::clone(&self.confirmed), writer),
+            feedback: Feedback::start(Arc::clone(&self.confirmed), writer, feedback),
             reader,
         })
     }
@@ -228,10 +258,10 @@ impl Database for Postgres {
     }
 
     fn resume(&mut self, batch: &mut Batch, session: Session) -> Result<Line, SourceError> {
-        let line = self.line(session.streaming.socket, session.streaming.round_trip)?;
         let (place, bytes) = (self.place(), self.counters().bytes);
         self.silence.came_back(place, bytes);
         self.stream.begin(batch, &session.streaming.first);
+        let line = self.line(session.streaming, session.feedback)?;
         self.identity = session.identity;
         self.ancestors = session.ancestors;
         Ok(line)
@@ -257,17 +287,23 @@ impl Database for Postgres {
         if let Some(watch) = &mut self.watch {
             watch.check()?;
         }
-        let step = self.stream.decode(batch);
-        if std::mem::take(&mut self.stream.server_wants_reply) {
-            self.confirmed.answer();
+        loop {
+            let step = self.stream.decode(batch);
+            if std::mem::take(&mut self.stream.server_wants_reply) {
+                self.confirmed.answer();
+            }
+            return Ok(match step? {
+                Step::Read => Next::Read,
+                Step::Full => Next::Full,
+                Step::Ask(question) => Next::Ask(*question),
+                Step::Refused(error) => Next::Lost(refusals::refused(&error, plan, self.place())),
+                Step::Warned(warning) => match refusals::warned(&warning, plan, self.place()) {
+                    Some(error) => Next::Lost(error),
+                    None => continue,
+                },
+                Step::Ended => Next::Lost(SourceError::retry("the server ended the stream")),
+            });
         }
-        Ok(match step? {
-            Step::Read => Next::Read,
-            Step::Full => Next::Full,
-            Step::Ask(question) => Next::Ask(*question),
-            Step::Refused(error) => Next::Lost(refusals::refused(&error, plan, self.place())),
-            Step::Ended => Next::Lost(SourceError::retry("the server ended the stream")),
-        })
     }
 
     fn answered(&mut self, question: Question, shape: Shape) -> Result<(), SourceError> {
@@ -321,11 +357,8 @@ impl Database for Postgres {
     }
 
     async fn close(&self, plan: &Plan) {
-        if plan.slot.temporary
-            && self.made_publication
-            && let Err(error) = session::tidy(plan).await
-        {
-            tracing::warn!("publication {} remains: {error}", plan.slot.publication);
+        if plan.slot.temporary && self.made_publication {
+            session::tidy(plan).await;
         }
     }
 

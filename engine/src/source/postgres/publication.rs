@@ -40,12 +40,7 @@ pub(super) fn lacking(
         return Lacking::default();
     }
     let via_root = publication.is_none_or(|publication| publication.via_root);
-    // What is not sent needs no identity.
-    let sends_old_rows = publication.is_none_or(|publication| {
-        !["update", "delete"]
-            .iter()
-            .all(|it| publication.lacks.contains(it))
-    });
+    let sends_old_rows = sends_old_rows(publication);
     let mut missing: Vec<Missing> = (tables.iter())
         .filter(|table| match via_root {
             true => !table.is_partition,
@@ -60,7 +55,7 @@ pub(super) fn lacking(
             owned: table.owned,
             bare: (tables.iter())
                 .filter(|of| sends_old_rows && of.is_bare())
-                .filter(|of| of.oid == table.oid || of.root == Some(table.oid))
+                .filter(|of| of.oid == table.oid || of.above.contains(&table.oid))
                 .map(UserTable::quoted)
                 .collect(),
         })
@@ -70,9 +65,13 @@ pub(super) fn lacking(
     Lacking { harmless, withheld }
 }
 
-/// Whether it matters which table a partition belongs to: one of them has no replica identity, so neither has its root.
-pub(super) fn needs_roots(tables: &[UserTable]) -> bool {
-    (tables.iter()).any(|table| table.is_partition && table.is_bare())
+/// Whether updates or deletes are sent, as a new publication does: what is not sent needs no identity.
+pub(super) fn sends_old_rows(publication: Option<&Publication>) -> bool {
+    publication.is_none_or(|publication| {
+        !["update", "delete"]
+            .iter()
+            .all(|it| publication.lacks.contains(it))
+    })
 }
 
 /// Whether a new publication may be of all tables, those included that are made later.
@@ -110,6 +109,10 @@ fn names(tables: &[Missing]) -> String {
     names.join(", ")
 }
 
+/// How a table comes to have none (`RelationGetReplicaIndex`).
+pub(super) const NO_IDENTITY: &str =
+    "no primary key or a deferrable one, NOTHING, or an index that was dropped";
+
 /// Why these tables are withheld, and the statements that have them captured.
 pub(super) fn why_withheld(publication: &str, withheld: &[Missing]) -> String {
     let names: Vec<String> = withheld.iter().map(|table| table.quoted.clone()).collect();
@@ -117,8 +120,8 @@ pub(super) fn why_withheld(publication: &str, withheld: &[Missing]) -> String {
         .map(|table| format!("ALTER TABLE {table} REPLICA IDENTITY FULL"))
         .collect();
     format!(
-        "{} {} no replica identity (no primary key, or NOTHING): once published, the server would refuse updates and deletes there, so \
-         walbrook leaves it to you, and nothing of it is captured; run {}; then {} (which is enough alone where rows are only inserted)",
+        "{} {} no replica identity ({NO_IDENTITY}): once published, the server would refuse updates and deletes there, so walbrook leaves it \
+         to you, and nothing of it is captured; run {}; then {} (which is enough alone where rows are only inserted)",
         listed(&names),
         if names.len() == 1 { "has" } else { "each have" },
         identities.join("; "),
@@ -239,9 +242,9 @@ mod tests {
             name: name.into(),
             partitioned,
             is_partition,
-            root: None,
+            above: Vec::new(),
             identity: 'd',
-            has_key: true,
+            has_index: true,
             owned: true,
         }
     }
@@ -249,7 +252,7 @@ mod tests {
     /// Without a primary key.
     fn keyless(name: &str) -> UserTable {
         UserTable {
-            has_key: false,
+            has_index: false,
             ..table(name, false, false)
         }
     }
@@ -301,7 +304,7 @@ mod tests {
         };
         let nothing = UserTable {
             identity: 'n',
-            ..table("nothing", false, false)
+            ..keyless("nothing")
         };
         let tables = [
             table("events", false, false),
@@ -356,15 +359,13 @@ mod tests {
                 ..keyless("log_1")
             },
         ];
-        assert!(needs_roots(&tables));
-        assert!(!needs_roots(&tables[..3]));
         let oids = tables.each_ref().map(|table| table.oid.to_string());
-        let row = |oid: &String, root: &String| vec![Some(oid.clone()), Some(root.clone())];
+        let row = |oid: &String, above: &String| vec![Some(oid.clone()), Some(above.clone())];
         let answer = Answer {
-            columns: vec!["oid".into(), "root".into()],
+            columns: vec!["oid".into(), "above".into()],
             rows: vec![row(&oids[1], &oids[0]), row(&oids[3], &oids[2])],
         };
-        UserTable::note_roots(&mut tables, &answer);
+        UserTable::note_above(&mut tables, &answer);
         let by_root = lacking(&tables, Some(&publication(true)), &[], &selection);
         assert_eq!(quotes(&by_root.harmless), ["public.good"]);
         assert_eq!(quotes(&by_root.withheld), ["public.log"]);

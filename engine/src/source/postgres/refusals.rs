@@ -6,6 +6,7 @@ use protocol::postgres::resultset::ServerError;
 use super::connection::server_verdict;
 use super::server::Slot;
 use super::session::Plan;
+use crate::config::{Plugin, SlotSettings};
 use crate::source::{SourceError, Verdict};
 
 /// Whether this is a standby that was reached before its promotion is over. At the first start it is where we were told to go: then
@@ -51,14 +52,58 @@ pub(super) fn refused(error: &ServerError, plan: &Plan, at: Lsn) -> SourceError 
         ));
     }
     match (server_verdict(&error.code), &*error.code) {
-        (_, "42704") if error.message.contains("publication") => SourceError::halt(format!(
-            "{text}: publication {} is gone, and the server cannot decode what was written while it was; create it again, then drop the \
-             slot and take a new snapshot of the captured tables",
-            plan.slot.publication
+        (_, "42704") if error.message.contains("publication") => {
+            SourceError::halt(format!("{text}: {}", publication_gone(plan)))
+        }
+        (_, "22021" | "22P05") => SourceError::halt(format!(
+            "{text}: the database holds text that cannot be sent as UTF-8 (SHOW server_encoding; with SQL_ASCII it takes any bytes), and \
+             nothing behind that row can be read before it is passed over; correct the text, take a new snapshot of the captured tables, \
+             then start again with `walbrook position reset`"
         )),
         (Verdict::Retry, _) => SourceError::retry(text),
         _ => SourceError::halt(text),
     }
+}
+
+/// What it means that the server warns of something while it streams; `None`: nothing to us.
+pub(super) fn warned(warning: &ServerError, plan: &Plan, at: Lsn) -> Option<SourceError> {
+    let SlotSettings {
+        name,
+        publication,
+        plugin,
+        ..
+    } = &plan.slot;
+    // From version 18 on, pgoutput goes on without a publication that is not there and sends nothing (`LoadPublications`); the warning
+    // comes before the first row that it leaves out. Its words are in the server's language, but the name is among them. With the same
+    // code the server names standbys' slots that it waits for.
+    let is_gone = *plugin == Plugin::PgOutput
+        && warning.code == "55000"
+        && names(&warning.message, publication);
+    is_gone.then(|| {
+        SourceError::halt(format!(
+            "the server leaves rows out of the stream of slot {name} after {at}: {warning}: {}",
+            publication_gone(plan)
+        ))
+    })
+}
+
+/// Whether `name` stands in `text`, and is not a part of a slot's name.
+fn names(text: &str, name: &str) -> bool {
+    // Slots have no other characters.
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(name).any(|(at, _)| {
+        let (before, behind) = (text.get(..at), text.get(at + name.len()..));
+        !before.is_some_and(|text| text.ends_with(is_of_name))
+            && !behind.is_some_and(|text| text.starts_with(is_of_name))
+    })
+}
+
+fn publication_gone(plan: &Plan) -> String {
+    format!(
+        "publication {} is gone, and the server cannot decode what was written while it was; create it again, then drop the slot, take a \
+         new snapshot of the captured tables, and start again with `walbrook position reset`",
+        plan.slot.publication
+    )
 }
 
 #[cfg(test)]
@@ -66,7 +111,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Selection, SlotSettings};
+    use crate::config::Selection;
     use crate::source::postgres::connection::ConnectOptions;
     use crate::source::postgres::session::From;
 
@@ -140,6 +185,62 @@ mod tests {
         assert_eq!(verdict(&back, "42601", "syntax error", true), Verdict::Halt);
         let gone = "can no longer get changes from replication slot \"s\"";
         assert_eq!(verdict(&back, "55000", gone, true), Verdict::Resync);
+    }
+
+    /// What the server says of a row of a SQL_ASCII database.
+    #[test]
+    fn text_that_is_not_utf_8_says_what_to_do() {
+        let error = ServerError {
+            code: "22021".into(),
+            message: "invalid byte sequence for encoding \"UTF8\": 0xe9 0x20".into(),
+            ..ServerError::default()
+        };
+        let refused = refused(&error, &plan(), Lsn(1));
+        assert_eq!(refused.verdict(), Verdict::Halt);
+        let text = refused.to_string();
+        for words in [
+            "0xe9 0x20",
+            "SHOW server_encoding",
+            "`walbrook position reset`",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
+    }
+
+    /// As PostgreSQL 18 says it in two languages.
+    #[test]
+    fn rows_that_are_left_out_for_want_of_the_publication_stop_the_stream() {
+        let warning = |code: &str, message: &str| ServerError {
+            severity: "WARNING".into(),
+            code: code.into(),
+            message: message.into(),
+            ..ServerError::default()
+        };
+        let pgoutput = plan();
+        for message in [
+            "skipped loading publication \"walbrook_shop\"",
+            "Laden der Publikation »walbrook_shop« wurde übersprungen",
+        ] {
+            let error = warned(&warning("55000", message), &pgoutput, Lsn(7)).unwrap();
+            assert_eq!(error.verdict(), Verdict::Halt);
+            let text = error.to_string();
+            for words in ["after 0/7", "publication walbrook_shop is gone", message] {
+                assert!(text.contains(words), "{text}");
+            }
+        }
+        // What does not concern us.
+        for other in [
+            "skipped loading publication \"other\"",
+            "replication slot \"walbrook_shop_standby\" specified in parameter \"synchronized_standby_slots\" does not have active_pid",
+        ] {
+            assert!(warned(&warning("55000", other), &pgoutput, Lsn(7)).is_none());
+        }
+        let identity = "no tuple identifier for UPDATE in table \"walbrook_shop\"";
+        assert!(warned(&warning("01000", identity), &pgoutput, Lsn(7)).is_none());
+        let mut wal2json = plan();
+        wal2json.slot.plugin = Plugin::Wal2Json;
+        let same = "skipped loading publication \"walbrook_shop\"";
+        assert!(warned(&warning("55000", same), &wal2json, Lsn(7)).is_none());
     }
 
     #[test]

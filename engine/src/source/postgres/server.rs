@@ -1,6 +1,6 @@
 //! What a PostgreSQL server says about itself, read from its answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::postgres::Lsn;
 
@@ -216,46 +216,64 @@ pub(super) struct UserTable {
     pub(super) name: String,
     pub(super) partitioned: bool,
     pub(super) is_partition: bool,
-    /// The oid of the partitioned table that it belongs to in the end; `None` where that was not asked.
-    pub(super) root: Option<u32>,
+    /// The oids of the partitioned tables that it belongs to, nearest first; none where that was not asked.
+    pub(super) above: Vec<u32>,
     /// `d`, `n`, `f`, `i`.
     pub(super) identity: char,
-    pub(super) has_key: bool,
+    /// Whether there is the index that `d` and `i` mean, and the server takes it: no deferrable primary key.
+    pub(super) has_index: bool,
     /// Whether we may publish it.
     pub(super) owned: bool,
 }
 
 impl UserTable {
-    pub(super) fn read(answer: &Answer) -> Vec<Self> {
+    /// Tables from the answers to [`protocol::postgres::catalog::TABLES`] and [`protocol::postgres::catalog::identities`].
+    pub(super) fn read(answer: &Answer, keys: &Answer) -> Vec<Self> {
+        let flagged = |flag: &str| -> BTreeSet<u32> {
+            (keys.rows().filter(|row| row.is(flag)))
+                .filter_map(|row| row.number("relation"))
+                .collect()
+        };
+        let (primary, chosen) = (flagged("indisprimary"), flagged("indisreplident"));
         let read = |row: Row<'_>| {
+            let oid = row.number("oid")?;
+            let identity = row.text("relreplident")?.chars().next()?;
             Some(Self {
-                oid: row.number("oid")?,
+                oid,
                 schema: row.text("nspname")?.to_owned(),
                 name: row.text("relname")?.to_owned(),
                 partitioned: row.text("relkind") == Some("p"),
                 is_partition: row.is("relispartition"),
-                root: None,
-                identity: row.text("relreplident")?.chars().next()?,
-                has_key: row.is("has_key"),
+                above: Vec::new(),
+                identity,
+                has_index: match identity {
+                    'd' => primary.contains(&oid),
+                    'i' => chosen.contains(&oid),
+                    _ => false,
+                },
                 owned: row.is("owned"),
             })
         };
         answer.rows().filter_map(read).collect()
     }
 
-    /// Notes which table each partition belongs to, from the answer to [`protocol::postgres::catalog::PARTITIONS`].
-    pub(super) fn note_roots(tables: &mut [Self], answer: &Answer) {
-        let pair = |row: Row<'_>| Some((row.number("oid")?, row.number("root")?));
-        let roots: BTreeMap<u32, u32> = answer.rows().filter_map(pair).collect();
+    /// Notes which tables each partition belongs to, from the answer to [`protocol::postgres::catalog::PARTITIONS`].
+    pub(super) fn note_above(tables: &mut [Self], answer: &Answer) {
+        let mut above: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for row in answer.rows() {
+            if let (Some(oid), Some(table)) = (row.number("oid"), row.number("above")) {
+                above.entry(oid).or_default().push(table);
+            }
+        }
         for table in tables {
-            table.root = roots.get(&table.oid).copied();
+            table.above = above.remove(&table.oid).unwrap_or_default();
         }
     }
 
     /// Whether the server refuses its updates and deletes as soon as a publication sends them. A partitioned table has no rows:
     /// those of its partitions count.
     pub(super) fn is_bare(&self) -> bool {
-        !self.partitioned && (self.identity == 'n' || (self.identity == 'd' && !self.has_key))
+        !self.partitioned && self.identity != 'f' && !self.has_index
     }
 
     /// `"schema"."table"`, quoted where SQL wants it.
@@ -317,6 +335,54 @@ mod tests {
         assert_eq!((slot.confirmed, slot.invalidation), (Some(Lsn(27)), None));
         assert_eq!(Slot::find(&slots, "other").unwrap().plugin, None);
         assert_eq!(Slot::find(&slots, "none"), None);
+    }
+
+    /// Of an index that is not there any more, or deferrable, [`protocol::postgres::catalog::KEYS`] does not tell.
+    #[test]
+    fn an_identity_is_an_index_that_the_server_takes() {
+        let columns = [
+            "oid",
+            "nspname",
+            "relname",
+            "relkind",
+            "relispartition",
+            "relreplident",
+            "has_key",
+            "owned",
+        ];
+        let cells = |oid, name, identity, has_key| {
+            let no = Some("f");
+            [oid, Some("s"), name, Some("r"), no, identity, has_key, no]
+        };
+        let rows = [
+            ("1", "keyed", "d", "t"),
+            ("2", "keyless", "d", "f"),
+            ("3", "deferrable", "d", "t"),
+            ("4", "by_index", "i", "f"),
+            ("5", "index_gone", "i", "t"),
+            ("6", "nothing", "n", "t"),
+            ("7", "full", "f", "f"),
+        ]
+        .map(|(oid, name, identity, key)| cells(Some(oid), Some(name), Some(identity), Some(key)));
+        let tables = answer(&columns, &rows.each_ref().map(|row| &row[..]));
+        // A recording answers with all keys of a table, and all of their columns.
+        let key = |oid, primary, chosen| [Some(oid), Some(primary), Some(chosen)];
+        let keys = answer(
+            &["relation", "indisprimary", "indisreplident"],
+            &[
+                &key("1", "t", "f"),
+                &key("1", "t", "f"),
+                &key("2", "f", "f"),
+                &key("4", "f", "t"),
+                &key("5", "t", "f"),
+                &key("6", "t", "f"),
+            ],
+        );
+        let tables = UserTable::read(&tables, &keys);
+        let bare: Vec<&str> = (tables.iter().filter(|table| table.is_bare()))
+            .map(|table| &*table.name)
+            .collect();
+        assert_eq!(bare, ["keyless", "deferrable", "index_gone", "nothing"]);
     }
 
     #[test]

@@ -8,14 +8,20 @@ use std::time::Duration;
 
 use protocol::postgres::{Lsn, catalog, command};
 
+use self::beginning::Beginning;
 use super::checks::{self, Facts};
 use super::connection::{ConnectOptions, Connection, Purpose, Streaming};
+use super::feedback;
+use super::partitions;
 use super::publication;
 use super::refusals::{refused_at_start, waits_for_promotion};
 use super::server::{Answer, Publication, Role, Settings, Slot, Status, UserTable};
+use super::watch::Named;
 use crate::config::{Keys, Plugin, Selection, SlotSettings};
 use crate::position::Position;
 use crate::source::{Identity, Outcome, Requirement, SourceError, key_columns};
+
+mod beginning;
 
 /// A process that was killed keeps its slot for as long as the server takes to notice.
 const SLOT_BUSY_MAX: Duration = Duration::from_secs(10);
@@ -60,8 +66,10 @@ pub(in crate::source) struct Session {
     pub(super) end: Lsn,
     /// Whether the publication was made by this session.
     pub(super) made_publication: bool,
-    /// Tables that were not published because they have no replica identity, as SQL writes them.
-    pub(super) withheld: Vec<String>,
+    /// What has been said of tables without a replica identity.
+    pub(super) named: Named,
+    /// How often the server has to hear from us.
+    pub(super) feedback: Duration,
 }
 
 /// What the server says about everything that concerns us.
@@ -78,7 +86,8 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    async fn ask(connection: &mut Connection, ours: &SlotSettings) -> Result<Self, SourceError> {
+    async fn ask(connection: &mut Connection, plan: &Plan) -> Result<Self, SourceError> {
+        let ours = &plan.slot;
         let [
             settings,
             status,
@@ -87,6 +96,7 @@ impl Surroundings {
             publications,
             published,
             tables,
+            keys,
         ] = connection
             .query_all([
                 catalog::SETTINGS,
@@ -96,8 +106,10 @@ impl Surroundings {
                 catalog::PUBLICATIONS,
                 catalog::PUBLICATION_TABLES,
                 catalog::TABLES,
+                &catalog::identities(),
             ])
             .await?;
+        let tables = UserTable::read(&tables, &keys);
         Ok(Self {
             settings: Settings::read(&settings),
             status: Status::read(&status)?,
@@ -106,7 +118,7 @@ impl Surroundings {
             slots: slots.rows.len(),
             publication: Publication::find(&publications, &ours.publication),
             published: published_by(&published, &ours.publication),
-            tables: with_roots(connection, UserTable::read(&tables)).await?,
+            tables: with_roots(connection, tables, &plan.selection).await?,
         })
     }
 
@@ -132,14 +144,15 @@ impl Surroundings {
     }
 }
 
-/// The tables, with the roots of partitions where these decide what may be published.
+/// The tables, with those above partitions where these matter.
 pub(super) async fn with_roots(
     connection: &mut Connection,
     mut tables: Vec<UserTable>,
+    selection: &Selection,
 ) -> Result<Vec<UserTable>, SourceError> {
-    if publication::needs_roots(&tables) {
-        let roots = connection.query(catalog::PARTITIONS).await?;
-        UserTable::note_roots(&mut tables, &roots);
+    if partitions::matter(&tables, selection) {
+        let above = connection.query(catalog::PARTITIONS).await?;
+        UserTable::note_above(&mut tables, &above);
     }
     Ok(tables)
 }
@@ -160,7 +173,7 @@ pub(super) fn published_by(answer: &Answer, publication: &str) -> Vec<(String, S
 /// What `walbrook check` looks at.
 pub(super) async fn check(plan: &Plan, keys: &Keys) -> Result<Vec<Requirement>, SourceError> {
     let mut connection = Connection::connect(&plan.options, Purpose::Queries).await?;
-    let surroundings = Surroundings::ask(&mut connection, &plan.slot).await?;
+    let surroundings = Surroundings::ask(&mut connection, plan).await?;
     let mut list = surroundings.requirements(plan);
     for (schema, table, key) in keys.iter() {
         let columns = connection
@@ -198,38 +211,38 @@ impl Session {
     /// # Errors
     /// As [`crate::source::Source::connect`].
     pub(super) async fn open(plan: &Plan) -> Result<Self, SourceError> {
-        let mut connection = Connection::connect(&plan.options, Purpose::Replication).await?;
-        let surroundings = undisturbed(&mut connection, plan).await?;
-        let mut made_publication = false;
-        let mut withheld = Vec::new();
-        if plan.first {
-            let list = surroundings.requirements(plan);
-            checks::refuse(&list)?;
-            for requirement in &list {
-                if let Outcome::Advice(text) = &requirement.outcome {
-                    tracing::warn!("{}: {text}", requirement.what);
-                }
-            }
-            if plan.slot.plugin == Plugin::PgOutput {
-                publish(&mut connection, plan, &surroundings).await?;
-                made_publication = surroundings.publication.is_none();
-                let found = surroundings.facts(plan).lacking().withheld;
-                withheld.extend(found.into_iter().map(|table| table.quoted));
-            }
+        let mut beginning = Beginning::new(plan).await?;
+        beginning.publish(plan).await?;
+        beginning.stream(plan).await
+    }
+
+    /// As [`Session::open`], of a stream that leaves nothing behind, until `stop` ends (`None`): what was made is taken away again.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub(super) async fn open_until(
+        plan: &Plan,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Self>, SourceError> {
+        let mut stop = std::pin::pin!(stop);
+        let mut beginning = tokio::select! {
+            beginning = Beginning::new(plan) => beginning?,
+            () = stop.as_mut() => return Ok(None),
+        };
+        let makes = beginning.makes_publication(plan);
+        // Not interrupted: the server would make it all the same, perhaps after it was to be taken away. Behind it the slot may wait for
+        // hours.
+        let opened = match beginning.publish(plan).await {
+            Ok(()) => tokio::select! {
+                session = beginning.stream(plan) => session.map(Some),
+                () = stop => Ok(None),
+            },
+            Err(error) => Err(error),
+        };
+        if makes && !matches!(opened, Ok(Some(_))) {
+            tidy(plan).await;
         }
-        let identity = identify(&mut connection).await?;
-        let ancestors = ancestors(&mut connection, plan, &identity).await?;
-        let start = start(&mut connection, plan, &surroundings).await?;
-        let streaming = stream(connection, plan, start, surroundings.status.recovery).await?;
-        Ok(Self {
-            streaming,
-            identity,
-            ancestors,
-            start,
-            end: surroundings.status.flushed,
-            made_publication,
-            withheld,
-        })
+        opened
     }
 }
 
@@ -240,7 +253,7 @@ async fn undisturbed(
 ) -> Result<Surroundings, SourceError> {
     let mut waited = Duration::ZERO;
     loop {
-        let surroundings = Surroundings::ask(connection, &plan.slot).await?;
+        let surroundings = Surroundings::ask(connection, plan).await?;
         let slot = surroundings.slot.as_ref();
         let busy = slot.is_some_and(|slot| slot.active);
         if !busy || waited >= SLOT_BUSY_MAX {
@@ -264,14 +277,18 @@ async fn undisturbed(
 }
 
 /// Takes away what was made for a while: the publication of a temporary slot.
-pub(super) async fn tidy(plan: &Plan) -> Result<(), SourceError> {
-    let mut connection = Connection::connect(&plan.options, Purpose::Queries).await?;
+pub(super) async fn tidy(plan: &Plan) {
     let name = super::server::quoted(&plan.slot.publication);
-    connection
-        .query(&format!("DROP PUBLICATION IF EXISTS {name}"))
-        .await?;
-    connection.close().await;
-    Ok(())
+    let statement = format!("DROP PUBLICATION IF EXISTS {name}");
+    let dropped = async {
+        let mut connection = Connection::connect(&plan.options, Purpose::Queries).await?;
+        connection.query(&statement).await?;
+        connection.close().await;
+        Ok::<_, SourceError>(())
+    };
+    if let Err(error) = dropped.await {
+        tracing::warn!("publication {name} may remain: run {statement}: {error}");
+    }
 }
 
 async fn identify(connection: &mut Connection) -> Result<Identity, SourceError> {

@@ -38,6 +38,8 @@ pub(super) enum Step {
     Ask(Box<Question>),
     /// The server ended the stream with an error.
     Refused(Box<ServerError>),
+    /// The server warned of something, and goes on.
+    Warned(Box<ServerError>),
     /// The server ended the stream.
     Ended,
 }
@@ -163,7 +165,15 @@ impl Stream {
                 Backend::COPY_DONE | Backend::COMMAND_COMPLETE | Backend::READY_FOR_QUERY => {
                     return Ok(Some(Step::Ended));
                 }
-                Backend::NOTICE_RESPONSE | Backend::PARAMETER_STATUS => {}
+                Backend::NOTICE_RESPONSE => {
+                    let body = batch.bytes.get(body).unwrap_or_default();
+                    let notice =
+                        ServerError::decode(body).map_err(|error| self.misframed(error))?;
+                    self.start += frame.wire_length;
+                    self.frames += 1;
+                    return Ok(Some(Step::Warned(Box::new(notice))));
+                }
+                Backend::PARAMETER_STATUS => {}
                 other => {
                     return Err(SourceError::retry(format!(
                         "after {}: a message {:?} has no place in a replication stream",

@@ -434,4 +434,5 @@ mod heads;
 mod left_out;
 mod pieces;
 mod truncates;
+mod warnings;
 mod whole_rows;

@@ -168,6 +168,15 @@ impl Wal2Json {
             columns,
         };
         let shape = if decoder.selection.includes(&schema, &name) {
+            // The catalog, and readers of the records, would know it by another name.
+            for (raw, text) in [(head.schema, &schema), (head.table, &name)] {
+                if *raw.unescaped() != *text.as_bytes() {
+                    return Err(SourceError::halt(format!(
+                        "at {}: the name of {schema}.{name} is not UTF-8; rename it, or leave it out of tables",
+                        head.lsn.unwrap_or_default()
+                    )));
+                }
+            }
             let answer = self
                 .answer
                 .take()

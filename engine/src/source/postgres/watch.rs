@@ -1,4 +1,5 @@
-//! Compares the publication with the tables that are selected, every minute: tables made since are added where we may.
+//! Compares the publication with the tables that are selected, every minute: tables made since are added where we may, and those are
+//! named whose updates the server refuses: a partition, or any table of a publication of all, that came without a replica identity.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,8 +8,9 @@ use protocol::postgres::catalog;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::checks::listed;
+use super::checks::{self, listed};
 use super::connection::{Connection, Purpose};
+use super::partitions;
 use super::publication::{self, Lacking, Missing};
 use super::server::{Publication, UserTable};
 use super::session::{Plan, published_by, with_roots};
@@ -19,6 +21,23 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Milliseconds instead of [`EVERY`], for tests: no setting.
 const EVERY_IN_TESTS: &str = "WALBROOK_TEST_PUBLICATION_CHECK_MS";
 
+/// Tables without a replica identity of which something has been said, as SQL writes them.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// Those that we do not publish.
+    pub(super) withheld: BTreeSet<String>,
+    /// Those that are published.
+    pub(super) refusing: BTreeSet<String>,
+}
+
+/// What is to be said.
+#[derive(Debug)]
+struct Found {
+    lacking: Lacking,
+    /// Captured tables whose updates and deletes the server refuses.
+    refusing: Vec<String>,
+}
+
 /// The task that looks.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -27,15 +46,15 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Begins to look, where there is a publication to look at. What the start has said is `withheld` is not said again.
-    pub(super) fn start(plan: &Plan, withheld: Vec<String>) -> Option<Self> {
+    /// Begins to look, where there is a publication to look at. What the start has `named` is not named again.
+    pub(super) fn start(plan: &Plan, named: Named) -> Option<Self> {
         if plan.slot.plugin != Plugin::PgOutput || plan.slot.temporary {
             return None;
         }
         let (tell, verdict) = oneshot::channel();
         let plan = plan.clone();
         let task = tokio::spawn(async move {
-            let error = watch(&plan, withheld.into_iter().collect()).await;
+            let error = watch(&plan, named).await;
             // The source may be gone.
             let _ = tell.send(error);
         });
@@ -57,31 +76,36 @@ impl Drop for Watch {
     }
 }
 
-/// Looks for as long as nothing stops the stream. Each table that is withheld is named once, those of `named` not again.
-async fn watch(plan: &Plan, mut named: BTreeSet<String>) -> SourceError {
+/// Looks for as long as nothing stops the stream. Each table is named once, those of `named` not again.
+async fn watch(plan: &Plan, mut named: Named) -> SourceError {
     let mut told: Vec<Missing> = Vec::new();
     let given = std::env::var(EVERY_IN_TESTS).ok();
     let given = given.and_then(|text| text.parse().ok());
     let every = given.map_or(EVERY, Duration::from_millis);
     loop {
         tokio::time::sleep(every).await;
-        let found = match look(plan).await {
-            Ok(found) => found,
+        let name = &plan.slot.publication;
+        let Found { lacking, refusing } = match look(plan).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return gone(name),
             // Whatever stands in the way, the stream itself is not concerned.
             Err(error) => {
                 tracing::warn!("cannot compare the publication with the tables: {error}");
                 continue;
             }
         };
-        let name = &plan.slot.publication;
-        if plan.slot.on_unpublished == OnUnpublished::Halt && !found.withheld.is_empty() {
-            return SourceError::halt(publication::why_withheld(name, &found.withheld));
+        if plan.slot.on_unpublished == OnUnpublished::Halt && !lacking.withheld.is_empty() {
+            return SourceError::halt(publication::why_withheld(name, &lacking.withheld));
         }
-        let new = not_named(&mut named, found.withheld);
+        let new = not_named(&mut named.withheld, lacking.withheld, |it| &it.quoted);
         if !new.is_empty() {
             tracing::warn!("{}", publication::why_withheld(name, &new));
         }
-        let missing = found.harmless;
+        let new = not_named(&mut named.refusing, refusing, |it| it);
+        if let Some(text) = checks::without_identity(&new) {
+            tracing::warn!("captured tables need a replica identity: {text}");
+        }
+        let missing = lacking.harmless;
         if !missing.is_empty() {
             let names: Vec<String> = missing.iter().map(|table| table.quoted.clone()).collect();
             let text = format!(
@@ -100,25 +124,39 @@ async fn watch(plan: &Plan, mut named: BTreeSet<String>) -> SourceError {
     }
 }
 
-/// Those of `withheld` that `named` does not have, which from then on has them all, and no other.
-fn not_named(named: &mut BTreeSet<String>, withheld: Vec<Missing>) -> Vec<Missing> {
-    let all = withheld.iter().map(|table| table.quoted.clone()).collect();
-    let before = std::mem::replace(named, all);
-    let is_new = |table: &Missing| !before.contains(&table.quoted);
-    withheld.into_iter().filter(is_new).collect()
+/// From now on nothing is captured. At the next start it is made again where we may; whether something was written meanwhile, the server
+/// says in the stream.
+fn gone(publication: &str) -> SourceError {
+    SourceError::halt(format!(
+        "publication {publication} is gone: what is written before it is there again cannot be captured; create it, or start again, \
+         which does so where we may"
+    ))
 }
 
-/// Adds what may be added; returns what remains missing.
-async fn look(plan: &Plan) -> Result<Lacking, SourceError> {
+/// Those of `found`, by their `name`, that `named` does not have, which from then on has them all, and no other.
+fn not_named<T>(named: &mut BTreeSet<String>, found: Vec<T>, name: fn(&T) -> &String) -> Vec<T> {
+    let all = found.iter().map(|table| name(table).clone()).collect();
+    let before = std::mem::replace(named, all);
+    let is_new = |table: &T| !before.contains(name(table));
+    found.into_iter().filter(is_new).collect()
+}
+
+/// Adds what may be added; returns what remains missing, and what is wrong. `None`: there is no such publication any more.
+async fn look(plan: &Plan) -> Result<Option<Found>, SourceError> {
     let mut connection = Connection::connect(&plan.options, Purpose::Queries).await?;
     let name = &plan.slot.publication;
     let publications = connection.query(catalog::PUBLICATIONS).await?;
     let Some(found) = Publication::find(&publications, name) else {
-        return Err(SourceError::halt(format!("publication {name} is gone")));
+        connection.close().await;
+        return Ok(None);
     };
     let published = published_by(&connection.query(catalog::PUBLICATION_TABLES).await?, name);
-    let tables = UserTable::read(&connection.query(catalog::TABLES).await?);
-    let tables = with_roots(&mut connection, tables).await?;
+    let [tables, keys] = connection
+        .query_all([catalog::TABLES, &catalog::identities()])
+        .await?;
+    let tables = UserTable::read(&tables, &keys);
+    let tables = with_roots(&mut connection, tables, &plan.selection).await?;
+    let refusing = partitions::refusing(&tables, &found, &published, &plan.selection);
     let mut lacking = publication::lacking(&tables, Some(&found), &published, &plan.selection);
     if found.owned && !lacking.harmless.is_empty() {
         let (ours, others): (Vec<_>, Vec<_>) =
@@ -131,7 +169,7 @@ async fn look(plan: &Plan) -> Result<Lacking, SourceError> {
         lacking.harmless = others;
     }
     connection.close().await;
-    Ok(lacking)
+    Ok(Some(Found { lacking, refusing }))
 }
 
 #[cfg(test)]
@@ -150,16 +188,11 @@ mod tests {
         };
         // The start has named one.
         let mut named = BTreeSet::from(["a".to_owned()]);
-        assert_eq!(not_named(&mut named, withheld(&["a"])), []);
-        assert_eq!(
-            not_named(&mut named, withheld(&["a", "b"])),
-            withheld(&["b"])
-        );
-        assert_eq!(not_named(&mut named, withheld(&["a", "b"])), []);
-        assert_eq!(not_named(&mut named, withheld(&["b"])), []);
-        assert_eq!(
-            not_named(&mut named, withheld(&["a", "b"])),
-            withheld(&["a"])
-        );
+        let mut new = |names: &[&str]| not_named(&mut named, withheld(names), |it| &it.quoted);
+        assert_eq!(new(&["a"]), []);
+        assert_eq!(new(&["a", "b"]), withheld(&["b"]));
+        assert_eq!(new(&["a", "b"]), []);
+        assert_eq!(new(&["b"]), []);
+        assert_eq!(new(&["a", "b"]), withheld(&["a"]));
     }
 }

@@ -1,0 +1,134 @@
+//! Tables that cannot be published without harm: the server's own refusal of an UPDATE says which these are, and the engine has to know it
+//! before.
+
+use harness::replay::engine::Engine;
+use harness::seed::postgres::{self as seed, Identity};
+
+use crate::postgres_faults::NAME;
+use crate::postgres_refusals::{Stage, configure};
+use crate::{stop, until};
+
+/// An engine that makes its publication itself, as the administrator, and looks at it several times a second.
+fn engine(stage: &Stage) -> Engine {
+    let engine = stage.engine_at("identities", &stage.server.url());
+    configure(&engine, "start = \"earliest\"", "start = \"now\"");
+    Engine {
+        program: crate::often(&engine),
+        ..engine
+    }
+}
+
+/// Whether the server runs an update of `table` now.
+async fn updates(stage: &Stage, table: &str) -> bool {
+    let update = format!("UPDATE walbrook.{table} SET v = v + 1");
+    match stage.client.batch_execute(&update).await {
+        Ok(()) => true,
+        Err(error) => {
+            let error = error.as_db_error().expect("a refusal").message().to_owned();
+            let refusal = "does not have a replica identity and publishes updates";
+            assert!(error.contains(refusal), "{error}");
+            false
+        }
+    }
+}
+
+/// A deferrable primary key is none, and an identity's index may be gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_identities_that_the_server_does_not_take_are_withheld() {
+    let Some(stage) = Stage::set(&[]).await else {
+        return;
+    };
+    seed::prepare(&stage.client, Identity::Default)
+        .await
+        .expect("a table");
+    stage
+        .run(
+            "CREATE TABLE walbrook.late (id int PRIMARY KEY DEFERRABLE, v int); \
+             CREATE TABLE walbrook.gone (id int NOT NULL, v int); CREATE UNIQUE INDEX gone_id ON walbrook.gone (id); \
+             ALTER TABLE walbrook.gone REPLICA IDENTITY USING INDEX gone_id; DROP INDEX walbrook.gone_id; \
+             CREATE TABLE walbrook.kept (id int NOT NULL, v int); CREATE UNIQUE INDEX kept_id ON walbrook.kept (id); \
+             ALTER TABLE walbrook.kept REPLICA IDENTITY USING INDEX kept_id; \
+             INSERT INTO walbrook.late VALUES (1, 1); INSERT INTO walbrook.gone VALUES (1, 1); INSERT INTO walbrook.kept VALUES (1, 1)",
+        )
+        .await;
+    // What the server says of them.
+    stage
+        .run("CREATE PUBLICATION other FOR TABLE walbrook.late, walbrook.gone, walbrook.kept")
+        .await;
+    assert!(!updates(&stage, "late").await);
+    assert!(!updates(&stage, "gone").await);
+    assert!(updates(&stage, "kept").await);
+    stage.run("DROP PUBLICATION other").await;
+
+    let engine = engine(&stage);
+    let running = engine.start_until_stopped().expect("the engine starts");
+    let published = format!(
+        "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables WHERE pubname = '{NAME}'"
+    );
+    until("the publication", async || {
+        let row = stage.client.query_one(&published, &[]).await;
+        row.expect("tables").get::<_, Option<String>>(0).as_deref() == Some("events kept")
+    })
+    .await;
+    let said = || std::fs::read_to_string(engine.log()).expect("a log");
+    for table in ["late", "gone"] {
+        assert!(updates(&stage, table).await, "{table}");
+        let words = format!("ALTER TABLE walbrook.{table} REPLICA IDENTITY FULL");
+        assert!(said().contains(&words), "{}", said());
+    }
+    // One that comes later is left alone, too.
+    stage
+        .run("CREATE TABLE walbrook.later (id int PRIMARY KEY DEFERRABLE, v int); INSERT INTO walbrook.later VALUES (1, 1)")
+        .await;
+    until("the table to be named", async || {
+        said().contains("ALTER TABLE walbrook.later REPLICA IDENTITY FULL")
+    })
+    .await;
+    assert!(updates(&stage, "later").await);
+    stop(&engine, running).await;
+}
+
+/// The root is published when a partition comes: an application's updates fail, and the engine says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_partition_without_an_identity_is_named_when_it_comes() {
+    let Some(stage) = Stage::set(&[]).await else {
+        return;
+    };
+    stage
+        .run(
+            "CREATE SCHEMA walbrook; CREATE TABLE walbrook.log (kind int, v int) PARTITION BY LIST (kind); \
+             CREATE TABLE walbrook.log_1 PARTITION OF walbrook.log FOR VALUES IN (1); \
+             ALTER TABLE walbrook.log_1 REPLICA IDENTITY FULL",
+        )
+        .await;
+    let engine = engine(&stage);
+    let running = engine.start_until_stopped().expect("the engine starts");
+    let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{NAME}'");
+    until("the engine to read", async || {
+        let row = stage.client.query_opt(&active, &[]).await.expect("slots");
+        row.is_some_and(|row| row.get(0))
+    })
+    .await;
+    stage.run("INSERT INTO walbrook.log VALUES (1, 1)").await;
+    assert!(updates(&stage, "log").await);
+    let said = || std::fs::read_to_string(engine.log()).expect("a log");
+    let words = "run ALTER TABLE walbrook.log_2 REPLICA IDENTITY FULL";
+    assert!(!said().contains("replica identity"), "{}", said());
+    stage
+        .run(
+            "CREATE TABLE walbrook.log_2 PARTITION OF walbrook.log FOR VALUES IN (2); \
+             INSERT INTO walbrook.log VALUES (2, 1)",
+        )
+        .await;
+    assert!(!updates(&stage, "log").await);
+    until("the partition to be named", async || said().contains(words)).await;
+    // The statement that is named mends it.
+    stage
+        .run("ALTER TABLE walbrook.log_2 REPLICA IDENTITY FULL")
+        .await;
+    assert!(updates(&stage, "log").await);
+    // Two inserts, an update of the first row, and one of both.
+    until("the records", async || stage.broker.counts().records >= 5).await;
+    stop(&engine, running).await;
+    assert_eq!(said().matches(words).count(), 1, "{}", said());
+}
