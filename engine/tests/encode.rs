@@ -247,7 +247,7 @@ fn settled_rows_are_left_out() {
     let mut checkpoint = Checkpoint::set_by_operator(start);
     checkpoint.producers.insert(7, [server.to_string()].into());
     // Partition 0 has nothing, partition 1 a third of its records, partition 2 all of them.
-    let mut tails = Tails::new(&checkpoint);
+    let mut tails = Tails::new(&checkpoint, &server);
     let written = [0, all[1].len() / 3, all[2].len()];
     for (partition, written) in (0..).zip(written) {
         tails.begin("golden.events", 4, partition, 0, 0);
@@ -258,7 +258,7 @@ fn settled_rows_are_left_out() {
         }
         tails.finish(4, partition, written as i64);
     }
-    let settled = tails.settled(&server, None).unwrap();
+    let settled = tails.settled(None).unwrap();
     let (rest, _) = encode(Some(&settled));
     assert_eq!(rest[0], all[0]);
     assert_eq!(rest[2].len(), 0);

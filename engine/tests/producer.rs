@@ -270,6 +270,32 @@ async fn retries_what_passes() {
     assert_eq!(values[&0], (0..16).collect::<Vec<_>>());
 }
 
+/// A topic of which metadata know nothing, once there is something to be written, is asked about until it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits_for_a_topic_that_is_gone() {
+    let cluster = cluster();
+    let (producer, mut feed) = connect(&cluster).await;
+    let mut send = |ordinal| {
+        let next = &mut feed.next[0];
+        producer.send(ordinal, vec![batch(&feed.route, 0, *next, 2)]);
+        *next += 2;
+    };
+    send(0);
+    acknowledged(&producer).await;
+    let gone = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    cluster.topic_error(TOPIC, gone).unwrap();
+    cluster.request_errors(RDKafkaApiKey::Produce, &[gone]);
+    send(1);
+    let nothing = timeout(Duration::from_millis(1500), producer.acknowledged()).await;
+    assert!(nothing.is_err(), "nobody leads it: {nothing:?}");
+    let fine = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+    cluster.topic_error(TOPIC, fine).unwrap();
+    assert_eq!(acknowledged(&producer).await.ordinal, 1);
+    producer.close(PATIENCE).await.unwrap();
+    let values = read_back(&cluster, 4);
+    assert_eq!(values[&0], [0, 1, 2, 3]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waits_for_brokers_that_are_down() {
     let cluster = cluster();
@@ -373,6 +399,27 @@ async fn says_what_is_missing() {
         error.contains("shop.unknown") && error.contains("kafka.topics.create"),
         "{error}"
     );
+    // Whoever only wants to read what is there is not refused, and makes nothing.
+    let creates = KafkaSettings {
+        topics: TopicSettings {
+            create: true,
+            ..settings(&cluster).topics
+        },
+        ..settings(&cluster)
+    };
+    let creating = Producer::connect(&creates).await.unwrap();
+    for producer in [&producer, &creating] {
+        let there = producer.existing(&["shop.another", TOPIC]).await.unwrap();
+        assert_eq!(there.len(), 1, "{there:?}");
+        assert_eq!((&*there[0].topic, there[0].partitions), (TOPIC, 3));
+    }
+    assert!(
+        creating
+            .existing(&["shop.another"])
+            .await
+            .unwrap()
+            .is_empty()
+    );
 
     let nobody = KafkaSettings {
         brokers: vec!["127.0.0.1:1".to_owned()],
@@ -403,19 +450,71 @@ async fn reads_tails() {
     assert_ne!(producer.producer_ids(), first_ids);
     let mut seen: BTreeMap<i32, Vec<String>> = BTreeMap::new();
     let ends = producer
-        .tails(&[(0, 0, 78), (0, 1, 0), (0, 2, 80)], |record| {
-            assert_eq!(record.producer_id, first_ids[0]);
-            assert!(record.has_key && record.has_value);
-            assert_eq!(record.gtid, Some(&b"uuid:1"[..]));
-            let pos = String::from_utf8(record.pos.unwrap().to_vec()).unwrap();
-            seen.entry(record.partition).or_default().push(pos);
-        })
+        .tails(
+            &[(0, 0, 78), (0, 1, 0), (0, 2, 80)],
+            |_| true,
+            |record| {
+                assert_eq!(record.producer_id, first_ids[0]);
+                assert!(record.has_key && record.has_value);
+                assert_eq!(record.gtid, Some(&b"uuid:1"[..]));
+                let pos = String::from_utf8(record.pos.unwrap().to_vec()).unwrap();
+                seen.entry(record.partition).or_default().push(pos);
+            },
+        )
         .await
         .unwrap();
     assert_eq!(ends, [(0, 0, 80), (0, 1, 80), (0, 2, 80)]);
     assert_eq!(seen[&0], ["binlog.000001:78/0", "binlog.000001:79/0"]);
     assert_eq!(seen[&1].len(), 80);
     assert_eq!(seen.get(&2), None);
+}
+
+/// Another source that shares the topics, or another engine, never stops writing: a restart does not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_tails_while_others_write() {
+    let cluster = cluster();
+    let (producer, mut feed) = connect(&cluster).await;
+    for _ in 0..20 {
+        feed.send(&producer);
+    }
+    for _ in 0..20 {
+        acknowledged(&producer).await;
+    }
+    let ours = producer.producer_ids();
+    drop(producer);
+
+    let (others, mut others_feed) = connect(&cluster).await;
+    others_feed.send(&others);
+    acknowledged(&others).await;
+    let writing = tokio::spawn(async move {
+        loop {
+            others_feed.send(&others);
+            acknowledged(&others).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let (producer, _) = connect(&cluster).await;
+    let mut seen: BTreeMap<i32, usize> = BTreeMap::new();
+    let mut last: BTreeMap<i32, i64> = BTreeMap::new();
+    let tails = producer.tails(
+        &[(0, 0, 0), (0, 1, 0), (0, 2, 0)],
+        |record| ours.contains(&record.producer_id),
+        |record| {
+            let before = last.insert(record.partition, record.offset);
+            assert_eq!(before.map_or(0, |before| before + 1), record.offset);
+            *seen.entry(record.partition).or_default() +=
+                usize::from(ours.contains(&record.producer_id));
+        },
+    );
+    let ends = timeout(PATIENCE, tails)
+        .await
+        .expect("others do not hold it")
+        .unwrap();
+    writing.abort();
+    assert_eq!(seen, BTreeMap::from([(0, 80), (1, 80), (2, 80)]));
+    let read_to: Vec<_> = last.iter().map(|(p, last)| (0, *p, last + 1)).collect();
+    assert_eq!(ends, read_to, "nothing is shown that is behind the ends");
+    assert!(ends.iter().any(|(_, _, end)| *end > 80), "{ends:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -436,11 +535,15 @@ async fn rskafka_writes_the_same() {
     }
     let mut seen = 0;
     let ends = producer
-        .tails(&[(0, 1, 30)], |record| {
-            assert_eq!(record.producer_id, -1);
-            assert!(record.pos.is_some());
-            seen += 1;
-        })
+        .tails(
+            &[(0, 1, 30)],
+            |_| true,
+            |record| {
+                assert_eq!(record.producer_id, -1);
+                assert!(record.pos.is_some());
+                seen += 1;
+            },
+        )
         .await
         .unwrap();
     assert_eq!((ends, seen), (vec![(0, 1, 40)], 10));

@@ -150,11 +150,15 @@ async fn round_trip(settings: &KafkaSettings, name: &str) {
     let id = routes[0].topic_id;
     let mut seen = vec![Vec::new(); 2];
     let ends = producer
-        .tails(&[(id, 0, 0), (id, 1, 600)], |record| {
-            assert_eq!(record.producer_id, ids[0]);
-            seen[record.partition as usize]
-                .push(String::from_utf8(record.pos.unwrap().to_vec()).unwrap());
-        })
+        .tails(
+            &[(id, 0, 0), (id, 1, 600)],
+            |_| true,
+            |record| {
+                assert_eq!(record.producer_id, ids[0]);
+                seen[record.partition as usize]
+                    .push(String::from_utf8(record.pos.unwrap().to_vec()).unwrap());
+            },
+        )
         .await
         .unwrap();
     assert_eq!(ends, [(id, 0, 700), (id, 1, 700)]);
@@ -385,15 +389,19 @@ async fn soaks() {
     let id = route.topic_id;
     let mut next = [0_u64; 2];
     let ends = producer
-        .tails(&[(id, 0, 0), (id, 1, 0)], |record| {
-            let next = &mut next[record.partition as usize];
-            assert_eq!(
-                record.pos,
-                Some(format!("binlog.000001:{next}/0").as_bytes()),
-                "{record:?}"
-            );
-            *next += 1;
-        })
+        .tails(
+            &[(id, 0, 0), (id, 1, 0)],
+            |_| true,
+            |record| {
+                let next = &mut next[record.partition as usize];
+                assert_eq!(
+                    record.pos,
+                    Some(format!("binlog.000001:{next}/0").as_bytes()),
+                    "{record:?}"
+                );
+                *next += 1;
+            },
+        )
         .await
         .unwrap();
     let expected = sent * u64::from(RECORDS);

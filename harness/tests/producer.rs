@@ -4,8 +4,8 @@
 //! Needs the built engine (`WALBROOK`, or beside this test's own directory); with `CI=true` a missing one is a failure. The faults
 //! follow from a seed, which is printed; `WALBROOK_SEED` sets it.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fixtures::Recording;
 use harness::broker::{Broker, Drop, Listener, Settings};
@@ -21,6 +21,9 @@ use kafka_protocol::messages::ApiKey;
 const RECORDING: &str = "mysql-9.7-20k";
 const TOPIC: &str = "live.walbrook.events";
 const NODES: usize = 3;
+const PARTITIONS: i32 = 3;
+/// Nothing here takes longer; who hangs is found out.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the answer to a request takes: long enough that all that may be on the wire is there.
 const LINE: Duration = Duration::from_millis(4);
 /// Faults that are met by the number of requests.
@@ -35,6 +38,57 @@ fn seeds() -> Vec<u64> {
     set.map_or(vec![1, 2, 3], |text| {
         vec![text.parse().expect("WALBROOK_SEED is a number")]
     })
+}
+
+/// A recording that is served, an engine that streams it, and where it writes.
+struct Bench {
+    recording: Recording,
+    broker: Broker,
+    engine: Engine,
+    _server: Server,
+    _directory: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new(program: &Path) -> Self {
+        let recording = Recording::named(RECORDING).expect("a recording");
+        let options = ServeOptions {
+            user: Some(("cdc".to_owned(), "cdc".to_owned())),
+            ..ServeOptions::default()
+        };
+        let server = Server::start(&recording, "127.0.0.1:0", options)
+            .await
+            .expect("a replay server");
+        let broker = Broker::start(Settings {
+            listeners: vec![Listener::loopback(); NODES],
+            validate_records: true,
+            ..Settings::default()
+        })
+        .await
+        .expect("a broker");
+        let directory = tempfile::tempdir().expect("a directory");
+        let engine = Engine {
+            program: program.to_owned(),
+            directory: directory.path().to_owned(),
+            host: None,
+        };
+        let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
+        // Without compression and with the smallest batches there are about a thousand of them.
+        let configuration = format!(
+            "[source.live]\nurl = \"mysql://cdc:cdc@{}\"\ntables = [\"walbrook.*\"]\nstart = \"earliest\"\n\
+             [kafka]\nbrokers = {brokers:?}\ncompression = \"none\"\nbatch_max = \"16KiB\"\n\
+             [kafka.topics]\npartitions = {PARTITIONS}\nreplication = 1\n",
+            server.address()
+        );
+        std::fs::write(engine.config(), configuration).expect("a writable directory");
+        Self {
+            recording,
+            broker,
+            engine,
+            _server: server,
+            _directory: directory,
+        }
+    }
 }
 
 /// Faults at seeded numbers of produce requests; how many connections they drop.
@@ -70,16 +124,16 @@ fn arm(broker: &Broker, random: &mut SplitMix64) -> u64 {
 /// Runs the engine to its end while leaders move and all connections of a node break, again and again.
 async fn run(engine: &Engine, broker: &Broker, random: &mut SplitMix64) {
     let mut running = engine.start().expect("the engine starts");
-    let deadline = std::time::Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let pause = Duration::from_millis(random.between(10, 40));
-        let look = std::time::Instant::now() + pause;
+        let look = Instant::now() + pause;
         if let Some(status) = running.ended(look.min(deadline)).await.expect("a child") {
             let words = engine.last_words();
             assert!(status.success(), "the engine ended with {status}:\n{words}");
             return;
         }
-        let late = std::time::Instant::now() >= deadline;
+        let late = Instant::now() >= deadline;
         assert!(!late, "the engine hangs:\n{}", engine.last_words());
         let node = random.between(0, NODES as u64 - 1);
         if random.between(0, 1) == 0 {
@@ -98,38 +152,10 @@ async fn keeps_the_order_when_connections_break_under_several_batches() {
     for seed in seeds() {
         eprintln!("seed {seed}: WALBROOK_SEED={seed} repeats it");
         let mut random = SplitMix64(seed);
-        let recording = Recording::named(RECORDING).expect("a recording");
-        let options = ServeOptions {
-            user: Some(("cdc".to_owned(), "cdc".to_owned())),
-            ..ServeOptions::default()
-        };
-        let server = Server::start(&recording, "127.0.0.1:0", options)
-            .await
-            .expect("a replay server");
-        let broker = Broker::start(Settings {
-            listeners: vec![Listener::loopback(); NODES],
-            validate_records: true,
-            ..Settings::default()
-        })
-        .await
-        .expect("a broker");
-        let directory = tempfile::tempdir().expect("a directory");
-        let engine = Engine {
-            program: program.clone(),
-            directory: directory.path().to_owned(),
-            host: None,
-        };
-        let brokers: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
-        // Without compression and with the smallest batches there are about a thousand of them.
-        let configuration = format!(
-            "[source.live]\nurl = \"mysql://cdc:cdc@{}\"\ntables = [\"walbrook.*\"]\nstart = \"earliest\"\n\
-             [kafka]\nbrokers = {brokers:?}\ncompression = \"none\"\nbatch_max = \"16KiB\"\n\
-             [kafka.topics]\npartitions = 3\nreplication = 1\n",
-            server.address()
-        );
-        std::fs::write(engine.config(), configuration).expect("a writable directory");
-        let drops = arm(&broker, &mut random);
-        run(&engine, &broker, &mut random).await;
+        let bench = Bench::new(&program).await;
+        let (broker, engine) = (&bench.broker, &bench.engine);
+        let drops = arm(broker, &mut random);
+        run(engine, broker, &mut random).await;
 
         let report = std::fs::read_to_string(engine.report()).expect("a report");
         let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
@@ -153,7 +179,7 @@ async fn keeps_the_order_when_connections_break_under_several_batches() {
         broker.faults().clear();
         let settings = verify::Settings {
             brokers: broker.bootstrap(),
-            truth: Truth::read(&recording.truth_path()).expect("a truth"),
+            truth: Truth::read(&bench.recording.truth_path()).expect("a truth"),
             topic: Some(TOPIC.to_owned()),
             client: verify::Client::Rskafka,
             allow_repeated: false,
@@ -165,5 +191,37 @@ async fn keeps_the_order_when_connections_break_under_several_batches() {
             findings.failures
         );
         assert_eq!(findings.repeated, 0, "seed {seed}");
+    }
+}
+
+/// Brokers that know nothing of a topic, be it that it was deleted, are asked until they do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn goes_on_when_its_topic_is_made_anew() {
+    let Some(program) = engine() else { return };
+    let bench = Bench::new(&program).await;
+    let (broker, engine) = (&bench.broker, &bench.engine);
+    broker.faults().delay(Some(ApiKey::Produce), LINE);
+    let mut running = engine.start().expect("the engine starts");
+    let deadline = Instant::now() + PATIENCE;
+    while broker.counts().batches < 20 {
+        let late = Instant::now() >= deadline;
+        assert!(!late, "nothing is written:\n{}", engine.last_words());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    broker.delete_topic(TOPIC).expect("the engine's topic");
+    let absence = Instant::now() + Duration::from_secs(2);
+    let ended = running.ended(absence).await.expect("a child");
+    let words = || engine.last_words();
+    assert!(ended.is_none(), "nothing is left to write:\n{}", words());
+    broker
+        .create_topic(TOPIC, PARTITIONS)
+        .expect("a new topic of that name");
+    let status = running.ended(deadline).await.expect("a child");
+    let status = status.unwrap_or_else(|| panic!("the engine hangs:\n{}", words()));
+    // It ends once everything is acknowledged.
+    assert!(status.success(), "{status}:\n{}", words());
+    for partition in 0..PARTITIONS {
+        let end = broker.log_end(TOPIC, partition);
+        assert!(end > Some(0), "partition {partition} ends at {end:?}");
     }
 }

@@ -87,8 +87,13 @@ impl Run {
 
     /// Waits until the engine has said that it will try again.
     async fn waits(&self, running: &mut Running) {
+        self.says(running, WAITS).await;
+    }
+
+    /// Waits until the engine has said `what`.
+    async fn says(&self, running: &mut Running, what: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while !self.log().contains(WAITS) {
+        while !self.log().contains(what) {
             let look = Instant::now() + Duration::from_millis(5);
             let ended = running.ended(look).await.expect("a child");
             assert_eq!(ended, None, "{}", self.engine.last_words());
@@ -104,12 +109,23 @@ impl Run {
         status.code()
     }
 
+    fn topic(&self) -> String {
+        let truth = Truth::read(&self.recording.truth_path()).expect("a truth");
+        format!("live.{}.{}", truth.schema, truth.table)
+    }
+
+    /// The text of the checkpoint.
+    fn checkpoint(&self) -> String {
+        let path = self.engine.directory.join("walbrook-state/live.checkpoint");
+        std::fs::read_to_string(path).expect("a checkpoint")
+    }
+
     /// All changes have arrived, each once.
     async fn verify(&self) {
         let truth = Truth::read(&self.recording.truth_path()).expect("a truth");
         let settings = verify::Settings {
             brokers: self.broker.bootstrap(),
-            topic: Some(format!("live.{}.{}", truth.schema, truth.table)),
+            topic: Some(self.topic()),
             truth,
             client: verify::Client::Rskafka,
             allow_repeated: false,
@@ -162,6 +178,77 @@ async fn only_topics_that_were_there_are_asked_for_their_ends() {
     assert_eq!(run.ends(running).await, Some(1), "{}", run.log());
     assert!(run.log().contains("we may not read it"), "{}", run.log());
     run.broker.faults().clear();
+    run.verify().await;
+}
+
+/// Somebody has dropped a table and deleted its topic, which the checkpoint still names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_deleted_is_neither_missed_nor_made_again() {
+    let Some(program) = program() else { return };
+    for create in [true, false] {
+        let server = serve(RECORDINGS[0], "127.0.0.1:0").await;
+        let run = Run::new(&program, RECORDINGS[0], server.address(), "cdc").await;
+        let running = run.engine.start().expect("the engine starts");
+        assert_eq!(run.ends(running).await, Some(0), "{}", run.log());
+        let topic = run.topic();
+        assert!(run.checkpoint().contains(&topic));
+        run.broker.delete_topic(&topic).expect("a topic");
+
+        let text = std::fs::read_to_string(run.engine.config()).expect("a configuration");
+        let text = format!("{text}[kafka.topics]\ncreate = {create}\n");
+        std::fs::write(run.engine.config(), text).expect("a writable directory");
+        let running = run.engine.start().expect("the engine starts");
+        assert_eq!(run.ends(running).await, Some(0), "{}", run.log());
+        let log = run.log();
+        assert!(log.contains("does not exist any more"), "{log}");
+        assert_eq!(run.broker.log_end(&topic, 0), None, "it was made again");
+        assert!(!run.checkpoint().contains(&topic));
+    }
+}
+
+/// An unclean election cuts off what was to be read, and so does a topic that is made anew meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_cut_while_it_is_read_ends_there() {
+    let Some(program) = program() else { return };
+    let server = serve(RECORDINGS[0], "127.0.0.1:0").await;
+    let run = Run::new(&program, RECORDINGS[0], server.address(), "cdc").await;
+    let text = std::fs::read_to_string(run.engine.config()).expect("a configuration");
+    let ours = format!("{text}topic = \"shared\"\n");
+    // What another source has written to the same topic is behind the checkpoint's offsets of the first one.
+    let others = ours.replace("[source.live]", "[source.others]");
+    for text in [&ours, &others] {
+        std::fs::write(run.engine.config(), text).expect("a writable directory");
+        let running = run.engine.start().expect("the engine starts");
+        assert_eq!(run.ends(running).await, Some(0), "{}", run.log());
+    }
+    std::fs::write(run.engine.config(), &ours).expect("a writable directory");
+    let refused = ResponseError::NotLeaderOrFollower;
+    run.broker.faults().fail(ApiKey::Fetch, refused, 1_000_000);
+    let mut running = run.engine.start().expect("the engine starts");
+    run.says(&mut running, "records cannot be read").await;
+    run.broker.delete_topic("shared").expect("a topic");
+    run.broker.create_topic("shared", 3).expect("no topic");
+    run.broker.faults().clear();
+    assert_eq!(run.ends(running).await, Some(0), "{}", run.log());
+    let log = run.log();
+    assert!(log.contains("has lost records while it was read"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clean_restarts_leave_one_producer_in_the_checkpoint() {
+    let Some(program) = program() else { return };
+    let server = serve(RECORDINGS[0], "127.0.0.1:0").await;
+    let run = Run::new(&program, RECORDINGS[0], server.address(), "cdc").await;
+    for _ in 0..3 {
+        let running = run.engine.start().expect("the engine starts");
+        assert_eq!(run.ends(running).await, Some(0), "{}", run.log());
+    }
+    let checkpoint = run.checkpoint();
+    let (_, rest) = checkpoint
+        .split_once("\"producers\":{")
+        .expect("producers in it");
+    let (producers, _) = rest.split_once('}').expect("JSON");
+    assert_eq!(producers.matches('[').count(), 1, "{checkpoint}");
     run.verify().await;
 }
 

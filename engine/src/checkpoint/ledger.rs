@@ -65,7 +65,7 @@ struct Waiting {
 
 impl Ledger {
     /// Starts with what an earlier run left and what its tails say: its producer ids stay until [`Ledger::tails_passed`], and so do the
-    /// offsets of partitions where `settled` found something. On another server new records may belong to transactions before those
+    /// offsets of partitions where `settled` found something. Where it found nothing at all, that is at once. On another server new records may belong to transactions before those
     /// that were found, so that an offset behind the new ones would hide the found ones.
     ///
     /// Topics that have another number of partitions by now are to be taken out of `previous` (and not read): rows go elsewhere there.
@@ -101,6 +101,10 @@ impl Ledger {
             must_save: true,
         };
         ledger.producers(&resume.producers, &resume.server);
+        // Nothing of ours to pass: nobody would ever say that it is passed.
+        if settled.is_empty() {
+            ledger.tails_passed();
+        }
         ledger
     }
 
@@ -283,9 +287,10 @@ fn merge(into: &mut Offsets, from: Offsets) {
 }
 
 /// Whether a transaction that begins at `begin` has ended at `position`, which stands between two transactions of the same server.
-/// A log that was given another name since begins behind everything.
+/// A log that was given another name since begins behind everything. Of a position that is known by its GTIDs alone nobody can say.
 fn is_before(begin: &Position, position: &Position) -> bool {
     match (begin, position) {
+        (Position::MySql { .. }, Position::MySql { binlog, .. }) if binlog.file.is_empty() => false,
         (Position::MySql { binlog: begin, .. }, Position::MySql { binlog, .. }) => {
             let (base_before, number_before) = split_file(&begin.file);
             let (base, number) = split_file(&binlog.file);
@@ -360,6 +365,19 @@ mod tests {
     }
 
     #[test]
+    fn a_position_without_a_file_is_behind_nothing() {
+        let mut ledger = Ledger::fresh(resume(1));
+        ledger.topic("t", &[(0, 10)]);
+        // An XA transaction that was prepared on another server holds the position.
+        let held: Position = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-23".parse().unwrap();
+        ledger.acknowledged([("t", 0, 12)], Some(at(300)), Some(&held));
+        ledger.acknowledged([], None, Some(&held));
+        assert_eq!(offset(&ledger, 0), 10);
+        ledger.acknowledged([], None, Some(&at(350)));
+        assert_eq!(offset(&ledger, 0), 12);
+    }
+
+    #[test]
     fn waiting_batches_are_bounded_and_never_early() {
         let mut ledger = Ledger::fresh(resume(1));
         ledger.topic("t", &[(0, 0)]);
@@ -379,7 +397,7 @@ mod tests {
     fn offsets_stay_before_what_was_found_until_it_is_passed() {
         let mut ledger = Ledger::fresh(resume(1));
         ledger.topic("t", &[(0, 10), (1, 20)]);
-        let mut tails = Tails::new(ledger.checkpoint());
+        let mut tails = Tails::new(ledger.checkpoint(), &resume(2).server);
         tails.begin("t", 0, 0, 10, 10);
         tails
             .record(0, 0, 10, 1, Some(b"binlog.000001:50/0"), None)
@@ -387,7 +405,7 @@ mod tests {
         tails.finish(0, 0, 11);
         tails.begin("t", 0, 1, 20, 20);
         tails.finish(0, 1, 20);
-        let settled = tails.settled(&resume(2).server, None).unwrap();
+        let settled = tails.settled(None).unwrap();
         let mut ledger = Ledger::continued(ledger.checkpoint().clone(), resume(2), &settled);
         assert_eq!(
             ledger.checkpoint().producers.keys().collect::<Vec<_>>(),
@@ -404,6 +422,29 @@ mod tests {
             ledger.checkpoint().producers.keys().collect::<Vec<_>>(),
             [&2]
         );
+    }
+
+    #[test]
+    fn tails_without_records_of_ours_are_passed_at_once() {
+        let mut ledger = Ledger::fresh(resume(1));
+        ledger.topic("t", &[(0, 10), (1, 20)]);
+        let mut tails = Tails::new(ledger.checkpoint(), &resume(2).server);
+        tails.begin("t", 0, 0, 10, 10);
+        tails.record(0, 0, 10, 99, Some(b"theirs"), None).unwrap();
+        tails.finish(0, 0, 11);
+        tails.begin("t", 0, 1, 20, 20);
+        tails.finish(0, 1, 20);
+        let settled = tails.settled(None).unwrap();
+        assert!(settled.is_empty());
+        let mut ledger = Ledger::continued(ledger.checkpoint().clone(), resume(2), &settled);
+        assert_eq!(
+            ledger.checkpoint().producers.keys().collect::<Vec<_>>(),
+            [&2]
+        );
+        assert_eq!((offset(&ledger, 0), offset(&ledger, 1)), (11, 20));
+        ledger.acknowledged([("t", 0, 15)], Some(at(30)), None);
+        ledger.acknowledged([], None, Some(&at(40)));
+        assert_eq!(offset(&ledger, 0), 15);
     }
 
     #[test]
@@ -436,10 +477,10 @@ mod tests {
     fn a_topic_that_was_created_anew_is_followed_down() {
         let mut ledger = Ledger::fresh(resume(1));
         ledger.topic("t", &[(0, 1000)]);
-        let mut tails = Tails::new(ledger.checkpoint());
+        let mut tails = Tails::new(ledger.checkpoint(), &resume(2).server);
         tails.begin("t", 0, 0, 1000, 1000);
         tails.finish(0, 0, 3);
-        let settled = tails.settled(&resume(2).server, None).unwrap();
+        let settled = tails.settled(None).unwrap();
         assert!(settled.is_empty());
         assert_eq!(settled.restarted()["t"][&0], 3);
         let ledger = Ledger::continued(ledger.checkpoint().clone(), resume(2), &settled);

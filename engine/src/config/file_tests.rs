@@ -295,6 +295,10 @@ fn kafka_and_engine_values_are_checked() {
             "w.toml:5: compression = \"auto\" needs producer = \"native\"",
         ),
         (
+            "topic = \"{schema}.{table}\"\nproducer = \"rskafka\"",
+            "w.toml:5: topic = \"{schema}.{table}\" without {source} needs producer = \"native\"",
+        ),
+        (
             "topics = { create = \"yes\" }",
             "w.toml:7: create is a text, expected true or false",
         ),

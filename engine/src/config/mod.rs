@@ -209,6 +209,14 @@ pub struct KafkaSettings {
     pub topics: TopicSettings,
 }
 
+impl KafkaSettings {
+    /// Whether sources may write to the same topics: their names do not tell them apart.
+    #[must_use]
+    pub fn shares_topics(&self) -> bool {
+        !self.topic.contains("{source}")
+    }
+}
+
 /// `kafka.compression`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -287,9 +295,9 @@ pub struct TopicSettings {
 pub struct EngineSettings {
     /// What reads the sources' streams.
     pub io: Io,
-    /// Threads that encode: at least 1, `encode_threads = 0` already resolved.
+    /// Threads that encode, for each source: at least 1, `encode_threads = 0` already resolved.
     pub encode_threads: usize,
-    /// Everything per change, in bytes: received, decompressed, encoded, unacknowledged.
+    /// Everything per change of one source, in bytes: received, decompressed, encoded, unacknowledged.
     pub memory_max: usize,
     /// A single row may exceed `memory_max` up to this, in bytes.
     pub row_max: usize,

@@ -1,4 +1,4 @@
-//! `kafka.compression = "auto"`: which codec the next batch is encoded with. Pure logic: no clock, no I/O.
+//! `kafka.compression = "auto"`: which codec the next batch is encoded with. Pure logic but for [`Sample::of`]: no clock, no I/O.
 //!
 //! ```text
 //!         again and again encoded batches wait, because as many requests are on the wire as may be
@@ -13,10 +13,14 @@
 //! the next one come later.
 
 use crate::config::Compression;
+use crate::producer::Producer;
 
 /// Sealed batches in a row that find others waiting before zstd is taken. A link that is full fills the memory with batches
 /// encoded by lz4 meanwhile, so it is few.
 const PRESSED: u32 = 4;
+
+/// So many record batches may wait for a first answer: what a million changes a second become in some 20 ms.
+const FEW: usize = 8;
 
 /// Sealed batches that find the link free before lz4 is tried again; doubled by each try that fails.
 const SLACK: u32 = 64;
@@ -30,8 +34,10 @@ const DOUBLINGS_MAX: u32 = 8;
 /// What the pipeline looks like when a batch is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// Record batches that are encoded and not on the wire, because as many requests are as may be.
-    pub(super) waiting: usize,
+    /// Whether encoded record batches wait because as many requests are on the wire as may be, or many wait: the link is what
+    /// everything waits for. A few that wait for a leader, a connection or a partition's first answer say nothing about it; but over a
+    /// long line the memory would be full of lz4 before that answer.
+    pub(super) is_pressed: bool,
     /// Batches that the encoding threads have not finished.
     pub(super) encoding: u64,
     /// Encoding threads.
@@ -39,9 +45,13 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// The link is what everything waits for.
-    fn is_pressed(&self) -> bool {
-        self.waiting > 0
+    /// As it looks now, with so many batches in that many encoding threads.
+    pub(super) fn of(producer: &Producer, encoding: u64, threads: u64) -> Self {
+        Self {
+            is_pressed: producer.is_pressed() || producer.waiting() > FEW,
+            encoding,
+            threads,
+        }
     }
 
     /// Encoding is what everything waits for.
@@ -105,7 +115,7 @@ impl Auto {
     }
 
     fn should_densify(&mut self, sample: Sample) -> bool {
-        self.pressed = match sample.is_pressed() {
+        self.pressed = match sample.is_pressed {
             true => self.pressed + 1,
             false => 0,
         };
@@ -121,7 +131,7 @@ impl Auto {
     }
 
     fn should_relax(&mut self, sample: Sample) -> bool {
-        self.slack = match (sample.is_pressed(), sample.is_busy()) {
+        self.slack = match (sample.is_pressed, sample.is_busy()) {
             (true, _) => 0,
             (false, true) => self.slack.saturating_add(BUSY_WEIGHT),
             (false, false) => self.slack.saturating_add(1),

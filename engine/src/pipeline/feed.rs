@@ -216,11 +216,9 @@ impl Feed {
         let Some(auto) = &mut self.auto else {
             return self.settings.compression;
         };
-        let (compression, is_new) = auto.next(Sample {
-            waiting: self.producer.waiting(),
-            encoding: self.ordinal - self.progress.borrow().encoded,
-            threads: self.threads.count() as u64,
-        });
+        let encoding = self.ordinal - self.progress.borrow().encoded;
+        let threads = self.threads.count() as u64;
+        let (compression, is_new) = auto.next(Sample::of(&self.producer, encoding, threads));
         if is_new {
             let source = &self.settings.source;
             match compression {

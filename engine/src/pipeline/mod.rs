@@ -182,21 +182,12 @@ pub async fn run(
         io: config.engine.io,
         until_end: until == Until::End,
     };
-    let selection = config.routing_digest(settings);
     let patience = limits.until_end.then_some(START_PATIENCE);
     // The source only once Kafka is there: its start changes its server (a slot keeps log from then on) and has it send.
     let begin = async {
         let producer = Arc::new(Producer::connect(&config.kafka).await?);
-        let resumed = resume::resume(
-            settings,
-            limits,
-            patience,
-            &config.state,
-            selection,
-            store.as_ref(),
-            &producer,
-        );
-        let resumed = resumed.await?;
+        let resumed =
+            resume::resume(config, settings, limits, patience, &*store, &producer).await?;
         Ok::<_, PipelineError>((producer, resumed))
     };
     let (producer, resumed) = tokio::select! {

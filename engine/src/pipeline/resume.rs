@@ -1,7 +1,6 @@
 //! From a checkpoint to a running stream: connect, read the tails of the topics, know what is written already.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +9,10 @@ use tracing::{info, warn};
 
 use super::PipelineError;
 use crate::checkpoint::{self, Checkpoint, CheckpointStore, Ledger};
-use crate::config::SourceSettings;
+use crate::config::{Config, SourceSettings};
 use crate::position::Position;
-use crate::producer::Producer;
-use crate::settled::{Settled, SettledError, Tails};
+use crate::producer::{Producer, TailRecord};
+use crate::settled::{NO_PRODUCER, Settled, SettledError, Tails};
 use crate::source::{self, Source};
 
 /// A connected source and what is known about earlier runs.
@@ -28,13 +27,12 @@ pub(super) struct Resumed {
 }
 
 /// Connects the source after the checkpoint, or where the configuration says when there is none, and reads what earlier runs wrote
-/// after it. `selection` is the digest of what decides which row goes where, `patience` how long the server may stay away.
+/// after it. `patience` is how long the server may stay away.
 pub(super) async fn resume(
+    config: &Config,
     settings: &SourceSettings,
     limits: source::Limits,
     patience: Option<Duration>,
-    state: &Path,
-    selection: String,
     store: &dyn CheckpointStore,
     producer: &Producer,
 ) -> Result<Resumed, PipelineError> {
@@ -44,16 +42,18 @@ pub(super) async fn resume(
         position: checkpoint.position.clone(),
         server: checkpoint.server.clone(),
     });
-    let source = Source::connect_patiently(settings, after, limits, state, patience).await?;
+    let source =
+        Source::connect_patiently(settings, after, limits, &config.state, patience).await?;
     let now = checkpoint::Resume {
         server: source.identity().clone(),
         position: source.position(),
-        selection,
+        selection: config.routing_digest(settings),
         cluster: producer.cluster_id().map(str::to_owned),
         producers: producer.producer_ids(),
     };
     info!(source = %name, server = %now.server, position = %now.position, resumed = previous.is_some(), "streaming");
-    let previous = previous.filter(|checkpoint| may_dedupe(name, checkpoint, &now));
+    let previous = previous
+        .filter(|checkpoint| may_dedupe(name, checkpoint, &now, config.kafka.shares_topics()));
     let Some(mut previous) = previous else {
         return Ok(Resumed {
             source,
@@ -80,8 +80,14 @@ pub(super) async fn resume(
     })
 }
 
-/// Whether what the checkpoint says about topics still holds for this configuration and cluster.
-fn may_dedupe(source: &str, checkpoint: &Checkpoint, now: &checkpoint::Resume) -> bool {
+/// Whether what the checkpoint says about topics still holds for this configuration and cluster. `shared`: other sources may write to
+/// the same topics.
+fn may_dedupe(
+    source: &str,
+    checkpoint: &Checkpoint,
+    now: &checkpoint::Resume,
+    shared: bool,
+) -> bool {
     if checkpoint.offsets.is_empty() {
         return false;
     }
@@ -89,6 +95,15 @@ fn may_dedupe(source: &str, checkpoint: &Checkpoint, now: &checkpoint::Resume) -
         warn!(
             source,
             "`tables`, `keys`, `topic`, `plugin` or `publication` changed since the checkpoint: changes that were written after it are written again"
+        );
+        return false;
+    }
+    if shared && checkpoint.producers.contains_key(&NO_PRODUCER) {
+        // Another source's would be taken for ours, and rows left out. It is the mistake that loses nothing.
+        warn!(
+            source,
+            "the checkpoint is of producer = \"rskafka\", whose records in topics without {{source}} cannot be told from other sources': \
+             changes that were written after it are written again"
         );
         return false;
     }
@@ -113,7 +128,16 @@ async fn read_tails(
     producer: &Producer,
 ) -> Result<(HashMap<u32, Arc<str>>, Settled), PipelineError> {
     let names: Vec<&str> = checkpoint.offsets.keys().map(String::as_str).collect();
-    let mut routes = producer.topics(&names).await?;
+    // Whoever drops a table deletes its topic some time: that is no reason to halt, or to make it again.
+    let mut routes = producer.existing(&names).await?;
+    let existing: HashSet<&str> = routes.iter().map(|route| &*route.topic).collect();
+    checkpoint.offsets.retain(|topic, _| {
+        let exists = existing.contains(topic.as_str());
+        if !exists {
+            warn!(%topic, "the checkpoint names this topic, which does not exist any more: it is taken out");
+        }
+        exists
+    });
     routes.retain(|route| {
         let known = checkpoint.offsets.get(&*route.topic).map_or(0, BTreeMap::len);
         let same = known == route.partitions as usize;
@@ -127,7 +151,7 @@ async fn read_tails(
         }
         same
     });
-    let mut tails = Tails::new(checkpoint);
+    let mut tails = Tails::new(checkpoint, source.identity());
     tails.share_history(source.ancestors());
     let mut from = Vec::new();
     for (route, (topic, partitions)) in routes.iter().zip(&checkpoint.offsets) {
@@ -137,8 +161,10 @@ async fn read_tails(
         }
     }
     let mut refused: Option<SettledError> = None;
+    let ours = tails.ours();
+    let is_ours = |record: &TailRecord<'_>| ours(record.producer_id, record.pos);
     let ends = producer
-        .tails(&from, |record| {
+        .tails(&from, is_ours, |record| {
             if refused.is_none() {
                 let noted = tails.record(
                     record.topic_id,
@@ -158,7 +184,7 @@ async fn read_tails(
     for (topic_id, partition, end) in ends {
         tails.finish(topic_id, partition, end);
     }
-    let settled = tails.settled(source.identity(), executed(source.end()).as_ref())?;
+    let settled = tails.settled(executed(source.end()).as_ref())?;
     let topics = routes
         .into_iter()
         .map(|route| (route.topic_id, route.topic))
@@ -171,5 +197,32 @@ fn executed(end: &Position) -> Option<GtidSet> {
     match end {
         Position::MySql { gtids, .. } => gtids.as_deref()?.parse().ok(),
         Position::Postgres { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now(producer: i64) -> checkpoint::Resume {
+        checkpoint::Resume {
+            server: "mysql:a".parse().unwrap(),
+            position: "binlog.000001:4".parse().unwrap(),
+            selection: "s".into(),
+            cluster: None,
+            producers: vec![producer],
+        }
+    }
+
+    #[test]
+    fn records_that_anybody_may_have_written_settle_nothing_in_shared_topics() {
+        let of = |producer| {
+            let mut ledger = Ledger::fresh(now(producer));
+            ledger.topic("shop.orders", &[(0, 10)]);
+            ledger.checkpoint().clone()
+        };
+        let may = |before: i64, shared| may_dedupe("shop", &of(before), &now(8), shared);
+        assert!(may(7, true) && may(7, false) && may(NO_PRODUCER, false));
+        assert!(!may(NO_PRODUCER, true));
     }
 }

@@ -2,10 +2,12 @@
 //! connection breaks.
 
 use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Buf as _;
+use bytes::Buf;
 use protocol::Cursor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::Notify;
@@ -29,6 +31,9 @@ const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// How often the watchdog looks.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
+/// Looks in a row that may find nothing moved while an answer is due.
+const STILL_MAX: u32 = (REQUEST_TIMEOUT.as_millis() / WATCH_EVERY.as_millis()) as u32;
+
 /// Answers are some dozens of bytes per partition.
 const READ_BUFFER: usize = 16 << 10;
 
@@ -36,7 +41,26 @@ const READ_BUFFER: usize = 16 << 10;
 struct Awaited {
     correlation: i32,
     request: u64,
-    since: Instant,
+}
+
+/// Tells a broker that is silent from a line that is thin: a large request takes its time.
+#[derive(Default)]
+struct Watch {
+    seen: u64,
+    still: u32,
+}
+
+impl Watch {
+    /// A look at whether answers are due and at what has moved so far; whether nothing has for too long.
+    fn is_still(&mut self, is_due: bool, moved: u64) -> bool {
+        if !is_due || moved != self.seen {
+            self.seen = moved;
+            self.still = 0;
+            return false;
+        }
+        self.still += 1;
+        self.still > STILL_MAX
+    }
 }
 
 /// One connection's life.
@@ -47,7 +71,9 @@ struct Session<'a> {
     version: i16,
     wake: &'a Notify,
     awaited: Mutex<VecDeque<Awaited>>,
-    answers: Mutex<u64>,
+    answers: AtomicU64,
+    /// Counts answers, and how often the socket took more of a request than it did at first.
+    moved: AtomicU64,
 }
 
 /// Serves broker `id` until the producer fails or is dropped. The first connection is made at once, so that the first records find it
@@ -130,7 +156,8 @@ async fn run(
         version,
         wake,
         awaited: Mutex::default(),
-        answers: Mutex::default(),
+        answers: AtomicU64::default(),
+        moved: AtomicU64::default(),
     };
     let (reader, writer) = tokio::io::split(connection.into_stream());
     let fault = tokio::select! {
@@ -138,11 +165,25 @@ async fn run(
         fault = session.read(BufReader::with_capacity(READ_BUFFER, reader)) => fault,
         fault = session.watch() => fault,
     };
-    let answers = *session
-        .answers
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    (fault, answers > 0)
+    (fault, session.answers.load(Ordering::Relaxed) > 0)
+}
+
+/// Writes `frame` and counts in `moved` whatever the socket did not take at once.
+async fn pass(
+    writer: &mut (impl AsyncWrite + Unpin),
+    frame: &mut impl Buf,
+    moved: &AtomicU64,
+) -> io::Result<()> {
+    let mut is_first = true;
+    while frame.has_remaining() {
+        if writer.write_buf(frame).await? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        if !std::mem::take(&mut is_first) {
+            moved.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    writer.flush().await
 }
 
 impl Session<'_> {
@@ -166,14 +207,9 @@ impl Session<'_> {
             self.awaited().push_back(Awaited {
                 correlation,
                 request: request.id,
-                since: clock::now(),
             });
             drop(request);
-            let written = async {
-                writer.write_all_buf(&mut frame).await?;
-                writer.flush().await
-            };
-            if let Err(error) = written.await {
+            if let Err(error) = pass(&mut writer, &mut frame, &self.moved).await {
                 return error.into();
             }
         }
@@ -181,7 +217,7 @@ impl Session<'_> {
 
     async fn read(&self, mut reader: impl AsyncRead + Unpin) -> Fault {
         loop {
-            let frame = match read_frame(&mut reader, RESPONSE_MAX, &self.broker).await {
+            let frame = match read_frame(&mut reader, RESPONSE_MAX, &self.broker, None).await {
                 Ok(frame) => frame,
                 Err(fault) => return fault,
             };
@@ -223,7 +259,8 @@ impl Session<'_> {
                 })
             })
             .collect();
-        *self.answers.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.moved.fetch_add(1, Ordering::Relaxed);
         self.shared
             .with(|dispatch| dispatch.response(self.id, awaited.request, results, clock::now()));
         Ok(())
@@ -231,12 +268,11 @@ impl Session<'_> {
 
     /// Ends the connection of a broker that is silent for too long, be it while we write or while we wait.
     async fn watch(&self) -> Fault {
+        let mut watch = Watch::default();
         loop {
             sleep(WATCH_EVERY).await;
-            let since = self.awaited().front().map(|awaited| awaited.since);
-            if let Some(since) = since
-                && clock::now().saturating_duration_since(since) > REQUEST_TIMEOUT
-            {
+            let is_due = !self.awaited().is_empty();
+            if watch.is_still(is_due, self.moved.load(Ordering::Relaxed)) {
                 return Fault::Passing(format!("no answer within {REQUEST_TIMEOUT:?}"));
             }
         }
@@ -244,5 +280,66 @@ impl Session<'_> {
 
     fn awaited(&self) -> std::sync::MutexGuard<'_, VecDeque<Awaited>> {
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[test]
+    fn who_is_silent_is_told_from_who_is_slow() {
+        let mut watch = Watch::default();
+        let mut moved = 0;
+        for look in 0..10 * STILL_MAX {
+            // Something moves now and then, and seldom enough.
+            moved += u64::from(look % STILL_MAX == 0);
+            assert!(!watch.is_still(true, moved), "look {look}");
+        }
+        for look in 0..10 * STILL_MAX {
+            assert!(!watch.is_still(false, moved), "look {look}, nothing is due");
+        }
+        for look in 0..STILL_MAX {
+            assert!(!watch.is_still(true, moved), "look {look}, it is early");
+        }
+        assert!(watch.is_still(true, moved));
+    }
+
+    /// What a line takes bit by bit moves all the time, however long it takes; what fits into the socket tells nothing of the line.
+    #[tokio::test]
+    async fn a_large_request_moves_as_long_as_it_is_taken() {
+        let (mut writer, mut line) = tokio::io::duplex(1 << 10);
+        let moved = AtomicU64::default();
+        let mut small = &[1; 1000][..];
+        pass(&mut writer, &mut small, &moved).await.unwrap();
+        assert_eq!(moved.load(Ordering::Relaxed), 0, "a small one");
+
+        let mut large = &[2; 1 << 20][..];
+        let thin = async {
+            let mut watch = Watch::default();
+            let mut piece = [0; 512];
+            for look in 0..20 * STILL_MAX {
+                line.read_exact(&mut piece).await.unwrap();
+                // Let the other side see that there is room again.
+                tokio::task::yield_now().await;
+                assert!(
+                    !watch.is_still(true, moved.load(Ordering::Relaxed)),
+                    "look {look}"
+                );
+            }
+            // The line takes nothing any more.
+            let mut looks = 0;
+            while !watch.is_still(true, moved.load(Ordering::Relaxed)) {
+                looks += 1;
+                assert!(looks <= STILL_MAX + 1);
+            }
+        };
+        tokio::select! {
+            written = pass(&mut writer, &mut large, &moved) => panic!("{written:?}"),
+            () = thin => {}
+        }
+        assert!(large.len() > 1 << 18, "{} are left", large.len());
     }
 }

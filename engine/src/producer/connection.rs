@@ -37,7 +37,8 @@ use super::{tls, verdict};
 /// How long a connection may take, TLS and authentication included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a broker may take to answer, in-sync replicas included: longer than what we give it in a produce request.
+/// How long a broker may take to answer, in-sync replicas included: longer than what we give it in a produce request. What is large
+/// takes its time on a thin line: it counts from when bytes have last moved.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Largest first answer; what a peer sends that does not speak Kafka is mostly beyond it.
@@ -45,6 +46,9 @@ const FIRST_RESPONSE_MAX: usize = 1 << 20;
 
 /// Largest answer: a record batch that is larger than what was asked for comes whole.
 pub(super) const RESPONSE_MAX: usize = KAFKA_BATCH_MAX + (1 << 20);
+
+/// Memory for an answer before any of it has come; it doubles as it is filled.
+const READ_FIRST: usize = 8 << 10;
 
 /// What we call ourselves, for the broker's logs and quotas.
 const CLIENT_ID: &str = "walbrook";
@@ -139,6 +143,15 @@ pub(super) struct Connection {
 }
 
 impl Connector {
+    /// Plain text, without login.
+    #[cfg(test)]
+    pub(super) fn plain() -> Self {
+        Self {
+            tls: None,
+            sasl: None,
+        }
+    }
+
     /// Reads what is needed from the settings, certificate files included.
     ///
     /// # Errors
@@ -278,21 +291,16 @@ impl Connection {
                 Some((along, version)) => Some((self.send::<A>(along, version).await?, version)),
                 None => None,
             };
-            let answer = self.receive::<R>(first, version, max).await?;
-            let along = match second {
-                Some((second, version)) => Some(self.receive::<A>(second, version, max).await?),
-                None => None,
-            };
-            Ok((answer, along))
+            Ok((first, second))
         };
-        let answers = timeout(REQUEST_TIMEOUT, both).await.unwrap_or_else(|_| {
-            Err(Fault::Passing(format!(
-                "no answer to {} within {REQUEST_TIMEOUT:?}",
-                R::NAME
-            )))
-        })?;
+        let (first, second) = within(Some(REQUEST_TIMEOUT), both).await?;
+        let answer = self.receive::<R>(first, version, max).await?;
+        let along = match second {
+            Some((second, version)) => Some(self.receive::<A>(second, version, max).await?),
+            None => None,
+        };
         self.interrupted = false;
-        Ok(answers)
+        Ok((answer, along))
     }
 
     /// Writes a request; its correlation id.
@@ -326,7 +334,8 @@ impl Connection {
         version: i16,
         max: usize,
     ) -> Result<R, Fault> {
-        let frame = read_frame(&mut self.stream, max, &self.broker).await?;
+        let patience = Some(REQUEST_TIMEOUT);
+        let frame = read_frame(&mut self.stream, max, &self.broker, patience).await?;
         let mut cursor = Cursor::new(&frame);
         let correlation = cursor
             .i32_be("correlation id")
@@ -447,13 +456,27 @@ pub(super) fn write_header(frame: &mut Vec<u8>, key: i16, version: i16, correlat
     frame.extend_from_slice(CLIENT_ID.as_bytes());
 }
 
-/// Reads one length-prefixed frame. Memory grows with what arrives, not with the length that is claimed.
+/// Waits for `work`; without a limit where there is no patience to lose.
+async fn within<T>(
+    patience: Option<Duration>,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let Some(patience) = patience else {
+        return work.await;
+    };
+    let silent = |_| Err(Fault::Passing(format!("no answer within {patience:?}")));
+    timeout(patience, work).await.unwrap_or_else(silent)
+}
+
+/// Reads one length-prefixed frame. Memory grows with what arrives, not with the length that is claimed. `patience`: how long the first
+/// bytes, and each of those that follow, may keep us waiting.
 pub(super) async fn read_frame<R: AsyncRead + Unpin>(
     reader: &mut R,
     max: usize,
     broker: &str,
+    patience: Option<Duration>,
 ) -> Result<Vec<u8>, Fault> {
-    let length = reader.read_i32().await?;
+    let length = within(patience, async { Ok(reader.read_i32().await?) }).await?;
     let length = usize::try_from(length)
         .ok()
         .filter(|length| *length <= max)
@@ -463,10 +486,13 @@ pub(super) async fn read_frame<R: AsyncRead + Unpin>(
                 format!("announces an answer of {length} bytes; up to {max} are taken"),
             ))
         })?;
-    let mut frame = Vec::new();
-    reader.take(length as u64).read_to_end(&mut frame).await?;
-    if frame.len() < length {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    let mut frame = Vec::with_capacity(length.min(READ_FIRST));
+    let mut rest = reader.take(length as u64);
+    while frame.len() < length {
+        let more = async { Ok(rest.read_buf(&mut frame).await?) };
+        if within(patience, more).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
     }
     Ok(frame)
 }

@@ -10,7 +10,7 @@
 //! A request is composed when its broker can take one, of one batch of every partition that has one for it: batching by what waits,
 //! without a timer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,9 +21,8 @@ use crate::encoded::EncodedBatch;
 
 use super::error::ProducerError;
 use super::ledger::Ledger;
-use super::partition::{Identity, Outcome, Partition, Taken, WINDOW_MAX, Waiting};
-use super::verdict;
-use super::{Acknowledged, ProducerMetrics};
+use super::partition::{Identity, Outcome, Partition, Shrunk, Taken, WINDOW_MAX, Waiting};
+use super::{Acknowledged, ProducerMetrics, topics, verdict};
 
 /// Produce requests on the wire to one broker: as many as idempotence allows.
 pub(super) const IN_FLIGHT_MAX: usize = 5;
@@ -31,6 +30,9 @@ pub(super) const IN_FLIGHT_MAX: usize = 5;
 /// A request is closed at this size, in bytes, unless its first batch alone is larger. Far below a broker's
 /// `socket.request.max.bytes` (100 MiB by default).
 pub(super) const REQUEST_BYTES_MAX: usize = 16 << 20;
+
+/// Answers in a row that leave a partition which has something to write without a leader, before the log tells.
+const LEADERLESS_UNTIL_WARNING: u32 = 5;
 
 const _: () = assert!(
     IN_FLIGHT_MAX <= WINDOW_MAX,
@@ -94,6 +96,8 @@ pub(super) struct Dispatch {
     index: HashMap<PartitionKey, usize>,
     brokers: HashMap<i32, Broker>,
     paused: Vec<usize>,
+    /// Topics with partitions that wait for a leader: how many answers in a row named none.
+    leaderless: BTreeMap<u32, u32>,
     ledger: Ledger,
     next_request: u64,
     waiting: usize,
@@ -178,6 +182,86 @@ impl Dispatch {
                 self.touch(at, now);
             }
         }
+        // An answer may be about some topics only, and may lack a partition, or all of a topic: that is no reason to stop asking.
+        if self.partitions.iter().any(Partition::wants_leader) {
+            self.wants_metadata = true;
+            self.signals.driver = true;
+        }
+    }
+
+    /// As [`metadata`](Self::metadata), of all topics that are registered. `refused`: topics that come with an error code, and so
+    /// without partitions.
+    pub(super) fn refreshed(
+        &mut self,
+        leaders: &[(PartitionKey, Option<i32>, i32)],
+        refused: &[(u32, i16)],
+        now: Instant,
+    ) {
+        for (topic_id, code) in refused {
+            if verdict::is_missing(*code) {
+                for (at, key) in self.keys.iter().enumerate() {
+                    if key.topic_id == *topic_id {
+                        self.partitions[at].gone();
+                    }
+                }
+            }
+        }
+        self.metadata(leaders, now);
+        let mut waiting: BTreeMap<u32, PartitionKey> = BTreeMap::new();
+        for (key, partition) in self.keys.iter().zip(&self.partitions) {
+            if partition.wants_leader() {
+                waiting.entry(key.topic_id).or_insert(*key);
+            }
+        }
+        let had_none = std::mem::take(&mut self.leaderless);
+        for (topic_id, rounds) in &had_none {
+            if *rounds >= LEADERLESS_UNTIL_WARNING && !waiting.contains_key(topic_id) {
+                info!(topic = %self.topic(*topic_id), "the topic has leaders again");
+            }
+        }
+        for (topic_id, key) in waiting {
+            let rounds = had_none.get(&topic_id).map_or(1, |rounds| rounds + 1);
+            self.leaderless.insert(topic_id, rounds);
+            let topic = self.topic(topic_id);
+            let code = refused.iter().find(|(of, _)| *of == topic_id);
+            let code = code.map_or(0, |(_, code)| *code);
+            if verdict::is_lasting(code) {
+                self.fail(topics::unusable(&topic, code));
+            } else if rounds == LEADERLESS_UNTIL_WARNING {
+                let is_named = leaders.iter().any(|(of, ..)| *of == key);
+                let reason = self.leaderless_because(&topic, key, code, is_named);
+                warn!(%topic, partition = key.partition, %reason, "records cannot be written, retrying until they can");
+            }
+        }
+    }
+
+    /// Why nobody leads a partition, and what helps.
+    fn leaderless_because(
+        &self,
+        topic: &str,
+        key: PartitionKey,
+        code: i16,
+        is_named: bool,
+    ) -> String {
+        let of_topic = |of: &&PartitionKey| of.topic_id == key.topic_id;
+        let partitions = self.keys.iter().filter(of_topic).count();
+        match code {
+            _ if verdict::is_missing(code) => format!(
+                "the topic does not exist any more: {}; create it again (kafka-topics.sh --create --topic {topic} --partitions \
+                 {partitions})",
+                verdict::name(code)
+            ),
+            0 if !is_named => format!(
+                "the topic has no such partition any more; it had {partitions} when we started: give it as many (kafka-topics.sh --alter \
+                 --topic {topic} --partitions {partitions}), or start again"
+            ),
+            0 => "it has no leader".to_owned(),
+            code => format!("the topic cannot be asked about: {}", verdict::name(code)),
+        }
+    }
+
+    fn topic(&self, topic_id: u32) -> Arc<str> {
+        self.topics.get(&topic_id).cloned().unwrap_or_default()
     }
 
     /// Who leads a partition, and its epoch; `None` where that has to be asked for.
@@ -402,7 +486,7 @@ impl Dispatch {
             topic_id,
             partition,
         } = self.keys[at];
-        let topic = self.topics.get(&topic_id).cloned().unwrap_or_default();
+        let topic = self.topic(topic_id);
         match self.partitions[at].answered(request, result.code, result.base_offset, now) {
             Outcome::Written { serial, next_offset } => {
                 self.ledger.written(serial, self.keys[at], next_offset);
@@ -424,6 +508,18 @@ impl Dispatch {
             )),
             Outcome::Unknown => {}
         }
+        if let Some(Shrunk {
+            acknowledged,
+            written,
+        }) = self.partitions[at].shrunk()
+        {
+            warn!(
+                %topic, partition, acknowledged, written,
+                "the partition has lost records that were acknowledged, by an election of a leader that lacked them or as the topic was \
+                 made anew; changes that were written there are missing: give a position before them to walbrook position set to have \
+                 them written again"
+            );
+        }
         if let Some(code) = self.partitions[at].warning() {
             warn!(%topic, partition, error = verdict::name(code), "records are not taken, retrying until they are");
         } else if self.partitions[at].recovered() {
@@ -436,7 +532,7 @@ impl Dispatch {
             topic_id,
             partition,
         } = self.keys[at];
-        let topic = self.topics.get(&topic_id).cloned().unwrap_or_default();
+        let topic = self.topic(topic_id);
         self.fail(ProducerError::partition(
             &topic,
             partition,
@@ -494,3 +590,6 @@ impl Dispatch {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -142,6 +142,17 @@ impl Producer {
         }
     }
 
+    /// As [`topics`](Self::topics), but topics that do not exist are neither created nor an error: they are left out.
+    ///
+    /// # Errors
+    /// A topic that cannot be used. Faults that pass are waited out.
+    pub async fn existing(&self, names: &[&str]) -> Result<Vec<Route>, ProducerError> {
+        match &self.client {
+            Client::Native(native) => native.existing(names).await,
+            Client::Rskafka(rskafka) => rskafka.existing(names).await,
+        }
+    }
+
     /// The largest record batch that a topic takes, in bytes: `kafka.batch_max`, or the topic's `max.message.bytes` where that is
     /// known and lower.
     #[must_use]
@@ -174,19 +185,20 @@ impl Producer {
     }
 
     /// Shows every record from the given offsets (topic id, partition, offset) on to the partitions' ends, partition by partition
-    /// and in order, once the ends have stood still; answers topic id, partition and end of those that exist. Bounded memory. To be
-    /// called before the first [`send`](Self::send).
+    /// and in order, once none has come for a while that `is_ours`, whatever others write; answers topic id, partition and end of those
+    /// that exist. Bounded memory. To be called before the first [`send`](Self::send).
     ///
     /// # Errors
     /// What does not pass: a record batch that cannot be decoded, a missing permission to read.
     pub async fn tails(
         &self,
         from: &[(u32, i32, i64)],
+        is_ours: impl Fn(&TailRecord<'_>) -> bool + Sync,
         mut visit: impl FnMut(TailRecord<'_>) + Send,
     ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
         match &self.client {
-            Client::Native(native) => native.tails(from, &mut visit).await,
-            Client::Rskafka(rskafka) => rskafka.tails(from, &mut visit).await,
+            Client::Native(native) => native.tails(from, &is_ours, &mut visit).await,
+            Client::Rskafka(rskafka) => rskafka.tails(from, &is_ours, &mut visit).await,
         }
     }
 

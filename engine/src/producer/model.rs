@@ -1,6 +1,6 @@
 //! The dispatch against a cluster in memory that does what Kafka may do: lose connections before and after it has written, process
 //! requests of dead connections late, move leaders, cut off what was never confirmed, answer errors with and without having written,
-//! hand out stale metadata, forget producers. Every run follows from a seed; a failure prints it.
+//! hand out stale metadata and such without topics, forget producers. Every run follows from a seed; a failure prints it.
 //!
 //! What leaders check of an idempotent producer follows `ProducerAppendInfo` and `ProducerStateManager` of Kafka 3.9.
 
@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::dispatch::tests::{LOST, told};
 use super::dispatch::{Dispatch, IN_FLIGHT_MAX, PartResult, PartitionKey, Request};
 use super::partition::Identity;
 use crate::clock;
@@ -19,6 +20,9 @@ use crate::encoded::EncodedBatch;
 const BROKERS: [i32; 3] = [1, 2, 3];
 const TOPICS: u32 = 2;
 const PARTITIONS: u32 = 2;
+
+/// UNKNOWN_TOPIC_OR_PARTITION.
+const UNKNOWN_TOPIC: i16 = 3;
 
 /// Bytes of a batch header; what the model writes behind it is the batch's number.
 const HEADER: usize = 61;
@@ -363,12 +367,18 @@ impl World {
             self.process_request(broker, &request);
         }
         if self.dispatch.wants_metadata() && self.random.random_bool(0.3) {
-            let leaders = if self.chance(20) {
+            let mut leaders = if self.chance(20) {
                 self.stale_metadata.clone()
             } else {
                 self.metadata()
             };
-            self.dispatch.metadata(&leaders, self.now);
+            // A broker that has just started does not know all topics.
+            let mut unknown = Vec::new();
+            if self.chance(20) {
+                unknown.push((self.random.random_range(0..TOPICS), UNKNOWN_TOPIC));
+                leaders.retain(|(key, ..)| unknown.iter().all(|(of, _)| *of != key.topic_id));
+            }
+            self.dispatch.refreshed(&leaders, &unknown, self.now);
             if self.random.random_bool(0.3) {
                 self.stale_metadata = self.metadata();
             }
@@ -525,7 +535,8 @@ proptest! {
     #[test]
     fn every_batch_once_and_in_order(seed: u64) {
         let mut world = World::new(seed, false);
-        world.run(40);
+        let told = told(|| world.run(40));
+        prop_assert!(!told.contains(LOST), "nothing that was confirmed is cut off: {}", told);
         prop_assert_eq!(world.dispatch.failure(), None);
         prop_assert_eq!(world.acknowledged, world.ordinals, "everything is acknowledged");
         prop_assert_eq!(world.dispatch.in_flight_requests(), 0);
@@ -540,7 +551,8 @@ proptest! {
     #[test]
     fn nothing_is_lost_when_producers_are_forgotten(seed: u64) {
         let mut world = World::new(seed, true);
-        world.run(40);
+        let told = told(|| world.run(40));
+        prop_assert!(!told.contains(LOST), "nothing that was confirmed is cut off: {}", told);
         if let Some(failure) = world.dispatch.failure() {
             let text = failure.to_string();
             prop_assert!(text.contains("lost track of our producer") || text.contains("does not keep track"), "{}", text);

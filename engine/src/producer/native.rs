@@ -32,7 +32,7 @@ use super::metadata::Cluster;
 use super::partition::Identity;
 use super::registry::Registry;
 use super::response::{InitProducerId, TopicMetadata};
-use super::tail::{Leader, Leaders};
+use super::tail::{IsOurs, Leader, Leaders};
 use super::topics::Found;
 use super::{Acknowledged, NewId, ProducerMetrics, TailRecord, tail, topics, verdict};
 
@@ -119,24 +119,36 @@ impl Native {
     }
 
     pub(super) async fn topics(&self, names: &[&str]) -> Result<Vec<Route>, ProducerError> {
+        self.look_up(names, Some(&self.settings)).await?;
+        lock(&self.shared.registry).routes(names)
+    }
+
+    pub(super) async fn existing(&self, names: &[&str]) -> Result<Vec<Route>, ProducerError> {
+        self.look_up(names, None).await?;
+        Ok(lock(&self.shared.registry).known_routes(names))
+    }
+
+    /// Registers the topics that are not known yet; missing ones are created by these settings, or left out without.
+    async fn look_up(
+        &self,
+        names: &[&str],
+        settings: Option<&TopicSettings>,
+    ) -> Result<(), ProducerError> {
         let new = lock(&self.shared.registry).unknown(names);
         if !new.is_empty() {
             let mut cluster = self.shared.cluster.lock().await;
-            let found = topics::ensure(&mut cluster, &new, &self.settings).await?;
+            let found = topics::ensure(&mut cluster, &new, settings).await?;
             *lock(&self.shared.endpoints) = cluster.brokers().clone();
             drop(cluster);
             for topic in &found {
                 self.shared.register(topic);
             }
-            self.shared.learn(found.iter().map(|topic| &topic.metadata));
+            let leaders = self.shared.named(found.iter().map(|topic| &topic.metadata));
+            self.shared
+                .with(|dispatch| dispatch.metadata(&leaders, clock::now()));
             start_brokers(&self.shared);
         }
-        let known = lock(&self.shared.registry);
-        let missing = |name| ProducerError::topic(name, "metadata do not mention it");
-        names
-            .iter()
-            .map(|name| known.route(name).ok_or_else(|| missing(name)))
-            .collect()
+        Ok(())
     }
 
     pub(super) fn was_created(&self, topic_id: u32) -> bool {
@@ -171,6 +183,7 @@ impl Native {
     pub(super) async fn tails(
         &self,
         from: &[(u32, i32, i64)],
+        is_ours: IsOurs<'_>,
         visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
     ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
         let name = |topic_id| self.shared.name(topic_id);
@@ -180,7 +193,7 @@ impl Native {
             partition: *partition,
         });
         let leaders = self.shared.leaders(keys);
-        tail::read(&mut cluster, &name, from, leaders, visit).await
+        tail::read(&mut cluster, &name, from, leaders, is_ours, visit).await
     }
 
     pub(super) async fn ends(
@@ -326,8 +339,11 @@ impl Shared {
         self.with(known).unwrap_or_default()
     }
 
-    /// Tells the dispatch who leads.
-    fn learn<'t>(&self, topics: impl IntoIterator<Item = &'t TopicMetadata>) {
+    /// The leaders that metadata name, and their terms.
+    fn named<'t>(
+        &self,
+        topics: impl IntoIterator<Item = &'t TopicMetadata>,
+    ) -> Vec<(PartitionKey, Option<i32>, i32)> {
         let mut leaders = Vec::new();
         for topic in topics {
             let Some(topic_id) = self.topic_id(&topic.name) else {
@@ -342,7 +358,7 @@ impl Shared {
                 leaders.push((key, leader, partition.leader_epoch));
             }
         }
-        self.with(|dispatch| dispatch.metadata(&leaders, clock::now()));
+        leaders
     }
 
     async fn refresh(&self) -> Result<(), Fault> {
@@ -353,7 +369,12 @@ impl Shared {
             *lock(&self.endpoints) = cluster.brokers().clone();
             metadata
         };
-        self.learn(&metadata.topics);
+        let leaders = self.named(&metadata.topics);
+        let refused = metadata.topics.iter().filter(|topic| topic.code != 0);
+        let refused: Vec<_> = refused
+            .filter_map(|topic| Some((self.topic_id(&topic.name)?, topic.code)))
+            .collect();
+        self.with(|dispatch| dispatch.refreshed(&leaders, &refused, clock::now()));
         Ok(())
     }
 

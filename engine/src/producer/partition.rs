@@ -82,6 +82,8 @@ struct Sent {
     attempts: u32,
     bytes: Bytes,
     state: State,
+    /// The offset after its last record, once it is written and the broker has said where.
+    next_offset: Option<i64>,
 }
 
 /// Whether a batch that is taken goes out for the first time.
@@ -122,6 +124,15 @@ pub(super) enum Outcome {
     Unknown,
 }
 
+/// A log that ends before what its leader had acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shrunk {
+    /// The offset after the last record that was acknowledged.
+    pub(super) acknowledged: i64,
+    /// The offset that the next record behind it has got.
+    pub(super) written: i64,
+}
+
 /// One partition.
 #[derive(Debug, Default)]
 pub(super) struct Partition {
@@ -137,6 +148,9 @@ pub(super) struct Partition {
     known_at: Option<Instant>,
     window: VecDeque<Sent>,
     waiting: VecDeque<Waiting>,
+    /// The offset after the last batch before the window, as far as brokers have said it.
+    acknowledged: Option<i64>,
+    shrunk: Option<Shrunk>,
     /// Faults in a row.
     faults: u32,
     /// Those of them that have no business lasting.
@@ -215,6 +229,11 @@ impl Partition {
         self.faults == 0 && std::mem::take(&mut self.warned)
     }
 
+    /// Whether records that were acknowledged are gone; once for each time.
+    pub(super) fn shrunk(&mut self) -> Option<Shrunk> {
+        self.shrunk.take()
+    }
+
     /// Takes a producer id: the first one, or a new one when the old one is lost. Batches of the window are numbered anew.
     ///
     /// Nothing may be on the wire; nothing in the window may be written.
@@ -250,6 +269,13 @@ impl Partition {
         self.stale = 0;
         self.leader_epoch = epoch;
         self.leader = leader;
+    }
+
+    /// Its topic does not exist: one of that name that is made anew has leaders that do not know us, and counts their terms from 0.
+    pub(super) fn gone(&mut self) {
+        self.known_at = None;
+        self.leader_epoch = -1;
+        self.stale = 0;
     }
 
     /// Whether its producer id is lost while a batch behind an unwritten one is written: a new id could only put the former behind
@@ -329,6 +355,7 @@ impl Partition {
             attempts: 1,
             bytes: bytes.clone(),
             state: in_flight,
+            next_offset: None,
         });
         Some((bytes, Taken::First { serial }))
     }
@@ -398,15 +425,25 @@ impl Partition {
             return Outcome::Unknown;
         };
         sent.state = State::Written;
+        sent.next_offset = base_offset.map(|base| base + i64::from(sent.records));
         let outcome = Outcome::Written {
             serial: sent.serial,
-            next_offset: base_offset.map(|base| base + i64::from(sent.records)),
+            next_offset: sent.next_offset,
         };
-        while self
-            .window
-            .front()
-            .is_some_and(|sent| sent.state == State::Written)
+        // What left the window was written before this batch, so it stands before it, also where an earlier attempt's offset is told.
+        if let (Some(acknowledged), Some(written)) = (self.acknowledged, base_offset)
+            && written < acknowledged
         {
+            self.shrunk = Some(Shrunk {
+                acknowledged,
+                written,
+            });
+            self.acknowledged = None;
+        }
+        while let Some(front) = self.window.front()
+            && front.state == State::Written
+        {
+            self.acknowledged = front.next_offset.or(self.acknowledged);
             self.window.pop_front();
         }
         self.release();

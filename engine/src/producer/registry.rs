@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::encoded::Route;
 
+use super::error::ProducerError;
 use super::topics::Found;
 
 /// Topics that were asked for, numbered from 0.
@@ -64,6 +65,23 @@ impl Registry {
             topic_id,
             partitions: entry.partitions,
         })
+    }
+
+    /// Where topics lead, in the order of `names`.
+    ///
+    /// # Errors
+    /// One of them is not known.
+    pub(super) fn routes(&self, names: &[&str]) -> Result<Vec<Route>, ProducerError> {
+        let missing = |name| ProducerError::topic(name, "metadata do not mention it");
+        let names = names.iter();
+        names
+            .map(|name| self.route(name).ok_or_else(|| missing(name)))
+            .collect()
+    }
+
+    /// Where those of these topics lead that are known, in the order of `names`.
+    pub(super) fn known_routes(&self, names: &[&str]) -> Vec<Route> {
+        names.iter().filter_map(|name| self.route(name)).collect()
     }
 
     pub(super) fn id(&self, name: &str) -> Option<u32> {

@@ -31,6 +31,7 @@ use super::error::ProducerError;
 use super::ledger::Ledger;
 use super::metadata::Cluster;
 use super::registry::Registry;
+use super::tail::IsOurs;
 use super::{Acknowledged, ProducerMetrics, TailRecord, tail, tls, topics, verdict};
 
 /// How long brokers may be silent at start.
@@ -108,21 +109,31 @@ impl Rskafka {
     }
 
     pub(super) async fn topics(&self, names: &[&str]) -> Result<Vec<Route>, ProducerError> {
+        self.look_up(names, Some(&self.settings)).await?;
+        lock(&self.shared.registry).routes(names)
+    }
+
+    pub(super) async fn existing(&self, names: &[&str]) -> Result<Vec<Route>, ProducerError> {
+        self.look_up(names, None).await?;
+        Ok(lock(&self.shared.registry).known_routes(names))
+    }
+
+    /// Registers the topics that are not known yet; missing ones are created by these settings, or left out without.
+    async fn look_up(
+        &self,
+        names: &[&str],
+        settings: Option<&TopicSettings>,
+    ) -> Result<(), ProducerError> {
         let new = lock(&self.shared.registry).unknown(names);
         if !new.is_empty() {
             let mut cluster = self.cluster.lock().await;
-            let found = topics::ensure(&mut cluster, &new, &self.settings).await?;
+            let found = topics::ensure(&mut cluster, &new, settings).await?;
             let mut registry = lock(&self.shared.registry);
             for topic in &found {
                 registry.enter(topic);
             }
         }
-        let known = lock(&self.shared.registry);
-        let missing = |name| ProducerError::topic(name, "metadata do not mention it");
-        names
-            .iter()
-            .map(|name| known.route(name).ok_or_else(|| missing(name)))
-            .collect()
+        Ok(())
     }
 
     pub(super) fn was_created(&self, topic_id: u32) -> bool {
@@ -179,11 +190,12 @@ impl Rskafka {
     pub(super) async fn tails(
         &self,
         from: &[(u32, i32, i64)],
+        is_ours: IsOurs<'_>,
         visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
     ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
         let name = |topic_id| lock(&self.shared.registry).name(topic_id);
         let mut cluster = self.cluster.lock().await;
-        tail::read(&mut cluster, &name, from, BTreeMap::new(), visit).await
+        tail::read(&mut cluster, &name, from, BTreeMap::new(), is_ours, visit).await
     }
 
     pub(super) async fn ends(

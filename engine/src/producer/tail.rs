@@ -7,9 +7,12 @@
 //! ```
 //! A high watermark hides what the leader has and followers lack, so the log end is asked for by OffsetForLeaderEpoch; records can be
 //! fetched once the high watermark has reached it. Requests of the process that died may still be on their way: what counts as the
-//! end is an end that has stood still for [`SETTLE`].
+//! end is one behind which nothing of ours has come for [`SETTLE`] (`settle`).
+
+mod settle;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +27,7 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 };
 use protocol::kafka::record_batch::Decoder;
 use tokio::time::sleep;
-use tracing::{info, warn};
-
-use crate::clock;
+use tracing::warn;
 
 use super::TailRecord;
 use super::backoff::Backoff;
@@ -37,7 +38,7 @@ use super::metadata::{Cluster, topic_name};
 use super::response::{Fetch, ListOffsets, OffsetForLeaderEpoch, PartitionOffset, Response};
 use super::verdict;
 
-/// How long ends must stand still.
+/// How long nothing of ours must have come.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// How often ends are looked at meanwhile.
@@ -70,15 +71,39 @@ pub(super) struct Leader {
 /// Leaders of all partitions that are asked for as they were just learnt; empty where they are to be asked for.
 pub(super) type Leaders = BTreeMap<PartitionKey, Leader>;
 
+/// An offset for each partition that exists.
+type Ends = BTreeMap<PartitionKey, i64>;
+
+/// Whether a record is one that a restart looks for.
+pub(super) type IsOurs<'a> = &'a (dyn Fn(&TailRecord<'_>) -> bool + Sync);
+
+/// The end of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    /// What all replicas in sync have.
+    watermark: i64,
+    /// What the leader has, where it tells.
+    log: Option<i64>,
+}
+
+impl End {
+    /// What the leader has, as far as that is known.
+    fn log(self) -> i64 {
+        self.log.unwrap_or(self.watermark).max(self.watermark)
+    }
+}
+
 struct Reader<'a> {
     cluster: &'a mut Cluster,
     name: Name<'a>,
     leaders: Leaders,
+    /// Partitions that metadata did not mention when they were asked for the leaders.
+    absent: BTreeSet<PartitionKey>,
     connections: HashMap<i32, Connection>,
 }
 
-/// Shows every record from the given offsets to the partitions' ends to `visit`, partition by partition, in order; answers the ends.
-/// Partitions that do not exist any more are left out. Holds one fetch and one decompressed record batch in memory.
+/// Shows every record from the given offsets to the partitions' ends to `visit`, partition by partition, in order, once no more come
+/// that `is_ours`; answers the ends. Partitions that do not exist any more are left out. Holds one fetch and one decompressed record batch in memory.
 ///
 /// # Errors
 /// What does not pass. Everything else is waited out.
@@ -87,6 +112,7 @@ pub(super) async fn read(
     name: Name<'_>,
     from: &[(u32, i32, i64)],
     leaders: Leaders,
+    is_ours: IsOurs<'_>,
     visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
 ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
     if from.is_empty() {
@@ -96,6 +122,7 @@ pub(super) async fn read(
         cluster,
         name,
         leaders,
+        absent: BTreeSet::new(),
         connections: HashMap::new(),
     };
     let keys: Vec<PartitionKey> = from
@@ -105,7 +132,7 @@ pub(super) async fn read(
             partition: *partition,
         })
         .collect();
-    let ends = reader.settled(&keys).await?;
+    let ends = reader.settled(&keys, is_ours).await?;
     let mut read_to = Vec::with_capacity(from.len());
     for (key, (topic_id, partition, offset)) in keys.iter().zip(from) {
         let Some(end) = ends.get(key) else { continue };
@@ -115,8 +142,8 @@ pub(super) async fn read(
                 "the partition ends before the checkpoint's offset: it has lost records or was created anew"
             );
         }
-        reader.fetch_all(*key, *offset, *end, visit).await?;
-        read_to.push((*topic_id, *partition, *end));
+        let end = reader.fetch_all(*key, *offset, *end, visit).await?;
+        read_to.push((*topic_id, *partition, end));
     }
     Ok(read_to)
 }
@@ -136,12 +163,18 @@ pub(super) async fn ends(
         cluster,
         name,
         leaders,
+        absent: BTreeSet::new(),
         connections: HashMap::new(),
     };
     let mut backoff = Backoff::new(LOOK_EVERY, Duration::from_secs(2));
     loop {
         match reader.ends(keys).await {
-            Ok((ends, _)) => return Ok(ends),
+            Ok(ends) => {
+                return Ok(ends
+                    .into_iter()
+                    .map(|(key, end)| (key, end.log()))
+                    .collect());
+            }
             Err(Fault::Lasting(error)) => return Err(error),
             Err(Fault::Passing(reason)) => {
                 if backoff.attempts() == 3 {
@@ -155,52 +188,8 @@ pub(super) async fn ends(
 }
 
 impl Reader<'_> {
-    /// Waits until all ends have stood still, with high watermarks at them.
-    async fn settled(
-        &mut self,
-        keys: &[PartitionKey],
-    ) -> Result<BTreeMap<PartitionKey, i64>, ProducerError> {
-        let mut backoff = Backoff::new(LOOK_EVERY, Duration::from_secs(2));
-        let mut last: Option<BTreeMap<PartitionKey, i64>> = None;
-        let mut since = clock::now();
-        let started = since;
-        let mut told = false;
-        loop {
-            let (ends, reached) = match self.ends(keys).await {
-                Ok(found) => found,
-                Err(Fault::Lasting(error)) => return Err(error),
-                Err(Fault::Passing(reason)) => {
-                    if backoff.attempts() == 3 {
-                        warn!(%reason, "the ends of partitions cannot be read yet, retrying until they can");
-                    }
-                    self.forget();
-                    last = None;
-                    sleep(backoff.pause()).await;
-                    continue;
-                }
-            };
-            let now = clock::now();
-            if !reached || last.as_ref() != Some(&ends) {
-                since = now;
-            } else if now.saturating_duration_since(since) >= SETTLE {
-                return Ok(ends);
-            }
-            if !told && now.saturating_duration_since(started) > Duration::from_secs(5) {
-                told = true;
-                info!(
-                    "waiting until followers have what leaders have, and until nobody writes: another engine still running?"
-                );
-            }
-            last = Some(ends);
-            sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// The ends now, and whether all high watermarks have reached them.
-    async fn ends(
-        &mut self,
-        keys: &[PartitionKey],
-    ) -> Result<(BTreeMap<PartitionKey, i64>, bool), Fault> {
+    /// The ends now, of the partitions that exist.
+    async fn ends(&mut self, keys: &[PartitionKey]) -> Result<BTreeMap<PartitionKey, End>, Fault> {
         self.find_leaders(keys).await?;
         let mut by_leader: BTreeMap<i32, Vec<PartitionKey>> = BTreeMap::new();
         for key in keys {
@@ -209,25 +198,22 @@ impl Reader<'_> {
             }
         }
         let mut ends = BTreeMap::new();
-        let mut reached = true;
         for (leader, keys) in by_leader {
             let (watermarks, log_ends) = self.watermarks_and_ends(leader, &keys).await?;
             for (key, watermark) in watermarks {
-                let end = log_ends.get(&key).copied().unwrap_or(-1).max(watermark);
-                reached &= watermark >= end;
-                ends.insert(key, end);
+                let log = log_ends.get(&key).copied().filter(|end| *end >= 0);
+                ends.insert(key, End { watermark, log });
             }
         }
-        Ok((ends, reached))
+        Ok(ends)
     }
 
     async fn find_leaders(&mut self, keys: &[PartitionKey]) -> Result<(), Fault> {
         // Of many, some may not exist any more; one alone that is not known is asked for again.
-        let known = match keys {
-            [key] => self.leaders.contains_key(key),
-            _ => !self.leaders.is_empty(),
+        let is_known = |key: &PartitionKey| {
+            self.leaders.contains_key(key) || (keys.len() > 1 && self.absent.contains(key))
         };
-        if known {
+        if keys.iter().all(is_known) {
             return Ok(());
         }
         let names: BTreeMap<Arc<str>, u32> = keys
@@ -266,6 +252,8 @@ impl Reader<'_> {
                 self.leaders.insert(key, leader);
             }
         }
+        let is_led = |key: &PartitionKey| self.leaders.contains_key(key);
+        self.absent = wanted.into_iter().filter(|key| !is_led(key)).collect();
         Ok(())
     }
 
@@ -366,20 +354,24 @@ impl Reader<'_> {
         Ok(keyed)
     }
 
-    /// Reads one partition up to `end`.
+    /// Reads one partition up to `end`; answers where it ended: before that when the log was cut meanwhile, which an unclean election
+    /// does, or a topic that is created anew. What had been shown of it by then may be more than there is.
     async fn fetch_all(
         &mut self,
         key: PartitionKey,
         from: i64,
-        end: i64,
+        mut end: i64,
         visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
-    ) -> Result<(), ProducerError> {
+    ) -> Result<i64, ProducerError> {
         let mut backoff = Backoff::new(LOOK_EVERY, Duration::from_secs(2));
         let mut decoder = Decoder::new();
         let mut at = from;
         while at < end {
             let before = at;
-            let reason = match self.fetch(key, &mut at, from, &mut decoder, visit).await {
+            let reason = match self
+                .fetch(key, &mut at, from..end, &mut decoder, visit)
+                .await
+            {
                 Ok(()) if at > before => {
                     backoff.reset();
                     continue;
@@ -391,20 +383,36 @@ impl Reader<'_> {
                     reason
                 }
             };
+            let topic = (self.name)(key.topic_id);
+            if let Some(now) = self.log_end(key).await
+                && now < end
+            {
+                warn!(%topic, partition = key.partition, end = now, before = end, "the partition has lost records while it was read");
+                end = now;
+                continue;
+            }
             if backoff.attempts() == 3 {
-                let topic = (self.name)(key.topic_id);
                 warn!(%topic, partition = key.partition, offset = at, end, %reason, "records cannot be read, retrying until they can");
             }
             sleep(backoff.pause()).await;
         }
-        Ok(())
+        Ok(end)
+    }
+
+    /// Where a partition's log ends now, if its leader tells.
+    async fn log_end(&mut self, key: PartitionKey) -> Option<i64> {
+        // An end is asked for by the leader's term, and the one that we know may be over.
+        self.leaders.clear();
+        let ends = self.ends(&[key]).await;
+        let end = ends.ok()?.get(&key).copied()?;
+        end.log.map(|_| end.log())
     }
 
     async fn fetch(
         &mut self,
         key: PartitionKey,
         at: &mut i64,
-        from: i64,
+        within: Range<i64>,
         decoder: &mut Decoder,
         visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
     ) -> Result<(), Fault> {
@@ -454,7 +462,7 @@ impl Reader<'_> {
             }
             Some(_) => return Err(self.fault(&topic, key.partition, fetched.code)),
         }
-        show(key, &fetched.records, at, from, decoder, visit).map_err(|error| {
+        show(key, &fetched.records, at, within, decoder, visit).map_err(|error| {
             Fault::Lasting(ProducerError::partition(
                 &topic,
                 key.partition,
@@ -497,6 +505,7 @@ impl Reader<'_> {
     /// After a fault: leaders may have moved.
     fn forget(&mut self) {
         self.leaders.clear();
+        self.absent.clear();
         self.connections.clear();
     }
 
@@ -522,12 +531,12 @@ impl Reader<'_> {
     }
 }
 
-/// Shows the records of whole batches, and advances `at` behind them.
+/// Shows the records of whole batches, those `within` these offsets, and advances `at` behind them.
 fn show(
     key: PartitionKey,
     mut bytes: &[u8],
     at: &mut i64,
-    from: i64,
+    within: Range<i64>,
     decoder: &mut Decoder,
     visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
 ) -> Result<(), protocol::DecodeError> {
@@ -539,7 +548,7 @@ fn show(
         }
         for record in records {
             let record = record?;
-            if record.offset < from {
+            if !within.contains(&record.offset) {
                 continue;
             }
             visit(TailRecord {

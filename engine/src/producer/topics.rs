@@ -29,7 +29,14 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
 const CREATE_MAX: usize = 500;
 
 /// Rounds of asking about the same topics before the log tells what they wait for, and again after as many.
-const ROUNDS_UNTIL_WARNING: u32 = 8;
+const ROUNDS_UNTIL_WARNING: u32 = 10;
+
+/// Rounds, over a good second, in which a topic that is not to be created must be unknown until it counts as gone: a broker that has
+/// just started may not know all topics.
+const ROUNDS_UNTIL_GONE: u32 = 8;
+
+/// Rounds, over a minute, in which a cluster may lack the brokers for the replicas of a new topic: one of them may be restarting.
+const ROUNDS_UNTIL_REFUSED: u32 = 60;
 
 /// Resource type TOPIC of DescribeConfigs.
 const RESOURCE_TOPIC: i8 = 2;
@@ -52,9 +59,14 @@ struct Created {
     ours: BTreeSet<Arc<str>>,
     /// They exist, perhaps by somebody else.
     all: BTreeSet<Arc<str>>,
+    /// By nobody, for want of brokers: rounds in which that was so.
+    refused: BTreeMap<Arc<str>, u32>,
+    /// By nobody, as they are not to be created: rounds in which they were unknown.
+    unknown: BTreeMap<Arc<str>, u32>,
 }
 
-/// The topics' partitions, each topic existing and each partition with a leader; missing topics are created.
+/// The topics' partitions, each topic existing and each partition with a leader; missing topics are created, or left out without
+/// `settings`.
 /// A topic comes once, in the order of names.
 ///
 /// # Errors
@@ -62,13 +74,24 @@ struct Created {
 pub(super) async fn ensure(
     cluster: &mut Cluster,
     names: &[Arc<str>],
-    settings: &TopicSettings,
+    settings: Option<&TopicSettings>,
 ) -> Result<Vec<Found>, ProducerError> {
-    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_secs(1));
+    ensure_with(cluster, names, settings, &mut backoff).await
+}
+
+/// As [`ensure`], with these pauses.
+async fn ensure_with(
+    cluster: &mut Cluster,
+    names: &[Arc<str>],
+    settings: Option<&TopicSettings>,
+    backoff: &mut Backoff,
+) -> Result<Vec<Found>, ProducerError> {
     let mut wanted: BTreeSet<Arc<str>> = names.iter().cloned().collect();
     let mut created = Created::default();
     let mut found = BTreeMap::new();
     while !wanted.is_empty() {
+        let known = created.all.len();
         let round = round(cluster, &wanted, &mut created, settings).await;
         let waits_for = match round {
             Ok((ready, waits_for)) => {
@@ -81,8 +104,10 @@ pub(super) async fn ensure(
             Err(Fault::Passing(reason)) => Some(reason),
             Err(Fault::Lasting(error)) => return Err(error),
         };
-        if wanted.is_empty() {
-            break;
+        wanted.retain(|name| created.unknown.get(name) < Some(&ROUNDS_UNTIL_GONE));
+        // Whoever has just created topics often knows them at once, and the stream waits for them.
+        if wanted.is_empty() || created.all.len() > known {
+            continue;
         }
         let pause = backoff.pause();
         if backoff.attempts().is_multiple_of(ROUNDS_UNTIL_WARNING) {
@@ -99,7 +124,7 @@ async fn round(
     cluster: &mut Cluster,
     wanted: &BTreeSet<Arc<str>>,
     created: &mut Created,
-    settings: &TopicSettings,
+    settings: Option<&TopicSettings>,
 ) -> Result<(Vec<Found>, Option<String>), Fault> {
     let names: Vec<_> = wanted.iter().cloned().collect();
     let mut ready = Vec::new();
@@ -146,6 +171,13 @@ async fn round(
             Some(_) => return Err(Fault::Lasting(unusable(name, topic.code))),
         }
     }
+    let Some(settings) = settings else {
+        for name in missing {
+            waits_for = Some(format!("\"{name}\" is not known"));
+            *created.unknown.entry(name).or_default() += 1;
+        }
+        return Ok((ready, waits_for));
+    };
     if let Some(name) = missing.first()
         && !settings.create
     {
@@ -203,13 +235,21 @@ async fn create(
                 ));
                 continue;
             }
-            Some(_) => {
-                return Err(Fault::Lasting(not_created(
-                    &name,
-                    code,
-                    message.as_deref(),
-                    settings,
-                )));
+            Some(error) => {
+                let refusal = not_created(&name, code, message.as_deref(), settings);
+                if error != ResponseError::InvalidReplicationFactor {
+                    return Err(Fault::Lasting(refusal));
+                }
+                if created.refused.is_empty() {
+                    warn!(reason = %refusal, "too few brokers are up for a new topic, trying again for a minute");
+                }
+                let rounds = created.refused.entry(name.into()).or_default();
+                *rounds += 1;
+                if *rounds >= ROUNDS_UNTIL_REFUSED {
+                    return Err(Fault::Lasting(refusal));
+                }
+                again = Some(refusal.to_string());
+                continue;
             }
         }
         created.all.insert(name.into());
@@ -217,7 +257,8 @@ async fn create(
     Ok(again)
 }
 
-fn unusable(name: &str, code: i16) -> ProducerError {
+/// A topic that metadata refuse to speak of, and what helps.
+pub(super) fn unusable(name: &str, code: i16) -> ProducerError {
     let reason = match ResponseError::try_from_code(code) {
         Some(ResponseError::TopicAuthorizationFailed) => format!(
             "we may not see it: TOPIC_AUTHORIZATION_FAILED; grant it with kafka-acls.sh --add --allow-principal User:… --operation \
@@ -293,3 +334,6 @@ fn message_bytes_max(answer: DescribeConfigs) -> BTreeMap<Arc<str>, usize> {
     }
     limits
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,20 @@ pub(super) fn is_leader_change(code: i16) -> bool {
     )
 }
 
+/// Whether the broker does not know the topic, or the partition: perhaps not yet.
+pub(super) fn is_missing(code: i16) -> bool {
+    matches!(
+        ResponseError::try_from_code(code),
+        Some(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId)
+    )
+}
+
+/// Whether an error code that metadata give a topic will not pass by itself.
+pub(super) fn is_lasting(code: i16) -> bool {
+    ResponseError::try_from_code(code)
+        .is_some_and(|error| !error.is_retriable() && error != ResponseError::UnknownServerError)
+}
+
 /// The protocol guide's name of an error code.
 pub(super) fn name(code: i16) -> &'static str {
     use ResponseError as E;

@@ -31,6 +31,7 @@ use protocol::mysql::{Gtid, GtidSet};
 use protocol::postgres::Lsn;
 
 pub use pos::{InvalidPos, Pos};
+pub(crate) use tails::NO_PRODUCER;
 pub use tails::{SettledError, Tails};
 
 use crate::position::Position;

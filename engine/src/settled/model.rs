@@ -142,8 +142,8 @@ impl World {
     }
 
     /// Reads the tails as the engine does.
-    fn tails(&self, checkpoint: &Checkpoint) -> Tails {
-        let mut tails = Tails::new(checkpoint);
+    fn tails(&self, checkpoint: &Checkpoint, server: &Server) -> Tails {
+        let mut tails = Tails::new(checkpoint, &server.identity);
         for (partition, from) in &checkpoint.offsets[TOPIC] {
             let log = &self.logs[partition];
             tails.begin(TOPIC, 0, *partition, *from, *from);
@@ -181,12 +181,10 @@ impl World {
             .unwrap();
         let (mut ledger, mut settled) = match self.saved.clone() {
             Some(checkpoint) => {
-                let tails = self.tails(&checkpoint);
-                let settled = tails.settled(&server.identity, Some(&executed))?;
-                (
-                    Ledger::continued(checkpoint, resume, &settled),
-                    Some(settled),
-                )
+                let tails = self.tails(&checkpoint, server);
+                let settled = tails.settled(Some(&executed))?;
+                let ledger = Ledger::continued(checkpoint, resume, &settled);
+                (ledger, (!settled.is_empty()).then_some(settled))
             }
             None => (Ledger::fresh(resume), None),
         };

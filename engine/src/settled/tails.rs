@@ -72,7 +72,7 @@ pub enum SettledError {
 }
 
 /// Producer id of every producer that is not idempotent, ours among them where the client is rskafka: without a `pos` it is another's.
-const NO_PRODUCER: i64 = -1;
+pub(crate) const NO_PRODUCER: i64 = -1;
 
 /// What one partition's tail holds, in all that was read of it.
 #[derive(Debug, Default)]
@@ -88,15 +88,18 @@ struct Tail {
     highest: Vec<(usize, Box<str>, Place)>,
     /// Servers that records of it were read from.
     servers: BTreeSet<usize>,
-    /// Highest row per GTID, and the server that its first record was read from.
+    /// Highest row per GTID, and the server that its first record was read from; none of the server that is read now, whose places
+    /// say it all.
     gtids: HashMap<Box<str>, (u64, usize)>,
     /// The last record without a GTID of each server: its `pos`.
     without_gtid: BTreeMap<usize, String>,
 }
 
 /// Collects the tails of all partitions, then answers for one server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tails {
+    /// The server that is read now.
+    server: String,
     /// Producer id to the server that it wrote changes of; `AMBIGUOUS` when it wrote of several.
     producers: HashMap<i64, usize>,
     servers: Vec<String>,
@@ -108,10 +111,16 @@ pub struct Tails {
 const AMBIGUOUS: usize = usize::MAX;
 
 impl Tails {
-    /// Ready to take the records that the checkpoint's producers wrote.
+    /// Ready to take the records that the checkpoint's producers wrote, for a stream from `server`.
     #[must_use]
-    pub fn new(checkpoint: &Checkpoint) -> Self {
-        let mut tails = Self::default();
+    pub fn new(checkpoint: &Checkpoint, server: &Identity) -> Self {
+        let mut tails = Self {
+            server: server.to_string(),
+            producers: HashMap::new(),
+            servers: Vec::new(),
+            partitions: BTreeMap::new(),
+            ancestors: Vec::new(),
+        };
         for (id, servers) in &checkpoint.producers {
             let mut numbers =
                 servers.iter().map(
@@ -141,10 +150,10 @@ impl Tails {
         self.ancestors = ancestors.to_vec();
     }
 
-    /// Whether a record of this producer says anything: others need only their offsets noted.
-    #[must_use]
-    pub fn is_ours(&self, producer_id: i64) -> bool {
-        self.producers.contains_key(&producer_id)
+    /// Tells by its producer and its `pos` whether a record says anything: others need only their offsets noted.
+    pub fn ours(&self) -> impl Fn(i64, Option<&[u8]>) -> bool + Sync + use<> {
+        let ids: BTreeSet<i64> = self.producers.keys().copied().collect();
+        move |id, pos| ids.contains(&id) && (id != NO_PRODUCER || pos.is_some())
     }
 
     /// Begins a partition at the checkpoint's offset. `from` is where reading really began: later, when the broker has
@@ -200,7 +209,8 @@ impl Tails {
                 std::str::from_utf8(value).map_err(|e| foreign("gtid", Some(value), e.to_string()))
             })
             .transpose()?;
-        tail.add(server, &read, gtid);
+        let here = self.servers.get(server).is_some_and(|s| *s == self.server);
+        tail.add(server, here, &read, gtid);
         Ok(())
     }
 
@@ -213,17 +223,12 @@ impl Tails {
         }
     }
 
-    /// What is settled for a stream from `server`. `executed` are the GTIDs that it has executed; `None` without GTIDs.
+    /// What is settled. `executed` are the GTIDs that the server has executed; `None` without GTIDs.
     ///
     /// # Errors
     /// The tails hold another server's records that cannot be recognised on this one, or that it never had.
-    pub fn settled(
-        &self,
-        server: &Identity,
-        executed: Option<&GtidSet>,
-    ) -> Result<Settled, SettledError> {
-        let name = server.to_string();
-        let here = self.here(&name);
+    pub fn settled(&self, executed: Option<&GtidSet>) -> Result<Settled, SettledError> {
+        let here = self.here();
         let mut unknown = BTreeSet::new();
         let mut settled = Settled::nothing();
         for ((topic_id, partition), tail) in &self.partitions {
@@ -240,7 +245,7 @@ impl Tails {
                         .servers
                         .get(*number)
                         .map_or_else(|| "unknown".into(), Clone::clone),
-                    server: name,
+                    server: self.server.clone(),
                     pos: pos.clone(),
                 });
             }
@@ -301,14 +306,14 @@ impl Tails {
         Err(SettledError::UnknownTransactions {
             count: unknown.len(),
             names,
-            server: name,
+            server: self.server.clone(),
         })
     }
 }
 
 impl Tails {
-    /// Numbers of the servers whose places mean the same as on `name`.
-    fn here(&self, name: &str) -> Vec<usize> {
+    /// Numbers of the servers whose places mean the same as on the one that is read now.
+    fn here(&self) -> Vec<usize> {
         let shared = |number: usize, until: &Position| {
             let Position::Postgres { lsn: until } = until else {
                 return false;
@@ -318,7 +323,7 @@ impl Tails {
         };
         (self.servers.iter().enumerate())
             .filter(|(number, server)| {
-                **server == name
+                **server == self.server
                     || self.ancestors.iter().any(|(ancestor, until)| {
                         ancestor.to_string() == **server && shared(*number, until)
                     })
@@ -329,9 +334,12 @@ impl Tails {
 }
 
 impl Tail {
-    fn add(&mut self, server: usize, pos: &Pos<'_>, gtid: Option<&str>) {
+    fn add(&mut self, server: usize, here: bool, pos: &Pos<'_>, gtid: Option<&str>) {
         self.servers.insert(server);
         match gtid {
+            // Its place proves it, now and after other servers' records. One entry per transaction would be what a tail that a
+            // prepared XA transaction has held for hours takes.
+            Some(_) if here => {}
             Some(gtid) => match self.gtids.get_mut(gtid) {
                 Some((row, _)) => *row = (*row).max(pos.row),
                 None => {
@@ -359,5 +367,32 @@ impl Tail {
             Some((_, _, highest)) => *highest = (*highest).max(place),
             None => self.highest.push((server, base.into(), place)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A prepared XA transaction can hold the tail at where it was hours ago: millions of transactions, and one place.
+    #[test]
+    fn of_the_server_that_is_read_only_the_last_place_is_kept() {
+        let position = "binlog.000001:4".parse().unwrap();
+        let mut checkpoint = Checkpoint::set_by_operator(position);
+        for (id, server) in [(7, "mysql:a"), (8, "mysql:b")] {
+            checkpoint.producers.insert(id, [server.to_owned()].into());
+        }
+        let mut tails = Tails::new(&checkpoint, &"mysql:a".parse().unwrap());
+        tails.begin("t", 0, 0, 0, 0);
+        for (offset, producer) in [(0, 7), (1, 7), (2, 8)] {
+            let pos = format!("binlog.000001:{}/0", 100 + offset);
+            let gtid = format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:{}", 1 + offset);
+            let (pos, gtid) = (Some(pos.as_bytes()), Some(gtid.as_bytes()));
+            tails.record(0, 0, offset, producer, pos, gtid).unwrap();
+        }
+        let tail = &tails.partitions[&(0, 0)];
+        let kept: Vec<&str> = tail.gtids.keys().map(|gtid| &**gtid).collect();
+        assert_eq!(kept, ["3e11fa47-71ca-11e1-9e33-c80aa9429562:3"]);
+        assert_eq!(tail.highest.len(), 2);
     }
 }

@@ -12,8 +12,8 @@ fn server(name: &str) -> Identity {
     Identity::MySql { uuid: name.into() }
 }
 
-/// Tails of partition 0 of topic `t`: our producer 7 read from server `a`.
-fn tails(records: &[(i64, i64, &str, Option<&str>)], end: i64) -> Tails {
+/// Tails of partition 0 of topic `t` for a stream from server `now`: our producer 7 read from server `a`.
+fn tails(now: &str, records: &[(i64, i64, &str, Option<&str>)], end: i64) -> Tails {
     let mut ledger = Ledger::fresh(Resume {
         server: server("a"),
         position: "binlog.000001:4".parse().unwrap(),
@@ -22,7 +22,7 @@ fn tails(records: &[(i64, i64, &str, Option<&str>)], end: i64) -> Tails {
         producers: vec![7],
     });
     ledger.topic("t", &[(0, 0)]);
-    let mut tails = Tails::new(ledger.checkpoint());
+    let mut tails = Tails::new(ledger.checkpoint(), &server(now));
     tails.begin("t", 0, 0, 0, 0);
     for (offset, producer, pos, gtid) in records {
         tails
@@ -43,13 +43,14 @@ fn tails(records: &[(i64, i64, &str, Option<&str>)], end: i64) -> Tails {
 #[test]
 fn on_the_same_server_order_decides() {
     let tails = tails(
+        "a",
         &[
             (0, 7, "binlog.000009:100/3", None),
             (1, 8, "binlog.000099:1/1", None),
         ],
         2,
     );
-    let settled = tails.settled(&server("a"), None).unwrap();
+    let settled = tails.settled(None).unwrap();
     let is = |file: &str, offset, row| settled.is_settled(0, 0, file, offset, None, row);
     assert!(
         is("binlog.000009", 100, 3) && is("binlog.000009", 99, 50) && is("binlog.000008", 5000, 0)
@@ -73,6 +74,7 @@ fn on_the_same_server_order_decides() {
 fn on_another_server_gtid_and_row_decide() {
     let (one, two) = (format!("{UUID}:1"), format!("{UUID}:2"));
     let tails = tails(
+        "b",
         &[
             (0, 7, "binlog.000009:100/3", Some(&one)),
             (1, 7, "binlog.000009:200/0", Some(&two)),
@@ -80,7 +82,7 @@ fn on_another_server_gtid_and_row_decide() {
         2,
     );
     let executed: GtidSet = format!("{UUID}:1-2").parse().unwrap();
-    let settled = tails.settled(&server("b"), Some(&executed)).unwrap();
+    let settled = tails.settled(Some(&executed)).unwrap();
     let is = |gtid: &str, row| settled.is_settled(0, 0, "binlog.000001", 4, Some(gtid), row);
     assert!(is(&one, 3) && is(&one, 0) && is(&two, 0));
     assert!(!is(&one, 4) && !is(&two, 1) && !is(&format!("{UUID}:3"), 0));
@@ -100,8 +102,8 @@ fn what_the_new_server_never_had_is_named() {
         .map(|(n, gtid)| (n as i64, 7, "b.1:4/0", Some(gtid.as_str())))
         .collect();
     let executed: GtidSet = format!("{UUID}:1-2").parse().unwrap();
-    let error = tails(&records, 12)
-        .settled(&server("b"), Some(&executed))
+    let error = tails("b", &records, 12)
+        .settled(Some(&executed))
         .unwrap_err()
         .to_string();
     assert!(
@@ -120,16 +122,16 @@ fn what_the_new_server_never_had_is_named() {
 
 #[test]
 fn without_gtids_another_server_halts() {
-    let tails = tails(&[(0, 7, "binlog.000009:100/3", None)], 1);
-    let error = tails.settled(&server("b"), None).unwrap_err().to_string();
+    let tails = tails("b", &[(0, 7, "binlog.000009:100/3", None)], 1);
+    let error = tails.settled(None).unwrap_err().to_string();
     assert!(
         error.contains("read from server mysql:a") && error.contains("binlog.000009:100/3"),
         "{error}"
     );
     // Nothing of ours in the tail: nothing to recognise.
     assert!(
-        self::tails(&[(0, 8, "x", None)], 1)
-            .settled(&server("b"), None)
+        self::tails("b", &[(0, 8, "x", None)], 1)
+            .settled(None)
             .unwrap()
             .is_empty()
     );
@@ -137,7 +139,7 @@ fn without_gtids_another_server_halts() {
 
 #[test]
 fn a_record_of_our_producer_that_we_cannot_have_written_halts() {
-    let mut tails = tails(&[], 0);
+    let mut tails = tails("a", &[], 0);
     let error = tails
         .record(0, 0, 5, 7, None, None)
         .unwrap_err()

@@ -272,6 +272,14 @@ impl Broker {
         self.shared.topics.create(name, partitions, &[])
     }
 
+    /// Deletes a topic with everything in it.
+    ///
+    /// # Errors
+    /// The code that a client would get.
+    pub fn delete_topic(&self, name: &str) -> Result<(), ResponseError> {
+        self.shared.topics.delete(name)
+    }
+
     /// The log end offset of a partition; `None` where it does not exist.
     #[must_use]
     pub fn log_end(&self, topic: &str, partition: i32) -> Option<i64> {

@@ -105,6 +105,16 @@ pub(super) fn kafka(
             .transpose()?,
         topics: topics(section.take("topics"), variables)?,
     };
+    if settings.producer == ProducerKind::Rskafka && settings.shares_topics() {
+        return Err(ConfigError::new(
+            &section.origin,
+            format!(
+                "topic = \"{}\" without {{source}} needs producer = \"native\": rskafka's records do not say who wrote them, so a restart \
+                 would take another source's for ours and leave out rows; name {{source}} in topic, or use native",
+                settings.topic
+            ),
+        ));
+    }
     Ok((settings, batch_max.map(|(_, origin)| origin)))
 }
 

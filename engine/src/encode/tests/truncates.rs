@@ -103,7 +103,7 @@ fn a_truncate_that_is_written_is_not_written_again() {
     let mut checkpoint = Checkpoint::set_by_operator(start);
     checkpoint.producers.insert(7, [server.to_owned()].into());
     for written in 0..=all.len() {
-        let mut tails = Tails::new(&checkpoint);
+        let mut tails = Tails::new(&checkpoint, &server.parse().unwrap());
         tails.begin("tmy.tt.events", 0, partition, 0, 0);
         for (offset, (_, pos)) in (0..).zip(&all[..written]) {
             tails
@@ -111,7 +111,7 @@ fn a_truncate_that_is_written_is_not_written_again() {
                 .unwrap();
         }
         tails.finish(0, partition, written as i64);
-        let settled: Settled = tails.settled(&server.parse().unwrap(), None).unwrap();
+        let settled: Settled = tails.settled(None).unwrap();
         let settings = settings();
         let templates = templates(&batch, &settings);
         let rest = Encoder::new(Arc::new(settings))

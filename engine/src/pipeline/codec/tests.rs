@@ -7,7 +7,14 @@
 
 use std::collections::VecDeque;
 
+use protocol::kafka;
+use protocol::kafka::record_batch::Builder;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+
 use super::*;
+use crate::config::Config;
+use crate::encoded::EncodedBatch;
 
 /// Changes of a batch.
 const BATCH: f64 = 10_000.0;
@@ -122,7 +129,7 @@ impl Model {
                 self.settle();
             }
             let sample = Sample {
-                waiting: self.waiting.len(),
+                is_pressed: !self.waiting.is_empty(),
                 encoding: self.encoding.len() as u64,
                 threads: 1,
             };
@@ -225,5 +232,38 @@ fn it_comes_close_to_the_better_codec() {
             "{mbit} Mbit/s: {seconds:.5} s a batch, {best:.5} by the better codec, {:?}",
             model.auto.codecs()
         );
+    }
+}
+
+/// Batches that wait for a broker to be there do not wait for the link: its first answers are still to come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_a_broker_is_no_reason_to_compress_more() {
+    let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 1, 1).unwrap();
+    let text = format!(
+        "[source.a]\nurl = 'mysql://u@db1'\n[kafka]\nbrokers = ['{}']\ntopics = {{ create = false }}\n",
+        cluster.bootstrap_servers()
+    );
+    let config = Config::parse(&text, &"w.toml".into(), &[] as &[&str], &|_| None).unwrap();
+    let producer = Producer::connect(&config.kafka).await.unwrap();
+    let route = producer.topics(&["t"]).await.unwrap().remove(0);
+    cluster.broker_down(-1).unwrap();
+    for ordinal in 0..8 {
+        let mut builder = Builder::new(kafka::Compression::Lz4);
+        builder.append(0, None, Some(b"row"), &[]).unwrap();
+        let batch = EncodedBatch {
+            topic_id: route.topic_id,
+            partition: 0,
+            records: 1,
+            changes: 1,
+            bytes: builder.finish().unwrap().into(),
+        };
+        producer.send(ordinal, vec![batch]);
+    }
+    assert!(producer.waiting() > 0);
+    let mut auto = Auto::default();
+    for _ in 0..2 * PRESSED {
+        let (codec, _) = auto.next(Sample::of(&producer, 0, 1));
+        assert_eq!(codec, Compression::Lz4);
     }
 }

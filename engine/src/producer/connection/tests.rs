@@ -12,7 +12,7 @@ use crate::producer::response::{InitProducerId, Metadata};
 
 /// The correlation id of the next request.
 async fn asked(peer: &mut TcpStream) -> i32 {
-    let frame = read_frame(peer, 1 << 16, "peer").await.unwrap();
+    let frame = read_frame(peer, 1 << 16, "peer", None).await.unwrap();
     i32::from_be_bytes(frame[4..8].try_into().unwrap())
 }
 
@@ -57,10 +57,7 @@ async fn connected(apis: &'static [(i16, i16)], pairs: bool) -> Connection {
         let three = asked(&mut peer).await;
         answer(&mut peer, three, &MetadataResponse::default(), 8).await;
     });
-    let connector = Connector {
-        tls: None,
-        sasl: None,
-    };
+    let connector = Connector::plain();
     let host = "127.0.0.1".into();
     connector.connect(&Endpoint { host, port }).await.unwrap()
 }
@@ -86,6 +83,30 @@ async fn what_the_broker_does_not_speak_is_not_asked_along() {
     let asked = connection.call_with::<Metadata, InitProducerId>(&request, Some(&id));
     assert_eq!(asked.await.unwrap().1, None);
     connection.call::<Metadata>(&request).await.unwrap();
+}
+
+#[tokio::test]
+async fn frames_come_in_pieces_and_silence_ends_the_wait() {
+    let body: Vec<u8> = (0..100_000_u32).map(|at| at as u8).collect();
+    let (mut peer, mut stream) = tokio::io::duplex(1000);
+    let sent = body.clone();
+    tokio::spawn(async move {
+        peer.write_i32(sent.len() as i32).await.unwrap();
+        peer.write_all(&sent).await.unwrap();
+        // Half of a second one, and then nothing more.
+        peer.write_i32(sent.len() as i32).await.unwrap();
+        peer.write_all(&sent[..sent.len() / 2]).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let limit = RESPONSE_MAX;
+    let frame = read_frame(&mut stream, limit, "peer", None).await;
+    assert_eq!(frame.unwrap(), body);
+    let patience = Some(Duration::from_millis(50));
+    let frame = read_frame(&mut stream, limit, "peer", patience).await;
+    let text = frame.unwrap_err().to_string();
+    assert_eq!(text, "no answer within 50ms");
+    let frame = read_frame(&mut stream, limit, "peer", patience).await;
+    assert!(frame.is_err(), "nor does another one begin");
 }
 
 #[test]

@@ -1,0 +1,253 @@
+//! Single steps of the dispatch; `model` beside it walks through all of them at random.
+
+use std::io;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::clock;
+
+const TOPIC: &str = "shop.orders";
+const BROKER: i32 = 1;
+const PARTITIONS: u32 = 2;
+
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+const LEADER_NOT_AVAILABLE: i16 = 5;
+const NOT_LEADER: i16 = 6;
+const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+const OUT_OF_ORDER_SEQUENCE: i16 = 45;
+
+/// What the log says when records are gone.
+pub(in crate::producer) const LOST: &str = "has lost records that were acknowledged";
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the log tells of `run`.
+pub(in crate::producer) fn told(run: impl FnOnce()) -> String {
+    let log = Log::default();
+    let written = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || written.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, run);
+    let bytes = std::mem::take(&mut *log.0.lock().unwrap());
+    String::from_utf8(bytes).unwrap()
+}
+
+fn key(partition: i32) -> PartitionKey {
+    PartitionKey {
+        topic_id: 0,
+        partition,
+    }
+}
+
+/// Both partitions, led by the one broker.
+fn led() -> Vec<(PartitionKey, Option<i32>, i32)> {
+    vec![(key(0), Some(BROKER), 7), (key(1), Some(BROKER), 7)]
+}
+
+fn part(partition: i32) -> EncodedBatch {
+    EncodedBatch {
+        topic_id: 0,
+        partition,
+        records: 1,
+        changes: 1,
+        bytes: vec![0; 61].into(),
+    }
+}
+
+fn result(partition: i32, code: i16, base_offset: i64) -> PartResult {
+    PartResult {
+        key: key(partition),
+        code,
+        base_offset,
+        message: None,
+    }
+}
+
+/// A dispatch that knows its leaders, whose first batch, for partition 1, the broker has refused with `code`.
+fn refused(code: i16) -> (Dispatch, Instant) {
+    let (mut dispatch, now) = (Dispatch::default(), clock::now());
+    dispatch.register(0, TOPIC.into(), PARTITIONS);
+    dispatch.identify(Identity { id: 100, epoch: 0 }, now);
+    dispatch.refreshed(&led(), &[], now);
+    dispatch.enqueue(0, vec![part(1)], now);
+    let request = dispatch.next_request(BROKER, now).unwrap();
+    dispatch.response(BROKER, request.id, vec![result(1, code, -1)], now);
+    assert!(dispatch.wants_metadata());
+    (dispatch, now)
+}
+
+/// The batch is sent and written.
+fn is_written(dispatch: &mut Dispatch, now: Instant) {
+    let now = now + Duration::from_secs(5);
+    dispatch.elapsed(now);
+    let request = dispatch.next_request(BROKER, now).unwrap();
+    dispatch.response(BROKER, request.id, vec![result(1, 0, 0)], now);
+    assert_eq!(dispatch.poll_acknowledged().unwrap().ordinal, 0);
+    assert!(!dispatch.wants_metadata());
+}
+
+#[test]
+fn leaders_are_asked_for_until_they_are_named() {
+    for code in [NOT_LEADER, UNKNOWN_TOPIC_OR_PARTITION] {
+        for missing in [
+            // The topic is deleted, or this broker does not know it yet.
+            Some((0, UNKNOWN_TOPIC_OR_PARTITION)),
+            Some((0, LEADER_NOT_AVAILABLE)),
+            // The topic was made anew with fewer partitions.
+            None,
+        ] {
+            let (mut dispatch, now) = refused(code);
+            let named = match missing {
+                Some(_) => Vec::new(),
+                None => vec![(key(0), Some(BROKER), 0)],
+            };
+            let topics: Vec<_> = missing.into_iter().collect();
+            let told = told(|| {
+                for _ in 0..3 * LEADERLESS_UNTIL_WARNING {
+                    dispatch.take_signals();
+                    dispatch.refreshed(&named, &topics, now);
+                    assert!(dispatch.wants_metadata(), "{code} {missing:?}");
+                    assert!(dispatch.take_signals().driver, "{code} {missing:?}");
+                    assert_eq!(dispatch.failure(), None);
+                }
+                dispatch.refreshed(&led(), &[], now);
+            });
+            assert_eq!(told.matches("cannot be written").count(), 1, "{told}");
+            assert_eq!(told.matches("has leaders again").count(), 1, "{told}");
+            is_written(&mut dispatch, now);
+        }
+    }
+}
+
+/// What is asked about other topics says nothing of those that wait.
+#[test]
+fn an_answer_about_other_topics_does_not_end_the_question() {
+    let (mut dispatch, now) = refused(NOT_LEADER);
+    dispatch.register(1, "shop.items".into(), 1);
+    let other = PartitionKey {
+        topic_id: 1,
+        partition: 0,
+    };
+    dispatch.metadata(&[(other, Some(BROKER), 0)], now);
+    assert!(dispatch.wants_metadata());
+}
+
+/// Terms of a topic that is made anew count from 0.
+#[test]
+fn a_topic_that_is_made_anew_is_believed_at_once() {
+    let (mut dispatch, now) = refused(UNKNOWN_TOPIC_OR_PARTITION);
+    dispatch.refreshed(&[], &[(0, UNKNOWN_TOPIC_OR_PARTITION)], now);
+    dispatch.refreshed(&[(key(1), Some(BROKER), 0)], &[], now);
+    is_written(&mut dispatch, now);
+}
+
+#[test]
+fn a_topic_that_may_not_be_seen_halts_what_waits_for_it() {
+    let (mut dispatch, now) = refused(NOT_LEADER);
+    dispatch.refreshed(&[], &[(0, TOPIC_AUTHORIZATION_FAILED)], now);
+    let text = dispatch.failure().unwrap().to_string();
+    assert!(
+        text.contains(TOPIC) && text.contains("kafka-acls.sh"),
+        "{text}"
+    );
+
+    let mut idle = Dispatch::default();
+    idle.register(0, TOPIC.into(), PARTITIONS);
+    idle.refreshed(&[], &[(0, TOPIC_AUTHORIZATION_FAILED)], now);
+    assert_eq!(idle.failure(), None, "nothing is to be written there");
+}
+
+#[test]
+fn says_why_nobody_leads() {
+    let (dispatch, _) = refused(NOT_LEADER);
+    for (code, is_named, expected) in [
+        (
+            UNKNOWN_TOPIC_OR_PARTITION,
+            false,
+            ["does not exist any more", "--create", "--partitions 2"],
+        ),
+        (
+            0,
+            false,
+            ["no such partition any more", "--alter", "--partitions 2"],
+        ),
+        (0, true, ["it has no leader", "", ""]),
+        (
+            LEADER_NOT_AVAILABLE,
+            false,
+            ["cannot be asked about", "LEADER_NOT_AVAILABLE", ""],
+        ),
+    ] {
+        let text = dispatch.leaderless_because(TOPIC, key(1), code, is_named);
+        for part in expected {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    }
+}
+
+/// A dispatch of which the broker has written a batch of one record at offset 10, and has been sent the next.
+fn written_once() -> (Dispatch, Request, Instant) {
+    let (mut dispatch, now) = (Dispatch::default(), clock::now());
+    dispatch.register(0, TOPIC.into(), PARTITIONS);
+    dispatch.identify(Identity { id: 100, epoch: 0 }, now);
+    dispatch.refreshed(&led(), &[], now);
+    dispatch.enqueue(0, vec![part(1)], now);
+    dispatch.enqueue(1, vec![part(1)], now);
+    let request = dispatch.next_request(BROKER, now).unwrap();
+    dispatch.response(BROKER, request.id, vec![result(1, 0, 10)], now);
+    let request = dispatch.next_request(BROKER, now).unwrap();
+    (dispatch, request, now)
+}
+
+/// An election of a leader that lacks what was acknowledged shows only in where it writes what comes next.
+#[test]
+fn tells_of_acknowledged_records_that_are_gone() {
+    for (offset, is_lost) in [(3, true), (11, false), (12, false)] {
+        let (mut dispatch, request, now) = written_once();
+        let results = vec![result(1, OUT_OF_ORDER_SEQUENCE, -1)];
+        dispatch.response(BROKER, request.id, results, now);
+        assert!(dispatch.wants_identity());
+        let later = now + Duration::from_secs(5);
+        dispatch.identify(Identity { id: 101, epoch: 0 }, later);
+        dispatch.elapsed(later);
+        let request = dispatch.next_request(BROKER, later).unwrap();
+        let results = vec![result(1, 0, offset)];
+        let told = told(|| dispatch.response(BROKER, request.id, results, later));
+        assert_eq!(told.contains(LOST), is_lost, "{offset}: {told}");
+        if is_lost {
+            for part in [TOPIC, "partition=1", "acknowledged=11", "written=3"] {
+                assert!(told.contains(part), "{part} is missing in {told}");
+            }
+        }
+        assert_eq!(dispatch.poll_acknowledged().unwrap().ordinal, 0);
+        assert_eq!(dispatch.poll_acknowledged().unwrap().ordinal, 1);
+    }
+}
+
+/// Also where the leader takes our sequence for a first one, as it does in a topic that was made anew; and once only.
+#[test]
+fn tells_of_a_partition_that_begins_anew() {
+    let (mut dispatch, request, now) = written_once();
+    let results = vec![result(1, 0, 0)];
+    let first = told(|| dispatch.response(BROKER, request.id, results, now));
+    assert!(first.contains(LOST), "{first}");
+    dispatch.enqueue(2, vec![part(1)], now);
+    let request = dispatch.next_request(BROKER, now).unwrap();
+    let results = vec![result(1, 0, 1)];
+    let second = told(|| dispatch.response(BROKER, request.id, results, now));
+    assert!(!second.contains(LOST), "{second}");
+}
