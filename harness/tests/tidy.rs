@@ -2,7 +2,7 @@
 //!
 //! Rules are checked on the text of the tracked sources, so that this test shares nothing with what it judges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,61 @@ const MODULE_RULES: &[(&str, &[&str])] = &[
     ("protocol/src/mysql", &["crate::kafka", "crate::postgres"]),
     ("protocol/src/postgres", &["crate::kafka", "crate::mysql"]),
     ("protocol/src/kafka", &["crate::mysql", "crate::postgres"]),
+];
+
+/// Where MySQL and PostgreSQL are twins, and what both have there: the same name for the same thing.
+const TWINS: &[(&str, &[&str])] = &[
+    (
+        "protocol/src",
+        &[
+            "auth.rs",
+            "column.rs",
+            "command.rs",
+            "packet.rs",
+            "position.rs",
+            "resultset.rs",
+            "temporal.rs",
+            "value.rs",
+        ],
+    ),
+    (
+        "engine/src/source",
+        &[
+            "checks.rs",
+            "connection.rs",
+            "decode.rs",
+            "mod.rs",
+            "server.rs",
+            "session.rs",
+            "shapes.rs",
+            "stream.rs",
+            "tables.rs",
+            "transaction.rs",
+        ],
+    ),
+    (
+        "engine/src/encode",
+        &[
+            "envelope.rs",
+            "mod.rs",
+            "row.rs",
+            "template.rs",
+            "temporal.rs",
+            "value.rs",
+        ],
+    ),
+    (
+        "harness/src/serve",
+        &[
+            "answers.rs",
+            "film.rs",
+            "mod.rs",
+            "plan.rs",
+            "projector.rs",
+            "session.rs",
+            "wire.rs",
+        ],
+    ),
 ];
 
 /// The one file of a crate that may ask what time it is.
@@ -216,6 +271,37 @@ fn data_flows_one_way() {
 }
 
 #[test]
+fn twins_have_the_same_names() {
+    let mut offences = Vec::new();
+    for (folder, names) in TWINS {
+        let of = |database: &str| -> BTreeSet<String> {
+            let folder = root().join(folder).join(database);
+            let entries =
+                fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+            let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+            entries
+                .map(|entry| name(entry.expect("a readable folder")))
+                .filter(|name| name.ends_with(".rs") && name != "tests.rs")
+                .collect()
+        };
+        let (mysql, postgres) = (of("mysql"), of("postgres"));
+        let expected: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        for (database, there) in [("mysql", &mysql), ("postgres", &postgres)] {
+            for name in expected.difference(there) {
+                offences.push(format!("{folder}/{database} has no {name}"));
+            }
+        }
+        for name in mysql
+            .intersection(&postgres)
+            .filter(|name| **name != "mod.rs" && !expected.contains(*name))
+        {
+            offences.push(format!("{folder}: both have {name} now, TWINS should too"));
+        }
+    }
+    report("a concept has two names", &offences);
+}
+
+#[test]
 fn one_clock_per_crate() {
     let mut offences = Vec::new();
     for (name, _) in MAY_IMPORT {
@@ -336,10 +422,15 @@ fn the_project_names_no_machine() {
         concat!("/ho", "me/"),
         concat!("deb.deb", "ian.org"),
         concat!("stat", "ic.crates.io"),
+        concat!("../sha", "red"),
     ];
     let mut all = rust_files();
     for extension in ["md", "toml", "sql", "sh"] {
         all.extend(files(".", extension));
+    }
+    for path in ["test", ".ci/run", ".cargo/config.toml", ".gitignore"] {
+        let text = fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        all.insert(path.to_owned(), text);
     }
     let mut offences = Vec::new();
     for (path, text) in all {

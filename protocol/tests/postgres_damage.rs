@@ -1,8 +1,11 @@
-//! Damaged messages of PostgreSQL: every frame of the small recordings cut at each of its bytes, every byte flipped.
+//! Damaged messages of PostgreSQL: messages of the recordings cut at their bytes, and bytes flipped.
 //!
 //! Nothing checks this stream, so that anything may come out of it. But nothing panics, nothing is read outside the message, and what is
-//! in one message changes no other. Small distinct frames are exhausted; of large ones and of repeats a seeded sample is taken, so that
-//! the test's time is bounded.
+//! in one message changes no other.
+//!
+//! Of the small recordings every message is damaged: the first ones of each kind and size at each of their bytes (larger ones than
+//! [`EXHAUSTED_BYTES`] at seeded places), more of the same at a few seeded places. Of the large ones seeded messages are damaged at seeded
+//! places. So the test's time is bounded.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -18,8 +21,12 @@ use protocol::postgres::wal2json::{self, Action, Described, RowError, Shape};
 const EXHAUSTED_BYTES: usize = 600;
 /// Places tried in each larger frame, besides its first and last bytes.
 const SAMPLES: usize = 24;
-/// Frames of one kind and about one size that are damaged; more of the same would show nothing new.
+/// Messages of one kind and about one size that are damaged thoroughly.
 const ALIKE_MAX: usize = 4;
+/// Places tried in each of the others.
+const FEW: usize = 2;
+/// Of so many messages of a large recording one is damaged.
+const ONE_OF: usize = 97;
 /// Stands before and behind each damaged message: what is read or written outside of it shows.
 const NEIGHBOUR: &[u8] = b"\0\x01t\0\0\0\x09neighbour";
 
@@ -36,7 +43,24 @@ impl Random {
     }
 }
 
-fn places(length: usize, random: &mut Random) -> Vec<usize> {
+/// How a message is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Thorough,
+    AtFewPlaces,
+}
+
+/// How much of a recording is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    EveryMessage,
+    SomeMessages,
+}
+
+fn places(length: usize, depth: Depth, random: &mut Random) -> Vec<usize> {
+    if depth == Depth::AtFewPlaces {
+        return (0..FEW).map(|_| random.below(length)).collect();
+    }
     if length <= EXHAUSTED_BYTES {
         return (0..length).collect();
     }
@@ -45,8 +69,8 @@ fn places(length: usize, random: &mut Random) -> Vec<usize> {
     places
 }
 
-/// Bodies of the recording's CopyData messages, the distinct shapes of them.
-fn bodies(name: &str) -> Vec<Vec<u8>> {
+/// Bodies of the recording's CopyData messages that are to be damaged, and how.
+fn bodies(name: &str, share: Share, random: &mut Random) -> Vec<(Vec<u8>, Depth)> {
     let recording = Recording::named(name).unwrap();
     let mut frames = recording.frames().unwrap();
     let mut alike: HashMap<(u8, u8, usize), usize> = HashMap::new();
@@ -65,9 +89,14 @@ fn bodies(name: &str) -> Vec<Vec<u8>> {
             .entry((kind(0), kind(11), body.len() / 16))
             .or_default();
         *count += 1;
-        if *count <= ALIKE_MAX && seen.insert(body.to_vec()) {
-            bodies.push(body.to_vec());
-        }
+        let depth = match share {
+            Share::EveryMessage if *count <= ALIKE_MAX && seen.insert(body.to_vec()) => {
+                Some(Depth::Thorough)
+            }
+            Share::EveryMessage => Some(Depth::AtFewPlaces),
+            Share::SomeMessages => (random.below(ONE_OF) == 0).then_some(Depth::AtFewPlaces),
+        };
+        bodies.extend(depth.map(|depth| (body.to_vec(), depth)));
     }
     assert!(bodies.len() > 20, "{name}: {}", bodies.len());
     bodies
@@ -174,15 +203,15 @@ fn read_json(message: &[u8], shape: &mut Option<Shape>) -> Result<String, Decode
     }
 }
 
-fn damage(name: &str, plugin: Plugin) {
+fn damage(name: &str, plugin: Plugin, share: Share) {
     let mut random = Random(0x5eed_0004);
     let mut refused = 0_usize;
     let mut tried = 0_usize;
-    for body in bodies(name) {
+    for (body, depth) in bodies(name, share, &mut random) {
         let mut shape = None;
         let whole = read(&body, plugin, &mut shape);
         assert!(whole.is_ok(), "{name}: {whole:?}");
-        for at in places(body.len(), &mut random) {
+        for at in places(body.len(), depth, &mut random) {
             // Cut: never the same row as before, and an error inside the message. A prefix that is complete by itself does not exist.
             let cut = read(&body[..at], plugin, &mut shape);
             let error = cut.expect_err("a cut message");
@@ -208,20 +237,51 @@ fn damage(name: &str, plugin: Plugin) {
 
 #[test]
 fn pgoutput_of_the_workload() {
-    damage("postgres-15-20k", Plugin::PgOutput);
+    damage("postgres-15-20k", Plugin::PgOutput, Share::EveryMessage);
 }
 
 #[test]
 fn pgoutput_of_all_types() {
-    damage("postgres-15-types", Plugin::PgOutput);
+    damage("postgres-15-types", Plugin::PgOutput, Share::EveryMessage);
 }
 
 #[test]
 fn wal2json_of_the_workload() {
-    damage("postgres-15-wal2json-20k", Plugin::Wal2Json);
+    damage(
+        "postgres-15-wal2json-20k",
+        Plugin::Wal2Json,
+        Share::EveryMessage,
+    );
 }
 
 #[test]
 fn wal2json_of_all_types() {
-    damage("postgres-15-wal2json-types", Plugin::Wal2Json);
+    damage(
+        "postgres-15-wal2json-types",
+        Plugin::Wal2Json,
+        Share::EveryMessage,
+    );
+}
+
+#[test]
+fn pgoutput_large() {
+    damage("postgres-15-1m", Plugin::PgOutput, Share::SomeMessages);
+}
+
+#[test]
+fn pgoutput_of_whole_rows() {
+    damage(
+        "postgres-15-full-50k",
+        Plugin::PgOutput,
+        Share::SomeMessages,
+    );
+}
+
+#[test]
+fn wal2json_large() {
+    damage(
+        "postgres-15-wal2json-100k",
+        Plugin::Wal2Json,
+        Share::SomeMessages,
+    );
 }
