@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use harness::links::Links;
+use harness::replay::report::Report;
 use harness::replay::scenario::Scenario;
-use harness::replay::{program_for_test, replay};
+use harness::replay::{Outcome, program_for_test, replay};
 use harness::servers::kafka::Programs;
+use harness::servers::{Flavour, install};
 
 fn engine() -> PathBuf {
     program_for_test().unwrap_or_else(|error| panic!("{error}"))
@@ -24,14 +26,20 @@ fn skipped(name: &str, why: &dyn std::fmt::Display) {
     eprintln!("SKIPPED {name}: {why}");
 }
 
+/// Replays the committed scenario `name`.
 async fn verified(name: &str) {
-    let _alone = ALONE.lock().await;
     let scenario = Scenario::read(name.as_ref()).unwrap();
-    if let Err(error) = Links::open(&scenario, None) {
+    run(name, &scenario).await;
+}
+
+/// Replays `scenario` and expects it to be verified; `None` where its links cannot be.
+async fn run(name: &str, scenario: &Scenario) -> Option<(Report, Outcome)> {
+    let _alone = ALONE.lock().await;
+    if let Err(error) = Links::open(scenario, None) {
         skipped(name, &error);
-        return;
+        return None;
     }
-    let (report, _) = replay(&scenario, &engine(), 1, false).await.unwrap();
+    let (report, outcome) = replay(scenario, &engine(), 1, false).await.unwrap();
     let figures = &report.figures;
     println!(
         "{name}: {} changes in {:.2} s",
@@ -41,6 +49,26 @@ async fn verified(name: &str) {
         println!("  {line}");
     }
     assert!(report.verified, "{name}: {:#?}", report.failures);
+    Some((report, outcome))
+}
+
+/// The committed scenario `name`, each of these texts in it replaced: smaller.
+fn small(name: &str, replaced: &[(&str, &str)]) -> String {
+    let committed = fixtures::directory().join(format!("scenarios/{name}.toml"));
+    let mut text = std::fs::read_to_string(committed).unwrap();
+    for (large, small) in replaced {
+        assert!(text.contains(large), "{large}: {text}");
+        text = text.replace(large, small);
+    }
+    text
+}
+
+/// The scenario of this text, checked as those of files are.
+fn scenario(name: &str, text: &str) -> Scenario {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(format!("{name}.toml"));
+    std::fs::write(&path, text).unwrap();
+    Scenario::read(&path).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,6 +91,132 @@ async fn links_fall_silent() {
     verified("stall").await;
 }
 
+/// As `slow-link`, with fewer rows, and the codec that follows the link: it begins with lz4, and twenty thousand rows are gone before it could
+/// know better.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_is_far_away_behind_a_thin_link() {
+    let replaced = [("1m\"", "20k\""), ("rows = 1_000_000", "rows = 20_000")];
+    let mut scenario = scenario("slow-link", &small("slow-link", &replaced));
+    scenario.set("kafka.compression=auto").unwrap();
+    let Some((_, outcome)) = run("slow-link", &scenario).await else {
+        return;
+    };
+    let codecs = &outcome.engine_report["compression"];
+    assert!(codecs["lz4"].as_u64() > Some(0), "{codecs}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_is_far_away_behind_a_thin_link() {
+    let replaced = [("1m\"", "20k\""), ("rows = 1_000_000", "rows = 20_000")];
+    let scenario = scenario("far-source", &small("far-source", &replaced));
+    let Some((report, outcome)) = run("far-source", &scenario).await else {
+        return;
+    };
+    // So far away the stream is compressed, as nothing else says.
+    let links = report.figures.links.unwrap();
+    let came = links.links[0].to_engine.bytes;
+    let stream = outcome.figures.bytes_in;
+    assert!(came < stream * 3 / 4, "{came} bytes came for {stream}");
+}
+
+/// As `one-byte`, with a database of each kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_segment_carries_one_byte() {
+    let replaced = [
+        ("[[source]]\nrecording = \"mysql-5.6-20k\"\n", ""),
+        ("[[source]]\nrecording = \"mariadb-10.11-20k\"\n", ""),
+        ("rows = 80_000", "rows = 40_000"),
+    ];
+    let scenario = scenario("one-byte", &small("one-byte", &replaced));
+    run("one-byte", &scenario).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_a_while_every_segment_carries_one_byte() {
+    // Not faster, so that there is something to come when the fault begins.
+    let text = "[[source]]\nrecording = \"mysql-9.7-20k\"\nrate_changes_per_second = 20_000\n\
+        [link.source]\ndelay_ms = 1\n[link.kafka]\ndelay_ms = 1\n\
+        [[fault]]\nat_changes = 4_000\nlink = \"source\"\ndo = \"one_byte\"\nfor_ms = 150\n\
+        [[fault]]\nat_changes = 12_000\nlink = \"kafka\"\ndo = \"one_byte\"\nfor_ms = 150\n\
+        [expect]\nrows = 20_000\nfaults_min = 2\n";
+    let Some((report, _)) = run("one byte", &scenario("one-byte-fault", text)).await else {
+        return;
+    };
+    let links = report.figures.links.unwrap();
+    for link in &links.links {
+        // The stream takes a thousand packets or two; in one burst of single bytes there are more. A relay counts no packets.
+        let packets = link.to_engine.packets + link.from_engine.packets;
+        assert!(links.backend == "proxy" || packets > 5_000, "{link:?}");
+        assert_eq!(link.to_engine.profile, "delay 1ms", "the fault is over");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_committed_into_a_mysql_behind_a_link() {
+    load_over_links(Flavour::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_committed_into_a_postgres_behind_a_link() {
+    load_over_links(Flavour::Postgres).await;
+}
+
+/// The scenario `NAME-idle-link`, shorter.
+async fn load_over_links(flavour: Flavour) {
+    let name = format!("{}-idle-link", flavour.name());
+    if let Err(error) = tokio::task::block_in_place(|| install(flavour)) {
+        skipped(&name, &error);
+        return;
+    }
+    let mut scenario = Scenario::read(name.as_ref()).unwrap();
+    let load = scenario.load.as_mut().unwrap();
+    (load.warm_up_seconds, load.seconds, load.bare_seconds) = (0.5, 2.5, 0.0);
+    let Some((report, _)) = run(&name, &scenario).await else {
+        return;
+    };
+    let figures = &report.figures;
+    let load = figures.load.as_ref().unwrap();
+    assert!(load.commits > 20, "{} commits", load.commits);
+    assert_eq!(figures.changes, load.commits);
+    // What the links take is measured, and never less than what they are told to take.
+    let over = load.over_links.unwrap();
+    let (source, kafka) = (over.source.unwrap(), over.kafka.unwrap());
+    for way in [source, kafka].map(|link| [link.to_engine_ms, link.from_engine_ms]) {
+        assert!(way.into_iter().all(|ms| ms >= 10.0), "{over:?}");
+    }
+    assert!(over.round_trip_ms >= 30.0, "{over:?}");
+    let commit = |name| figures.commit_ms(name).unwrap();
+    assert!(commit("p50") >= 20.0, "{}", figures.commit_latency_ms);
+    let there = source.to_engine_ms + kafka.from_engine_ms;
+    let above = over.commit_ms.unwrap();
+    assert!((commit("p50") - there - above.p50).abs() < 1e-6, "{over:?}");
+    // The engine's own, with the answer's way back.
+    let own = load.engine_commit_latency_ms["p50"].as_f64().unwrap();
+    assert!(own >= 30.0, "{own}");
+    let links = figures.links.as_ref().unwrap();
+    assert_eq!(links.links.len(), 2);
+    assert!(links.links.iter().all(|link| link.to_engine.bytes > 0));
+    println!("  {}, over that {above:?}", over.round_trip_ms);
+}
+
+/// With its workload waiting, behind a link that is cut: the server sees its reader go, and another one come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_server_is_behind_a_link_that_is_cut() {
+    if let Err(error) = tokio::task::block_in_place(|| install(Flavour::Mysql)) {
+        skipped("a live server behind a link", &error);
+        return;
+    }
+    let text = "[[source]]\nserver = \"mysql\"\nrows = 20_000\n[link.source]\ndelay_ms = 1\nrate_mbit = 8\n\
+        [[fault]]\nat_changes = 6_000\nlink = \"source\"\ndo = \"cut\"\n\
+        [expect]\nrows = 20_000\nfaults_min = 1\n";
+    let scenario = scenario("mysql-live-cut", text);
+    let Some((_, outcome)) = run("mysql-live-cut", &scenario).await else {
+        return;
+    };
+    let report = &outcome.engine_report;
+    assert!(report["reconnects"].as_u64() > Some(0), "{report}");
+}
+
 /// As `list-sync-kafka`, with fewer rows, cold brokers and links that fail. As a process, because this one's environment may name brokers
 /// for other tests.
 #[tokio::test(flavor = "multi_thread")]
@@ -78,16 +232,13 @@ async fn real_brokers_are_behind_links_of_their_own() {
         skipped(NAME, &error);
         return;
     }
-    let mut text = std::fs::read_to_string(&committed).unwrap();
-    for (large, small) in [
+    let replaced = [
         ("mysql-9.7-1m", "mysql-9.7-20k"),
         ("postgres-15-1m", "postgres-15-20k"),
         ("rows = 2_000_000", "rows = 40_000\nfaults_min = 2"),
         ("warm_up_records = 4_000_000", "warm_up_records = 0"),
-    ] {
-        assert!(text.contains(large), "{large}: {text}");
-        text = text.replace(large, small);
-    }
+    ];
+    let mut text = small(NAME, &replaced);
     text += "[[fault]]\nat_changes = 8_000\nlink = \"brokers\"\ndo = \"stall\"\nfor_ms = 700\n\
              [[fault]]\nat_changes = 20_000\nlink = \"kafka\"\ndo = \"cut\"\n";
     let directory = tempfile::tempdir().unwrap();

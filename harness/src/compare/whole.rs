@@ -1,7 +1,7 @@
 //! Two reports of a scenario, figure by figure.
 
 use super::judgement::{Better, Judged, Rules, Verdict};
-use crate::report::document::{Document, Figures, Links};
+use crate::report::document::{Document, Figures, Links, Load};
 use crate::report::number::{magnitude, milliseconds, three_digits};
 
 /// A scenario on both sides.
@@ -27,7 +27,7 @@ struct Figure {
     show: fn(f64) -> String,
 }
 
-const FIGURES: [Figure; 9] = [
+const FIGURES: [Figure; 11] = [
     Figure {
         name: "changes per second",
         better: Better::Higher,
@@ -65,6 +65,18 @@ const FIGURES: [Figure; 9] = [
         show: milliseconds,
     },
     Figure {
+        name: "over the round trip, median",
+        better: Better::Lower,
+        of: |run| run.over_round_trip().map(|over| positive(over.p50)),
+        show: milliseconds,
+    },
+    Figure {
+        name: "over the round trip, 99 %",
+        better: Better::Lower,
+        of: |run| run.over_round_trip().map(|over| positive(over.p99)),
+        show: milliseconds,
+    },
+    Figure {
         name: "latency, median",
         better: Better::Lower,
         of: |run| run.latency_ms.map(|latency| latency.p50),
@@ -83,6 +95,11 @@ const FIGURES: [Figure; 9] = [
         show: milliseconds,
     },
 ];
+
+/// A time over links in milliseconds: what is below the clock's grain is as good as that, and has a logarithm.
+fn positive(ms: f64) -> f64 {
+    ms.max(1e-3)
+}
 
 /// Judges these scenarios together: `rules.alpha` is for all their figures.
 #[must_use]
@@ -151,11 +168,24 @@ fn obstacles(before: &Document, after: &Document) -> Vec<String> {
         hardware(&before.machine),
         hardware(&after.machine),
     );
-    differ(
-        "different numbers of changes",
-        &before.figures.changes.to_string(),
-        &after.figures.changes.to_string(),
-    );
+    let loads = [before, after].map(|document| document.figures.load.as_ref());
+    if let [Some(old), Some(new)] = loads {
+        differ("different loads", &offer(old), &offer(new));
+        // Older reports do not say.
+        if let (Some(old), Some(new)) = (old.offered_seconds, new.offered_seconds) {
+            differ("loads of different length", &seconds(old), &seconds(new));
+        }
+    }
+    // Where as many were offered as the server takes, how many it took is what was measured.
+    let is_open =
+        |load: Option<&Load>| load.is_some_and(|load| load.offered_changes_per_second.is_none());
+    if !loads.into_iter().all(is_open) {
+        differ(
+            "different numbers of changes",
+            &before.figures.changes.to_string(),
+            &after.figures.changes.to_string(),
+        );
+    }
     for (side, document) in [("before", before), ("after", after)] {
         if !document.verified {
             let why = document.failures.first().map_or("", String::as_str);
@@ -163,6 +193,20 @@ fn obstacles(before: &Document, after: &Document) -> Vec<String> {
         }
     }
     obstacles
+}
+
+/// What was offered.
+fn offer(load: &Load) -> String {
+    let rate = match load.offered_changes_per_second {
+        Some(rate) => format!("{rate} changes/s"),
+        None => "as many changes as the server takes".to_owned(),
+    };
+    let (rows, writers) = (load.rows_per_commit, load.writers);
+    format!("{rate}, {rows} a commit, by {writers} writers")
+}
+
+fn seconds(length: f64) -> String {
+    format!("{length} s")
 }
 
 /// What the links were told to be like.
@@ -261,6 +305,76 @@ mod tests {
         // Bytes and losses are what was measured.
         let more = obstacles_with(|links| links.links[0].to_engine.bytes += 1);
         assert_eq!(more, [""; 0]);
+    }
+
+    #[test]
+    fn how_much_a_saturated_server_took_is_a_figure_and_no_obstacle() {
+        let took = |changes: u64, open: bool| {
+            let mut document = samples::loaded();
+            for figures in document.runs.iter_mut().chain([&mut document.figures]) {
+                figures.changes = changes;
+                if let Some(load) = figures.load.as_mut().filter(|_| open) {
+                    load.offered_changes_per_second = None;
+                }
+            }
+            document
+        };
+        let saturated = |changes| took(changes, true);
+        assert_eq!(
+            obstacles(&saturated(1_000_000), &saturated(1_100_000)),
+            [""; 0]
+        );
+        let pair = &judged(
+            vec![(saturated(1_000_000), saturated(1_100_000))],
+            &RULES,
+            false,
+        )[0];
+        let is_judged = |figure: &Judged| figure.verdict != Verdict::NotComparable;
+        assert!(pair.figures.iter().all(is_judged), "{:?}", pair.figures);
+        // What was offered must have come.
+        let offered = obstacles(&took(1_000_000, false), &took(1_100_000, false));
+        assert!(
+            offered[0].starts_with("different numbers of changes"),
+            "{offered:?}"
+        );
+        let with = |change: fn(&mut Load)| {
+            let mut after = saturated(1_000_000);
+            after.figures.load.as_mut().map(change).unwrap();
+            obstacles(&saturated(1_000_000), &after)
+        };
+        let other = with(|load| load.writers = 8);
+        assert!(
+            other[0].starts_with("different loads: as many"),
+            "{other:?}"
+        );
+        let longer = with(|load| load.offered_seconds = Some(32.0));
+        assert_eq!(
+            longer,
+            ["loads of different length: 16 s before, 32 s after"]
+        );
+        assert_eq!(with(|load| load.offered_seconds = None), [""; 0]);
+        // A rate on one side alone is another load, and another number of changes.
+        let one = obstacles(&saturated(1_000_000), &took(1_100_000, false));
+        assert_eq!(one.len(), 2, "{one:?}");
+    }
+
+    #[test]
+    fn what_is_over_the_round_trip_is_judged() {
+        let later = |by: f64| {
+            let mut document = samples::loaded();
+            for (number, run) in document.runs.iter_mut().enumerate() {
+                let links = run.load.as_mut().and_then(|load| load.over_links.as_mut());
+                let over = links.and_then(|links| links.commit_ms.as_mut()).unwrap();
+                over.p50 = 1.0 + by + 0.01 * number as f64;
+            }
+            document
+        };
+        let pair = &judged(vec![(later(0.0), later(1.0))], &RULES, false)[0];
+        let name = "over the round trip, median";
+        assert_eq!(verdict(pair, name), Verdict::Regression);
+        // Less than nothing is noise of the links' measure.
+        let pair = &judged(vec![(later(0.0), later(-2.0))], &RULES, false)[0];
+        assert_eq!(verdict(pair, name), Verdict::Improvement);
     }
 
     #[test]

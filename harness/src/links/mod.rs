@@ -7,21 +7,29 @@
 //! Without `[link.source]` the databases are on the engine's own host; with neither `[link.kafka]` nor `[link.brokers]` the brokers are.
 
 mod command;
+mod passage;
 pub mod report;
+pub mod round_trip;
 pub mod settings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use netem::{Backend, Direction, Door, Host, Link, LinkPlan, NetemError, Network, Plan};
+use netem::{
+    Backend, Direction, Door, Host, Link, LinkPlan, LinkProfile, NetemError, Network, Plan,
+};
 use tokio::net::TcpListener;
 
 use crate::replay::scenario::{Deed, Kind, Link as Which, Scenario, Way};
 pub use command::{Args, run};
-use settings::Shapes;
+pub use passage::Passage;
+use round_trip::RoundTrip;
+use settings::{LinkSettings, Shapes};
 
 /// The engine's host.
 const ENGINE: &str = "engine";
+/// Where links are measured; no service of ours listens there.
+const DISCARD: u16 = 9;
 
 /// A scenario's network, while it runs.
 #[derive(Clone, Debug)]
@@ -30,6 +38,7 @@ pub struct Links {
     engine: Host,
     sources: Vec<String>,
     brokers: Vec<String>,
+    settings: LinkSettings,
 }
 
 /// Something that goes wrong with a link.
@@ -83,24 +92,29 @@ impl Links {
             false => Vec::new(),
             true => numbered("k", scenario.broker.count.max(1)),
         };
-        let plan = |one: &str, other: &str, shapes: &Shapes| LinkPlan {
+        // The way of emulation must be one that can do what a fault will ask of it.
+        let asked = |which: Which, profile: &LinkProfile| match cuts_segments(scenario, which) {
+            true => one_byte(profile.clone()),
+            false => profile.clone(),
+        };
+        let plan = |which: Which, one: &str, other: &str, shapes: &Shapes| LinkPlan {
             one: one.to_owned(),
             other: other.to_owned(),
-            forth: shapes.from_engine.clone(),
-            back: shapes.to_engine.clone(),
+            forth: asked(which, &shapes.from_engine),
+            back: asked(which, &shapes.to_engine),
         };
-        let from_engine = |hosts: &[String], shapes: &Option<Shapes>| -> Vec<LinkPlan> {
-            let shapes = shapes.iter();
+        let from_engine = |which: Which, hosts: &[String]| -> Vec<LinkPlan> {
+            let shapes = links.shapes(which).into_iter();
             shapes
-                .flat_map(|shapes| hosts.iter().map(|host| plan(ENGINE, host, shapes)))
+                .flat_map(|shapes| hosts.iter().map(|host| plan(which, ENGINE, host, shapes)))
                 .collect()
         };
-        let mut all = from_engine(&sources, &links.source);
-        all.extend(from_engine(&brokers, &links.kafka));
+        let mut all = from_engine(Which::Source, &sources);
+        all.extend(from_engine(Which::Kafka, &brokers));
         for (number, one) in brokers.iter().enumerate() {
             let others = brokers[number + 1..].iter();
             all.extend(others.flat_map(|other| {
-                (links.brokers.iter()).map(move |shapes| plan(one, other, shapes))
+                (links.brokers.iter()).map(|shapes| plan(Which::Brokers, one, other, shapes))
             }));
         }
         let plan = Plan {
@@ -116,12 +130,19 @@ impl Links {
         if is_on_hosts && network.backend() == Backend::Proxy {
             return Err(NetemError::Plan(homeless(&network)));
         }
-        Ok(Some(Self {
+        let links = Self {
             engine: network.host(ENGINE)?.clone(),
             network: Arc::new(network),
             sources,
             brokers,
-        }))
+            settings: links.clone(),
+        };
+        for which in [Which::Source, Which::Kafka, Which::Brokers] {
+            if cuts_segments(scenario, which) {
+                links.cut_segments(which, false)?;
+            }
+        }
+        Ok(Some(links))
     }
 
     /// Where the engine runs.
@@ -144,6 +165,24 @@ impl Links {
     /// Those of the system.
     pub fn broker(&self, number: usize) -> Result<Door, NetemError> {
         self.door(self.brokers.get(number), 9092 + number as u16)
+    }
+
+    /// What a link of this kind takes by itself; `None` where the scenario has none. All of a kind are shaped alike, so the first is
+    /// measured. Blocking.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn measure(&self, which: Which) -> Result<Option<RoundTrip>, NetemError> {
+        let Some(([_, host], _)) = self.of(which).into_iter().next() else {
+            return Ok(None);
+        };
+        let door = self.network.door(ENGINE, host, DISCARD)?;
+        let measured = RoundTrip::measure(&self.engine, &door);
+        let failed = |source| NetemError::System {
+            what: format!("measuring the link to {host}"),
+            source,
+        };
+        measured.map(Some).map_err(failed)
     }
 
     fn door(&self, host: Option<&String>, port: u16) -> Result<Door, NetemError> {
@@ -223,10 +262,47 @@ impl Links {
                         link.slow(direction, lower)?;
                     }
                 }
+                // All links of the kind at once.
+                Deed::OneByte => return self.cut_segments(trouble.link, trouble.starts),
                 Deed::Cut | Deed::KillEngine | Deed::RestartBroker | Deed::MoveLeader => {}
             }
         }
         Ok(())
+    }
+
+    /// Has every TCP segment on the links of a kind carry one byte, or as many again as the scenario says.
+    fn cut_segments(&self, which: Which, to_one_byte: bool) -> Result<(), NetemError> {
+        let Some(shapes) = self.settings.shapes(which) else {
+            return Ok(());
+        };
+        for (_, link) in self.of(which) {
+            for (direction, own) in [
+                (Direction::Forth, &shapes.from_engine),
+                (Direction::Back, &shapes.to_engine),
+            ] {
+                let own = own.clone();
+                let profile = match to_one_byte {
+                    true => one_byte(own),
+                    false => own,
+                };
+                link.set(direction, profile)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a fault of the scenario cuts the segments on links of this kind.
+fn cuts_segments(scenario: &Scenario, which: Which) -> bool {
+    let mut faults = scenario.fault.iter();
+    faults.any(|fault| fault.deed == Deed::OneByte && fault.link == which)
+}
+
+/// The same with one byte in every segment.
+fn one_byte(profile: LinkProfile) -> LinkProfile {
+    LinkProfile {
+        segment_bytes: Some(1),
+        ..profile
     }
 }
 
@@ -243,6 +319,37 @@ fn homeless(network: &Network) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_are_cut_while_the_fault_lasts() {
+        let text = "[[source]]\nrecording = \"x\"\n[link.source]\ndelay_ms = 1\nto_engine = { segment_bytes = 7 }\n\
+            [[fault]]\nat_changes = 1\nlink = \"source\"\ndo = \"one_byte\"";
+        let scenario: Scenario = toml::from_str(text).unwrap();
+        let links = Links::open(&scenario, Some(Backend::Proxy)).unwrap();
+        let links = links.unwrap();
+        let profiles = || {
+            let of = links.of(Which::Source);
+            [Direction::Forth, Direction::Back].map(|way| of[0].1.profile(way).to_string())
+        };
+        let own = ["delay 1ms", "delay 1ms segment 7"];
+        assert_eq!(profiles(), own);
+        let trouble = |starts| {
+            links.trouble(Trouble {
+                link: Which::Source,
+                deed: Deed::OneByte,
+                way: None,
+                rate_bits: None,
+                starts,
+            })
+        };
+        trouble(true).unwrap();
+        assert_eq!(profiles(), ["delay 1ms segment 1"; 2]);
+        trouble(false).unwrap();
+        assert_eq!(profiles(), own);
+        // The kernel cannot do it, which must be known before the fault.
+        let error = Links::open(&scenario, Some(Backend::Tc)).unwrap_err();
+        assert!(error.to_string().contains("segment"), "{error}");
+    }
 
     #[test]
     fn a_relay_is_no_home_for_real_brokers() {

@@ -13,6 +13,8 @@ use std::time::Duration;
 use netem::LinkProfile;
 use serde::Deserialize;
 
+use crate::replay::scenario::Link;
+
 /// All links of a scenario.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +35,18 @@ pub struct LinkSettings {
 
 fn seed() -> u64 {
     42
+}
+
+impl LinkSettings {
+    /// Those of a kind.
+    #[must_use]
+    pub fn shapes(&self, which: Link) -> Option<&Shapes> {
+        match which {
+            Link::Source => self.source.as_ref(),
+            Link::Kafka => self.kafka.as_ref(),
+            Link::Brokers => self.brokers.as_ref(),
+        }
+    }
 }
 
 /// Both directions of a link.

@@ -1,15 +1,18 @@
 //! A live server with the workload waiting in its log, and the moment at which the engine begins to read it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
+use netem::Door;
 use tokio::task::JoinHandle;
 
 use super::bare;
 use super::load::{COLUMNS, FIRST, Load};
 use super::scenario::{LiveServer, Source};
 use super::source::postgres_settings;
+use crate::links::Passage;
 use crate::seed;
 use crate::seed::postgres::reason;
 use crate::servers::{self, Server};
@@ -38,6 +41,8 @@ pub(super) struct Live {
     began: Arc<OnceLock<Instant>>,
     watch: JoinHandle<()>,
     bare: Option<f64>,
+    /// Where the engine finds it, where that is not the server's own address.
+    behind: Option<(SocketAddr, Passage)>,
 }
 
 impl Drop for Live {
@@ -81,8 +86,17 @@ impl Live {
             began,
             watch,
             bare,
+            behind: None,
         };
         Ok((live, truth))
+    }
+
+    /// Has the engine reach it by `door`, over an emulated link; everybody else goes past it.
+    pub(super) async fn put_behind(&mut self, door: &Door) -> Result<(), Failure> {
+        let service = SocketAddr::from((Ipv4Addr::LOCALHOST, self.server.port()));
+        let passage = Passage::open(door, service).await?;
+        self.behind = Some((door.address(), passage));
+        Ok(())
     }
 
     /// Starts the server for rows that are committed while the engine streams: there is nothing yet that must come out.
@@ -99,6 +113,7 @@ impl Live {
             began: Arc::default(),
             watch: tokio::spawn(async {}),
             bare: None,
+            behind: None,
         };
         live.make_table(PROBE).await?;
         let truth = Truth {
@@ -182,7 +197,11 @@ impl Live {
 
     /// The engine's settings for this source, lines of TOML.
     pub(super) fn settings(&self) -> String {
-        let url = self.server.cdc_url();
+        let mut url = self.server.cdc_url();
+        if let Some((address, _)) = &self.behind {
+            let own = format!("127.0.0.1:{}", self.server.port());
+            url = url.replace(&own, &address.to_string());
+        }
         match self.server.flavour() {
             // Without TLS, as the bare reader: the server would encrypt message by message.
             servers::Flavour::Postgres => {

@@ -217,6 +217,16 @@ fn unmet_by_median(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
             figures.commit_ms("p99"),
         ),
         (
+            "ms over the links' round trip from commit to acknowledged for half of the rows",
+            expect.commit_p50_over_round_trip_ms_max,
+            figures.over_round_trip().map(|over| over.p50),
+        ),
+        (
+            "ms over the links' round trip from commit to acknowledged for 99 of 100 rows",
+            expect.commit_p99_over_round_trip_ms_max,
+            figures.over_round_trip().map(|over| over.p99),
+        ),
+        (
             "ms from when a commit was due to the broker's log for 99 of 100 rows",
             expect.due_p99_ms_max,
             due.map(|due| due.p99),
@@ -318,6 +328,9 @@ fn print_load(load: &LoadFigures, figures: &Figures) {
         "  {offered}, {} a commit, {:.0}/s committed by {} writers",
         load.rows_per_commit, load.committed_changes_per_second, load.writers
     );
+    if let Some(links) = &load.over_links {
+        println!("  {}", links.line());
+    }
     let line = |what: &str, times: [Option<f64>; 4]| {
         let shown = times.map(|time| time.map_or("-".to_owned(), |time| format!("{time:.2}")));
         let [p50, p90, p99, max] = shown;
@@ -331,6 +344,12 @@ fn print_load(load: &LoadFigures, figures: &Figures) {
         "commit sent to broker's log",
         measured(&figures.commit_latency_ms),
     );
+    if let Some(over) = figures.over_round_trip() {
+        line(
+            "commit sent to acknowledged, over the links",
+            percentiles(&over),
+        );
+    }
     if let Some(due) = &load.due_latency_ms {
         line("commit due to broker's log", percentiles(due));
     }
@@ -440,6 +459,8 @@ mod tests {
             "commit_p50_ms_max = 1.0",
             "commit_p99_ms_max = 1.0",
             "due_p99_ms_max = 1.0",
+            "commit_p50_over_round_trip_ms_max = 1.0",
+            "commit_p99_over_round_trip_ms_max = 1.0",
         ] {
             let failures = failures(expect, vec![outcome(1.0)]);
             assert_eq!(failures.len(), 1, "{expect}: {failures:?}");

@@ -94,7 +94,7 @@ pub struct Figures {
 }
 
 /// Percentiles, in milliseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct Percentiles {
     pub p50: f64,
@@ -116,6 +116,18 @@ impl Percentiles {
             max: histogram.max() as f64 / 1000.0,
         }
     }
+
+    /// What is over so many milliseconds of each.
+    #[must_use]
+    pub fn over(&self, ms: f64) -> Percentiles {
+        Percentiles {
+            p50: self.p50 - ms,
+            p90: self.p90 - ms,
+            p99: self.p99 - ms,
+            p999: self.p999 - ms,
+            max: self.max - ms,
+        }
+    }
 }
 
 /// As hdrhistogram V2, base64.
@@ -135,6 +147,11 @@ impl Figures {
     /// A percentile from commit to the broker's log, in milliseconds: `p50`, `p99`, …
     pub fn commit_ms(&self, percentile: &str) -> Option<f64> {
         self.commit_latency_ms.get(percentile)?.as_f64()
+    }
+
+    /// From commit to acknowledged, over what the links need of that by themselves.
+    pub fn over_round_trip(&self) -> Option<Percentiles> {
+        self.load.as_ref()?.over_links.as_ref()?.commit_ms
     }
 
     /// Peak resident set in MiB.

@@ -83,7 +83,8 @@ pub async fn run(
     std::fs::write(engine.config(), configuration(scenario, &upstreams, &sink)?)?;
 
     if let (Some(load), [upstream]) = (&scenario.load, &upstreams[..]) {
-        let outcome = load::run(load, scenario, upstream, &sink, &engine).await?;
+        let links = links.as_ref();
+        let outcome = load::run(load, scenario, upstream, &sink, &engine, links).await?;
         sink.end(outcome.failures.is_empty(), kept).await?;
         keep_failed(&outcome, directory);
         return Ok(outcome);
@@ -191,8 +192,8 @@ impl Course<'_> {
                     self.engine.last_words()
                 ));
             }
-            for Event { deed, length, .. } in self.schedule.ends() {
-                self.sink.happen(deed, false, length).await?;
+            for event in self.schedule.ends() {
+                self.befall(event).await?;
             }
             return Ok(());
         }
@@ -240,29 +241,14 @@ impl Course<'_> {
         changes: u64,
         running: &mut Running,
     ) -> Result<bool, Failure> {
-        let Event {
-            deed, link, starts, ..
-        } = event;
-        let is_of_link = matches!(
-            deed,
-            Deed::Cut | Deed::Stall | Deed::DropOneWay | Deed::Rate
-        );
-        let emulated = self.links.filter(|links| is_of_link && links.has(link));
+        let deed = event.deed;
         if deed == Deed::KillEngine {
             running.kill()?;
-        } else if let Some(links) = emulated {
-            links.trouble(Trouble {
-                link,
-                deed,
-                way: event.way,
-                rate_bits: event.rate_bits,
-                starts,
-            })?;
         } else {
-            self.sink.happen(deed, starts, event.length).await?;
+            self.befall(event).await?;
         }
-        if starts {
-            let link = is_of_link.then_some(link);
+        if event.starts {
+            let link = is_of_link(deed).then_some(event.link);
             let start = self.first_byte();
             self.happened.push(Happened {
                 deed,
@@ -272,6 +258,26 @@ impl Course<'_> {
             });
         }
         Ok(deed == Deed::KillEngine)
+    }
+
+    /// Lets a fault of a link's or a broker's begin or end.
+    async fn befall(&mut self, event: Event) -> Result<(), Failure> {
+        let Event {
+            deed, link, starts, ..
+        } = event;
+        let emulated = self
+            .links
+            .filter(|links| is_of_link(deed) && links.has(link));
+        match emulated {
+            Some(links) => Ok(links.trouble(Trouble {
+                link,
+                deed,
+                way: event.way,
+                rate_bits: event.rate_bits,
+                starts,
+            })?),
+            None => self.sink.happen(deed, starts, event.length).await,
+        }
     }
 
     fn records(&self) -> u64 {
@@ -428,6 +434,14 @@ impl Course<'_> {
             }
         }
     }
+}
+
+/// Whether the deed concerns a link.
+fn is_of_link(deed: Deed) -> bool {
+    matches!(
+        deed,
+        Deed::Cut | Deed::Stall | Deed::DropOneWay | Deed::Rate | Deed::OneByte
+    )
 }
 
 /// rskafka reads what our own producer wrote; what rskafka wrote is read by librdkafka.

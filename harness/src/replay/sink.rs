@@ -191,7 +191,7 @@ fn embedded(
             }
         }
         // The engine's, or refused when the scenario was read.
-        (Deed::KillEngine | Deed::DropOneWay | Deed::Rate, _) => {}
+        (Deed::KillEngine | Deed::DropOneWay | Deed::Rate | Deed::OneByte, _) => {}
     }
     Ok(())
 }

@@ -41,18 +41,21 @@ impl Upstream {
     ) -> Result<Vec<Upstream>, Failure> {
         let mut upstreams = Vec::new();
         for (number, source) in scenario.source.iter().enumerate() {
+            let door = links.map(|links| links.source(number)).transpose()?;
             let (kind, truth) = match source.open() {
                 Some(recording) => {
-                    let door = links.map(|links| links.source(number)).transpose()?;
                     let faults = scenario.fault.iter();
                     let served = faults.filter(|fault| scenario.is_served(fault)).cloned();
                     replayed(&recording?, source, &served.collect::<Vec<_>>(), door).await?
                 }
                 None => {
-                    let (live, truth) = match &scenario.load {
+                    let (mut live, truth) = match &scenario.load {
                         Some(load) => Live::start_for_load(source, load).await?,
                         None => Live::start(source).await?,
                     };
+                    if let Some(door) = &door {
+                        live.put_behind(door).await?;
+                    }
                     (Kind::Live(Box::new(live)), truth)
                 }
             };

@@ -103,9 +103,25 @@ pub struct Load {
     pub rows_per_commit: u64,
     /// Connections that made them.
     pub writers: u64,
+    /// How long commits were offered; older reports do not say.
+    #[serde(default)]
+    pub offered_seconds: Option<f64>,
+    /// What emulated links needed by themselves, and what commits took over that.
+    #[serde(default)]
+    pub over_links: Option<OverLinks>,
     /// Commit to a bare reader of the same server right before, as hdrhistogram V2, base64, in microseconds.
     #[serde(default)]
     pub bare_histogram: Option<String>,
+}
+
+/// Commits over emulated links.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct OverLinks {
+    /// What the links need by themselves until a commit is acknowledged.
+    pub round_trip_ms: f64,
+    /// Commit to acknowledged, over that.
+    #[serde(default)]
+    pub commit_ms: Option<Percentiles>,
 }
 
 /// How long records took to each station, from the one before.
@@ -319,6 +335,12 @@ impl Figures {
     #[must_use]
     pub fn commit_percentiles(&self) -> Option<Percentiles> {
         self.load.as_ref().and(self.commit_latency_ms)
+    }
+
+    /// Percentiles from commit to acknowledged over what links need by themselves; `None` without a load over links.
+    #[must_use]
+    pub fn over_round_trip(&self) -> Option<Percentiles> {
+        self.load.as_ref()?.over_links?.commit_ms
     }
 }
 

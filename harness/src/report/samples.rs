@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer as _, V2Serializer};
 
 use super::document::{
-    Document, Fault, Figures, LinkOf, Links, Load, Percentiles, Station, Stations, Way,
+    Document, Fault, Figures, LinkOf, Links, Load, OverLinks, Percentiles, Station, Stations, Way,
 };
 use super::timeline::Timeline;
 
@@ -148,6 +148,11 @@ pub(crate) fn loaded() -> Document {
             committed_changes_per_second: 49_900.0,
             rows_per_commit: 10,
             writers: 4,
+            offered_seconds: Some(16.0),
+            over_links: Some(OverLinks {
+                round_trip_ms: 30.25,
+                commit_ms: figures.latency_ms,
+            }),
             bare_histogram: Some(histogram(0.1)),
         });
     }

@@ -72,9 +72,15 @@ pub(super) async fn timed(
         records: 0,
     };
     let client = verification_client(scenario);
-    verify::records(client, &broker.bootstrap(), topic, &partitions, |record| {
-        reading.record(&record);
-    })
+    verify::records(
+        client,
+        &broker.observed_bootstrap(),
+        topic,
+        &partitions,
+        |record| {
+            reading.record(&record);
+        },
+    )
     .await?;
     let (read, written) = (reading.records, broker.counts().records);
     if read != written {

@@ -11,6 +11,7 @@
 
 mod bare;
 mod judge;
+mod over_links;
 mod rows;
 mod schedule;
 mod write;
@@ -29,6 +30,9 @@ use super::scenario::Scenario;
 use super::sink::Sink;
 use super::source::Upstream;
 use crate::broker::Broker;
+use crate::links::Links;
+use crate::links::report::{Carried, LinkFigures};
+pub use over_links::OverLinks;
 use rows::Rows;
 pub(super) use rows::{COLUMNS, FIRST};
 use write::Written;
@@ -144,6 +148,8 @@ pub struct LoadFigures {
     pub rows_per_commit: u64,
     /// Connections that made them.
     pub writers: u64,
+    /// How long commits were offered.
+    pub offered_seconds: f64,
     /// From sending COMMIT to the server's answer.
     pub server_commit_ms: Percentiles,
     /// From when the commit was due, the writer's lateness and the INSERT included, to the broker's log.
@@ -158,6 +164,9 @@ pub struct LoadFigures {
     /// The same in microseconds as an hdrhistogram V2, base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bare_histogram: Option<String>,
+    /// Over emulated links: what they need by themselves, and what a commit took over that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub over_links: Option<OverLinks>,
     /// The engine's own: from the server's timestamp of the commit to acknowledged.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub engine_commit_latency_ms: Value,
@@ -186,6 +195,7 @@ pub(super) async fn run(
     upstream: &Upstream,
     sink: &Sink,
     engine: &Engine,
+    links: Option<&Links>,
 ) -> Result<Outcome, Failure> {
     let broker = sink.embedded().ok_or("load: needs the embedded broker")?;
     let live = upstream.live().ok_or("load: needs a live server")?;
@@ -194,6 +204,9 @@ pub(super) async fn run(
         false => None,
     };
     live.begin_load().await?;
+    let over_links = links.map(|links| tokio::task::block_in_place(|| OverLinks::measure(links)));
+    let over_links = over_links.transpose()?;
+    let carried = (links.map(Carried::by).transpose()?).unwrap_or_default();
     let rows = Rows::new(load, &live.probe_table());
     let mut course = Course {
         broker,
@@ -215,23 +228,7 @@ pub(super) async fn run(
     } else if !is_streaming {
         course.hung(engine, 1);
     }
-    running.terminate()?;
-    let status = running.ended(crate::clock::now() + END_MAX).await?;
-    match status {
-        Some(status) if status.success() => {}
-        Some(status) => course.failures.push(format!(
-            "the engine ended with {status}; its log ends:\n{}",
-            engine.last_words()
-        )),
-        None => {
-            running.kill()?;
-            running.ended(crate::clock::now() + END_MAX).await?;
-            let seconds = END_MAX.as_secs();
-            course
-                .failures
-                .push(format!("the engine does not end {seconds} s after SIGTERM"));
-        }
-    }
+    course.end(&mut running, engine).await?;
     let (usage, samples) = running.usage();
     let topic = upstream.topic();
     let timed = judge::timed(scenario, broker, &topic, &rows, load, &written).await;
@@ -240,11 +237,14 @@ pub(super) async fn run(
         ..judge::Timed::default()
     });
     course.failures.extend(timed.failures.iter().cloned());
+    let links = links.map(|links| LinkFigures::of(links, &carried, written.seconds));
     let measured = Measured {
         load,
         written: &written,
         timed: &timed,
         bare,
+        links: links.transpose()?,
+        over_links,
         cpu_seconds: usage.cpu_seconds,
         rss_max_bytes: usage.rss_max_bytes,
     };
@@ -279,11 +279,19 @@ struct Measured<'a> {
     written: &'a Written,
     timed: &'a judge::Timed,
     bare: Option<Histogram<u64>>,
+    links: Option<LinkFigures>,
+    over_links: Option<OverLinks>,
     cpu_seconds: f64,
     rss_max_bytes: u64,
 }
 
 impl Measured<'_> {
+    /// From COMMIT to the broker's log. No row is no short way.
+    fn to_log(&self) -> Option<Percentiles> {
+        let commit = &self.timed.from_sent;
+        (!commit.is_empty()).then(|| Percentiles::of(commit))
+    }
+
     fn figures(&self) -> LoadFigures {
         let Measured {
             load,
@@ -294,6 +302,11 @@ impl Measured<'_> {
         let rate = load.commits_per_second;
         let due = Some(&timed.from_due).filter(|due| !due.is_empty());
         let rows = written.commits.len() as u64 * load.rows_per_commit;
+        let to_log = self.to_log();
+        let over_links = (self.over_links).map(|links| match &to_log {
+            Some(to_log) => links.with(to_log),
+            None => links,
+        });
         LoadFigures {
             offered_commits_per_second: rate,
             offered_changes_per_second: rate.map(|rate| rate * load.rows_per_commit as f64),
@@ -301,11 +314,13 @@ impl Measured<'_> {
             commits: written.commits.len() as u64,
             rows_per_commit: load.rows_per_commit,
             writers: load.writers,
+            offered_seconds: load.seconds,
             server_commit_ms: Percentiles::of(&timed.server_commit),
             due_latency_ms: due.map(Percentiles::of),
             due_histogram: due.map(encoded),
             bare_latency_ms: self.bare.as_ref().map(Percentiles::of),
             bare_histogram: self.bare.as_ref().map(encoded),
+            over_links,
             engine_commit_latency_ms: Value::Null,
         }
     }
@@ -341,6 +356,30 @@ impl Course<'_> {
                 return Ok(false);
             }
         }
+    }
+
+    /// Has the engine end; one that does not is killed.
+    async fn end(
+        &mut self,
+        running: &mut super::engine::Running,
+        engine: &Engine,
+    ) -> Result<(), Failure> {
+        running.terminate()?;
+        match running.ended(crate::clock::now() + END_MAX).await? {
+            Some(status) if status.success() => {}
+            Some(status) => self.failures.push(format!(
+                "the engine ended with {status}; its log ends:\n{}",
+                engine.last_words()
+            )),
+            None => {
+                running.kill()?;
+                running.ended(crate::clock::now() + END_MAX).await?;
+                let seconds = END_MAX.as_secs();
+                self.failures
+                    .push(format!("the engine does not end {seconds} s after SIGTERM"));
+            }
+        }
+        Ok(())
     }
 
     fn hung(&mut self, engine: &Engine, expected: u64) {
@@ -392,11 +431,9 @@ impl Course<'_> {
             bare_changes_per_second: None,
             latency_ms: field("latency_ms"),
             histogram: field("histogram"),
-            // No row is no short way.
-            commit_latency_ms: match commit.is_empty() {
-                true => Value::Null,
-                false => serde_json::to_value(Percentiles::of(commit)).unwrap_or_default(),
-            },
+            commit_latency_ms: (measured.to_log())
+                .map(|to_log| serde_json::to_value(to_log).unwrap_or_default())
+                .unwrap_or_default(),
             commit_histogram: match commit.is_empty() {
                 true => Value::Null,
                 false => Value::from(encoded(commit)),
@@ -404,7 +441,7 @@ impl Course<'_> {
             stations: field("stations"),
             timing: field("timing"),
             load: Some(load),
-            links: None,
+            links: measured.links.clone(),
         };
         self.arrivals.push((end, counts.records));
         Outcome {
@@ -446,6 +483,8 @@ mod tests {
                 written: &written,
                 timed,
                 bare: None,
+                links: None,
+                over_links: None,
                 cpu_seconds: 0.0,
                 rss_max_bytes: 0,
             };

@@ -9,6 +9,14 @@ impl Expect {
             self.commit_p99_ms_max,
             self.due_p99_ms_max,
         ];
+        limits.iter().any(Option::is_some) || self.is_over_links()
+    }
+
+    fn is_over_links(&self) -> bool {
+        let limits = [
+            self.commit_p50_over_round_trip_ms_max,
+            self.commit_p99_over_round_trip_ms_max,
+        ];
         limits.iter().any(Option::is_some)
     }
 }
@@ -45,8 +53,14 @@ impl Scenario {
             }
         } else if self.expect.is_of_load() {
             return Err(
-                "expect: commit_p50_ms_max, commit_p99_ms_max and due_p99_ms_max need `load`"
+                "expect: commit_p50_ms_max, commit_p99_ms_max, due_p99_ms_max and those over the round trip need `load`"
                     .into(),
+            );
+        }
+        let is_linked = self.is_emulated(Link::Source) || self.is_emulated(Link::Kafka);
+        if self.expect.is_over_links() && !is_linked {
+            return Err(
+                "expect: commit_p50_over_round_trip_ms_max and commit_p99_over_round_trip_ms_max need [link.source] or [link.kafka]".into(),
             );
         }
         self.fault
@@ -55,11 +69,11 @@ impl Scenario {
     }
 
     fn check_fault(&self, fault: &Fault) -> Result<(), String> {
-        let is_of_packets = matches!(fault.deed, Deed::DropOneWay | Deed::Rate);
+        let is_of_packets = matches!(fault.deed, Deed::DropOneWay | Deed::Rate | Deed::OneByte);
         let is_of_link = is_of_packets || matches!(fault.deed, Deed::Cut | Deed::Stall);
         if is_of_packets && !self.is_emulated(fault.link) {
             return Err(
-                "fault: drop_one_way and rate need the link to be emulated: [link.kafka], [link.source] or [link.brokers]".into(),
+                "fault: drop_one_way, rate and one_byte need the link to be emulated: [link.kafka], [link.source] or [link.brokers]".into(),
             );
         }
         if is_of_link && fault.link == Link::Brokers && !self.is_emulated(Link::Brokers) {
@@ -73,7 +87,7 @@ impl Scenario {
         }
         if self.is_served(fault) && self.source.iter().any(|source| source.server.is_some()) {
             return Err(
-                "fault: the link to a live server can be neither cut nor stalled in this version"
+                "fault: the link to a live server can be cut or stalled only where it is emulated, [link.source]"
                     .into(),
             );
         }
@@ -103,11 +117,6 @@ impl Scenario {
         }
         if link.brokers.is_some() && self.broker.count < 2 {
             return Err("link.brokers: a single broker has no other to talk to; broker.count = 3 for several".into());
-        }
-        if self.source.iter().any(|source| source.server.is_some()) {
-            return Err(
-                "link: with a live server not available in this version; use a recording".into(),
-            );
         }
         Ok(())
     }
@@ -150,6 +159,10 @@ mod tests {
             (
                 "[link.source]\n[[fault]]\nat_changes = 1\ndo = \"cut\"\nway = \"to_engine\"",
                 "way",
+            ),
+            (
+                "[link.source]\n[[fault]]\nat_changes = 1\nlink = \"kafka\"\ndo = \"one_byte\"",
+                "one_byte",
             ),
         ] {
             let error = refused(text).unwrap_err();
@@ -217,9 +230,16 @@ mod tests {
             let error = scenario(broker, rest).unwrap_err();
             assert!(error.contains(named), "{broker}, {rest}: {error}");
         }
-        let live =
-            "[[source]]\nserver = \"mysql\"\nrows = 1\n[broker]\nkind = \"kafka\"\n[link.kafka]";
-        assert!(parsed(live).unwrap_err().contains("recording"));
+    }
+
+    #[test]
+    fn a_live_server_is_behind_a_link_and_only_there_cut() {
+        let live = "[[source]]\nserver = \"mysql\"\nrows = 1\n";
+        let fault = "[[fault]]\nat_changes = 1\nlink = \"source\"\ndo = \"cut\"";
+        let linked = format!("{live}[link.source]\ndelay_ms = 1\n{fault}");
+        assert!(parsed(&linked).unwrap().is_emulated(Link::Source));
+        let error = parsed(&format!("{live}[link.kafka]\ndelay_ms = 1\n{fault}")).unwrap_err();
+        assert!(error.contains("[link.source]"), "{error}");
     }
 
     #[test]
@@ -238,6 +258,13 @@ mod tests {
         }
         let alone = parsed("[[source]]\nrecording = \"x\"\n[expect]\ncommit_p50_ms_max = 1.0");
         assert!(alone.unwrap_err().contains("load"));
+        let over = "[expect]\ncommit_p99_over_round_trip_ms_max = 1.0\n";
+        let linked = format!("[[source]]\nserver = \"mysql\"\n{over}[link.kafka]\ndelay_ms = 1\n");
+        assert!(scenario(&linked).is_ok());
+        let idle = linked.replace("server = \"mysql\"", "recording = \"x\"");
+        assert!(parsed(&idle).unwrap_err().contains("load"));
+        let unlinked = scenario(&format!("[[source]]\nserver = \"mysql\"\n{over}"));
+        assert!(unlinked.unwrap_err().contains("[link.source]"));
         for wrong in [
             "seconds = 1.0",
             "seconds = 2.0\nwriters = 0",

@@ -234,6 +234,8 @@ pub enum Deed {
     DropOneWay,
     /// The link is slower for a while; needs an emulated link.
     Rate,
+    /// Every TCP segment carries one byte for a while, both ways; needs an emulated link.
+    OneByte,
     /// `kill -9` of the engine, and a new one.
     KillEngine,
     /// A broker goes away for a while (`kill -9` of a real one) and comes back with what it had.
@@ -277,6 +279,13 @@ pub struct Expect {
     /// With `[load]`: the same from when the commit was due, so with the writer's and the server's own delays.
     #[serde(default)]
     pub due_p99_ms_max: Option<f64>,
+    /// With `[load]` and links: milliseconds that half of the rows may take from sending COMMIT to acknowledged, over what the links need
+    /// of that by themselves; not asserted with `--no-timing`.
+    #[serde(default)]
+    pub commit_p50_over_round_trip_ms_max: Option<f64>,
+    /// The same of 99 of 100 rows.
+    #[serde(default)]
+    pub commit_p99_over_round_trip_ms_max: Option<f64>,
     /// Faults of the scenario that must have happened in every run, at least.
     #[serde(default)]
     pub faults_min: Option<usize>,
