@@ -150,6 +150,12 @@ impl Cluster {
             .with_topics(Some(topics))
             .with_allow_auto_topic_creation(false);
         let (metadata, along) = self.call_with::<Metadata, A>(&request, along).await?;
+        if metadata.brokers.is_empty() {
+            // A broker that has just started may know neither brokers nor topics (KAFKA-7415): what it says of those is no answer.
+            self.ask_another();
+            let reason = "the broker that was asked knows of no brokers yet";
+            return Err(Fault::Passing(reason.to_owned()));
+        }
         for (id, host, port) in &metadata.brokers {
             if let Ok(port) = u16::try_from(*port) {
                 let host = host.as_str().into();
@@ -163,6 +169,11 @@ impl Cluster {
         }
         self.controller = Some(metadata.controller).filter(|id| *id >= 0);
         Ok((metadata, along))
+    }
+
+    /// The next question goes to another broker, where there is one.
+    pub(super) fn ask_another(&mut self) {
+        self.control = None;
     }
 
     fn candidates(&self) -> Vec<Endpoint> {

@@ -136,10 +136,8 @@ impl Native {
     ) -> Result<(), ProducerError> {
         let new = lock(&self.shared.registry).unknown(names);
         if !new.is_empty() {
-            let mut cluster = self.shared.cluster.lock().await;
-            let found = topics::ensure(&mut cluster, &new, settings).await?;
-            *lock(&self.shared.endpoints) = cluster.brokers().clone();
-            drop(cluster);
+            let found = topics::ensure(&self.shared.cluster, &new, settings).await?;
+            *lock(&self.shared.endpoints) = self.shared.cluster.lock().await.brokers().clone();
             for topic in &found {
                 self.shared.register(topic);
             }

@@ -126,8 +126,7 @@ impl Rskafka {
     ) -> Result<(), ProducerError> {
         let new = lock(&self.shared.registry).unknown(names);
         if !new.is_empty() {
-            let mut cluster = self.cluster.lock().await;
-            let found = topics::ensure(&mut cluster, &new, settings).await?;
+            let found = topics::ensure(&self.cluster, &new, settings).await?;
             let mut registry = lock(&self.shared.registry);
             for topic in &found {
                 registry.enter(topic);

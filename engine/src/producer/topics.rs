@@ -10,6 +10,7 @@ use kafka_protocol::messages::describe_configs_request::{
     DescribeConfigsRequest, DescribeConfigsResource,
 };
 use kafka_protocol::protocol::StrBytes;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -31,9 +32,9 @@ const CREATE_MAX: usize = 500;
 /// Rounds of asking about the same topics before the log tells what they wait for, and again after as many.
 const ROUNDS_UNTIL_WARNING: u32 = 10;
 
-/// Rounds, over a good second, in which a topic that is not to be created must be unknown until it counts as gone: a broker that has
-/// just started may not know all topics.
-const ROUNDS_UNTIL_GONE: u32 = 8;
+/// Rounds, over some five seconds, in which a topic that is not to be created must be unknown, to each broker in turn, until it counts
+/// as gone: one that has just started may not know all topics.
+const ROUNDS_UNTIL_GONE: u32 = 13;
 
 /// Rounds, over a minute, in which a cluster may lack the brokers for the replicas of a new topic: one of them may be restarting.
 const ROUNDS_UNTIL_REFUSED: u32 = 60;
@@ -72,7 +73,7 @@ struct Created {
 /// # Errors
 /// A topic that is missing and may not be created, that cannot be created, or that we may not see. Faults that pass are waited out.
 pub(super) async fn ensure(
-    cluster: &mut Cluster,
+    cluster: &Mutex<Cluster>,
     names: &[Arc<str>],
     settings: Option<&TopicSettings>,
 ) -> Result<Vec<Found>, ProducerError> {
@@ -82,7 +83,7 @@ pub(super) async fn ensure(
 
 /// As [`ensure`], with these pauses.
 async fn ensure_with(
-    cluster: &mut Cluster,
+    cluster: &Mutex<Cluster>,
     names: &[Arc<str>],
     settings: Option<&TopicSettings>,
     backoff: &mut Backoff,
@@ -92,7 +93,13 @@ async fn ensure_with(
     let mut found = BTreeMap::new();
     while !wanted.is_empty() {
         let known = created.all.len();
-        let round = round(cluster, &wanted, &mut created, settings).await;
+        // Free between the rounds: others wait to learn who leads what has moved.
+        let mut asked = cluster.lock().await;
+        let round = round(&mut asked, &wanted, &mut created, settings).await;
+        if !created.unknown.is_empty() {
+            asked.ask_another();
+        }
+        drop(asked);
         let waits_for = match round {
             Ok((ready, waits_for)) => {
                 for topic in ready {

@@ -1,12 +1,13 @@
 //! Topics that are missing, against a broker of a few lines.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::metadata_response::{
-    MetadataResponsePartition, MetadataResponseTopic,
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{
     ApiVersionsResponse, BrokerId, CreateTopicsResponse, MetadataResponse,
@@ -30,34 +31,43 @@ const SETTINGS: TopicSettings = TopicSettings {
     replication: 3,
 };
 
+type Known = tokio::sync::Mutex<Cluster>;
+
 /// No pause to speak of.
 const HASTE: Duration = Duration::from_nanos(1);
 
 /// A broker that answers these codes to attempts to create the topic, and 0 from then on; it knows the topic once it is created.
 struct Peer {
+    address: SocketAddr,
     refusals: Mutex<VecDeque<i16>>,
+    /// Answers to questions for metadata that it has still to give without knowing anything, as one that has just started.
+    ignorant: Mutex<u32>,
     /// What was asked since it was connected to.
     asked: Mutex<Vec<i16>>,
 }
 
 impl Peer {
-    async fn start(refusals: impl IntoIterator<Item = i16>) -> (Arc<Self>, Cluster) {
+    async fn start(refusals: impl IntoIterator<Item = i16>) -> (Arc<Self>, Known) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
         let peer = Arc::new(Self {
+            address,
+            ignorant: Mutex::default(),
             refusals: Mutex::new(refusals.into_iter().collect()),
             asked: Mutex::default(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
         let serving = Arc::clone(&peer);
         tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
             let mut is_created = false;
-            while let Ok(frame) = read_frame(&mut stream, RESPONSE_MAX, "peer", None).await {
-                serving.answer(&mut stream, &frame, &mut is_created).await;
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                while let Ok(frame) = read_frame(&mut stream, RESPONSE_MAX, "peer", None).await {
+                    serving.answer(&mut stream, &frame, &mut is_created).await;
+                }
             }
         });
-        let cluster = Cluster::new(Arc::new(Connector::plain()), &[address]).unwrap();
-        (peer, cluster)
+        let cluster = Cluster::new(Arc::new(Connector::plain()), &[address.to_string()]);
+        (peer, Known::new(cluster.unwrap()))
     }
 
     async fn answer(&self, stream: &mut TcpStream, frame: &[u8], is_created: &mut bool) {
@@ -82,7 +92,21 @@ impl Peer {
                     true => topic.with_partitions(vec![leader]),
                     false => topic.with_error_code(3),
                 };
-                let metadata = MetadataResponse::default().with_topics(vec![topic]);
+                let broker = MetadataResponseBroker::default()
+                    .with_node_id(BrokerId(1))
+                    .with_host(StrBytes::from_string(self.address.ip().to_string()))
+                    .with_port(self.address.port().into());
+                let mut ignorant = self.ignorant.lock().unwrap();
+                let metadata = match ignorant.checked_sub(1) {
+                    Some(left) => {
+                        *ignorant = left;
+                        let unknown = MetadataResponseTopic::default().with_name(Some(name()));
+                        MetadataResponse::default().with_topics(vec![unknown.with_error_code(3)])
+                    }
+                    None => MetadataResponse::default()
+                        .with_topics(vec![topic])
+                        .with_brokers(vec![broker]),
+                };
                 metadata.encode(&mut answer, 8).unwrap();
             }
             CREATE_TOPICS => {
@@ -109,10 +133,10 @@ impl Peer {
 
 #[tokio::test]
 async fn what_was_just_created_is_asked_for_without_a_pause() {
-    let (peer, mut cluster) = Peer::start([]).await;
+    let (peer, cluster) = Peer::start([]).await;
     let mut backoff = Backoff::new(HASTE, HASTE);
     let names = [TOPIC.into()];
-    let found = ensure_with(&mut cluster, &names, Some(&SETTINGS), &mut backoff).await;
+    let found = ensure_with(&cluster, &names, Some(&SETTINGS), &mut backoff).await;
     assert!(found.unwrap()[0].created);
     assert_eq!(backoff.attempts(), 0, "pauses");
     let asked = peer.asked.lock().unwrap().clone();
@@ -121,10 +145,10 @@ async fn what_was_just_created_is_asked_for_without_a_pause() {
 
 #[tokio::test]
 async fn too_few_brokers_for_a_new_topic_may_pass() {
-    let (peer, mut cluster) = Peer::start([INVALID_REPLICATION_FACTOR; 2]).await;
+    let (peer, cluster) = Peer::start([INVALID_REPLICATION_FACTOR; 2]).await;
     let mut backoff = Backoff::new(HASTE, HASTE);
     let names = [TOPIC.into()];
-    let found = ensure_with(&mut cluster, &names, Some(&SETTINGS), &mut backoff).await;
+    let found = ensure_with(&cluster, &names, Some(&SETTINGS), &mut backoff).await;
     assert!(found.unwrap()[0].created);
     assert_eq!(backoff.attempts(), 2, "pauses");
     let round = [METADATA, CREATE_TOPICS];
@@ -135,10 +159,10 @@ async fn too_few_brokers_for_a_new_topic_may_pass() {
 #[tokio::test]
 async fn too_few_brokers_for_a_new_topic_halt_in_the_end() {
     let refusals = [INVALID_REPLICATION_FACTOR; ROUNDS_UNTIL_REFUSED as usize];
-    let (peer, mut cluster) = Peer::start(refusals).await;
+    let (peer, cluster) = Peer::start(refusals).await;
     let mut backoff = Backoff::new(HASTE, HASTE);
     let names = [TOPIC.into()];
-    let found = ensure_with(&mut cluster, &names, Some(&SETTINGS), &mut backoff).await;
+    let found = ensure_with(&cluster, &names, Some(&SETTINGS), &mut backoff).await;
     let text = found.unwrap_err().to_string();
     for part in [
         TOPIC,
@@ -149,4 +173,33 @@ async fn too_few_brokers_for_a_new_topic_halt_in_the_end() {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     assert!(peer.refusals.lock().unwrap().is_empty(), "tried each time");
+}
+
+/// A broker that knows no brokers knows no topics either: that is no reason to create one, or to take it for gone.
+#[tokio::test]
+async fn a_broker_that_knows_nothing_yet_is_asked_again() {
+    for settings in [Some(&SETTINGS), None] {
+        let (peer, cluster) = Peer::start([]).await;
+        let mut backoff = Backoff::new(HASTE, HASTE);
+        let names = [TOPIC.into()];
+        let made = ensure_with(&cluster, &names, Some(&SETTINGS), &mut backoff).await;
+        assert!(made.unwrap()[0].created);
+        *peer.ignorant.lock().unwrap() = 2 * ROUNDS_UNTIL_GONE;
+        peer.asked.lock().unwrap().clear();
+        let found = ensure_with(&cluster, &names, settings, &mut backoff).await;
+        assert!(!found.unwrap()[0].created);
+        let asked = peer.asked.lock().unwrap().clone();
+        assert_eq!(asked, [METADATA; 2 * ROUNDS_UNTIL_GONE as usize + 1]);
+    }
+}
+
+/// What nobody has told to create is asked for until it counts as gone.
+#[tokio::test]
+async fn a_topic_that_is_not_to_be_created_is_left_out_in_the_end() {
+    let (peer, cluster) = Peer::start([]).await;
+    let mut backoff = Backoff::new(HASTE, HASTE);
+    let found = ensure_with(&cluster, &[TOPIC.into()], None, &mut backoff).await;
+    assert!(found.unwrap().is_empty());
+    let asked = peer.asked.lock().unwrap().clone();
+    assert_eq!(asked, [METADATA; ROUNDS_UNTIL_GONE as usize]);
 }
