@@ -62,7 +62,11 @@ pub(super) fn requirements(facts: &Facts<'_>) -> Vec<Requirement> {
         senders(facts.settings),
         slot(facts),
     ];
-    list.extend(encoding_of(facts.settings, facts.ours.plugin));
+    list.extend(encoding_of(
+        facts.settings,
+        facts.ours.plugin,
+        facts.slot.is_some(),
+    ));
     list.extend(libraries(facts));
     list.extend(streaming(facts));
     if facts.ours.plugin == Plugin::PgOutput {
@@ -285,8 +289,8 @@ fn libraries(facts: &Facts<'_>) -> Option<Requirement> {
 
 /// Whether the server sends text in UTF-8. pgoutput writes it in `client_encoding`, which is ours to choose, wal2json in the database's
 /// encoding. Of a database without one (`SQL_ASCII`) nobody knows: the server ends pgoutput's stream where it is not UTF-8, and we do
-/// wal2json's.
-fn encoding_of(settings: &Settings, plugin: Plugin) -> Option<Requirement> {
+/// wal2json's. Text of any other encoding may be valid UTF-8 of another text (`Ã©` in Latin-1 is `é`): nothing would show that it is wrong.
+fn encoding_of(settings: &Settings, plugin: Plugin, has_slot: bool) -> Option<Requirement> {
     let encoding = settings.text("server_encoding")?;
     let outcome = match (encoding, plugin) {
         ("UTF8", _) => Outcome::Met,
@@ -296,9 +300,15 @@ fn encoding_of(settings: &Settings, plugin: Plugin) -> Option<Requirement> {
                 .into(),
         ),
         (_, Plugin::PgOutput) => Outcome::Met,
-        (_, Plugin::Wal2Json) => Outcome::Missing(format!(
-            "wal2json sends it in the database's encoding, {encoding}; set plugin = \"pgoutput\", with which the server converts it"
-        )),
+        (_, Plugin::Wal2Json) => {
+            let slot = match has_slot {
+                true => " (a slot is of one plugin: with another slot = …, and a new snapshot of the captured tables)",
+                false => "",
+            };
+            Outcome::Missing(format!(
+                "wal2json sends it in the database's encoding, {encoding}; set plugin = \"pgoutput\", with which the server converts it{slot}"
+            ))
+        }
     };
     Some(requirement(
         format!("{} sends text in UTF-8", plugin.as_str()),
@@ -384,22 +394,29 @@ mod tests {
     /// wal2json's text is converted by nobody.
     #[test]
     fn text_is_utf_8_or_the_start_says_so() {
-        let judged = |encoding: &str, plugin| {
+        let judged = |encoding: &str, plugin, has_slot| {
             let settings = Settings::read(&Answer {
                 columns: vec!["name".into(), "setting".into()],
                 rows: vec![vec![Some("server_encoding".into()), Some(encoding.into())]],
             });
-            encoding_of(&settings, plugin).expect("a setting").outcome
+            let found = encoding_of(&settings, plugin, has_slot);
+            found.expect("a setting").outcome
         };
         for plugin in [Plugin::PgOutput, Plugin::Wal2Json] {
-            assert_eq!(judged("UTF8", plugin), Outcome::Met);
-            assert!(matches!(judged("SQL_ASCII", plugin), Outcome::Advice(_)));
+            assert_eq!(judged("UTF8", plugin, false), Outcome::Met);
+            assert!(matches!(
+                judged("SQL_ASCII", plugin, false),
+                Outcome::Advice(_)
+            ));
         }
-        assert_eq!(judged("LATIN1", Plugin::PgOutput), Outcome::Met);
-        let Outcome::Missing(text) = judged("LATIN1", Plugin::Wal2Json) else {
-            panic!("LATIN1 taken for UTF-8");
-        };
-        assert!(text.contains("LATIN1; set plugin = \"pgoutput\""), "{text}");
+        assert_eq!(judged("LATIN1", Plugin::PgOutput, false), Outcome::Met);
+        for (has_slot, expected) in [(false, "converts it"), (true, "with another slot = …")] {
+            let Outcome::Missing(text) = judged("LATIN1", Plugin::Wal2Json, has_slot) else {
+                panic!("LATIN1 taken for UTF-8");
+            };
+            assert!(text.contains("LATIN1; set plugin = \"pgoutput\""), "{text}");
+            assert!(text.contains(expected), "{text}");
+        }
     }
 
     #[test]

@@ -100,8 +100,9 @@ fn names(text: &str, name: &str) -> bool {
 
 fn publication_gone(plan: &Plan) -> String {
     format!(
-        "publication {} is gone, and the server cannot decode what was written while it was; create it again, then drop the slot, take a \
-         new snapshot of the captured tables, and start again with `walbrook position reset`",
+        "publication {} is gone, and the server cannot decode what was written while it was (at this place of the log it is not there, \
+         whatever there is now); create it where it is not, then drop the slot, take a new snapshot of the captured tables, and start again \
+         with `walbrook position reset`; where none of them was written to meanwhile, go on behind that place by `walbrook position set`",
         plan.slot.publication
     )
 }

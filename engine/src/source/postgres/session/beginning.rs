@@ -2,7 +2,7 @@
 
 use super::{
     Connection, Named, Outcome, Plan, Plugin, Purpose, Session, SourceError, Status, Surroundings,
-    ancestors, checks, feedback, identify, publish, start, stream, undisturbed,
+    ancestors, catalog, checks, feedback, identify, publish, start, stream, undisturbed,
 };
 
 /// A session before its stream.
@@ -45,6 +45,11 @@ impl Beginning {
             return Ok(());
         }
         publish(&mut self.connection, plan, &self.surroundings).await?;
+        if self.makes_publication(plan) && self.surroundings.slot.is_some() {
+            // A slot that was there before sends what is written from now on. Until here the publication was not, so now is later.
+            let status = self.connection.query(catalog::STATUS).await?;
+            self.surroundings.status = Status::read(&status)?;
+        }
         let facts = self.surroundings.facts(plan);
         let withheld = facts.lacking().withheld;
         self.named = Named {
