@@ -43,6 +43,11 @@ pub(in crate::source::mysql) enum Unpassable {
 }
 
 impl Decoder {
+    /// Whether rows are kept for the decision about their XA transaction.
+    pub(in crate::source::mysql) fn is_holding(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// What to do with a large event that begins with `event`, none of which has been read yet.
     ///
     /// # Errors

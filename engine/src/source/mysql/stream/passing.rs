@@ -213,7 +213,8 @@ impl Stream {
         event: &[u8],
         expanded: usize,
     ) -> Result<bool, SourceError> {
-        if !header.kind.is_rows() || expanded <= self.batch_bytes {
+        // What is kept for a decision may yet be rolled back, and is looked at when it comes back.
+        if !header.kind.is_rows() || expanded <= self.batch_bytes || self.decoder.is_holding() {
             return Ok(false);
         }
         match self.passage(&header, event, self.origin)? {

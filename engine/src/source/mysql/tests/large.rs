@@ -82,6 +82,22 @@ fn insert_compressed(template: &[u8], lengths: &[usize]) -> Vec<u8> {
     event(template, Kind::WRITE_ROWS_COMPRESSED_V1, &body)
 }
 
+/// The same as zlib compresses it, which is a small part of it.
+fn insert_compressed_well(template: &[u8], lengths: &[usize]) -> Vec<u8> {
+    use protocol::mysql::compress::{Algorithm, Compressor};
+
+    let rows = rows(lengths);
+    let mut body = head(Kind::WRITE_ROWS_V1);
+    body.push(0x84);
+    body.extend_from_slice(&(rows.len() as u32).to_be_bytes());
+    let mut packet = Vec::new();
+    Compressor::new(Algorithm::Zlib).write(&rows, &mut packet);
+    // Behind the header of a compressed packet.
+    body.extend_from_slice(&packet[7..]);
+    assert!(body.len() < BATCH, "{} bytes", body.len());
+    event(template, Kind::WRITE_ROWS_COMPRESSED_V1, &body)
+}
+
 /// `events` with these before the one at `at`.
 fn with(events: &[Vec<u8>], at: usize, more: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let (before, behind) = events.split_at(at);
@@ -252,6 +268,28 @@ fn rows_that_wait_for_a_decision_are_kept_and_passed_over_in_pieces() {
         assert!(changes == expected.0, "{step} bytes a read");
         assert_eq!(ends.last(), expected.1.last());
     }
+}
+
+/// They are expanded before they are kept, and rolled back perhaps.
+#[test]
+fn compressed_rows_that_wait_for_a_decision_may_be_large() {
+    let events = events("mariadb-10.11-types");
+    let prepare = first(&events, 0, Kind::XA_PREPARE);
+    let is_map = |event: &Vec<u8>| event[4] == Kind::TABLE_MAP.0;
+    let at = events[..prepare].iter().rposition(is_map).unwrap();
+    let template = &events[at];
+    let changes_of = |rows: Vec<u8>| {
+        let mut memory = memory(&CAPTURED);
+        let more = [table_map(template), rows];
+        memory.feed(&packets(&with(&events, at, &more), 1)).unwrap();
+        memory.finish()
+    };
+    let expected = changes_of(insert(template, Kind::WRITE_ROWS_V1, &SMALL_ONES));
+    let xa = expected.0.iter().find(|change| change.table == "forms.xa");
+    assert!(xa.unwrap().position.ends_with("/5"));
+    let (changes, ends) = changes_of(insert_compressed_well(template, &LARGE));
+    assert!(changes == expected.0);
+    assert_eq!(ends.last(), expected.1.last());
 }
 
 #[test]
