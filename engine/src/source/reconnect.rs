@@ -372,6 +372,12 @@ impl<D: Database> Reconnecting<D> {
         Ok(())
     }
 
+    /// When something came last; tests let time pass by it.
+    #[cfg(test)]
+    pub(super) fn last_read_mut(&mut self) -> &mut Instant {
+        &mut self.last_read
+    }
+
     /// As [`super::Source::close`].
     pub(super) async fn close(mut self) {
         self.link = Link::Down;

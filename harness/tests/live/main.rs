@@ -11,6 +11,8 @@ mod golden;
 mod io;
 mod large_rows;
 mod load;
+mod mysql_authentication;
+mod mysql_checksums;
 mod postgres;
 mod postgres_authentication;
 mod postgres_commands;

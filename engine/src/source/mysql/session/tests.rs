@@ -1,6 +1,7 @@
 //! What sets of GTIDs and refusals mean, and what is asked of a server.
 
 mod served;
+mod silent;
 
 use super::super::server::answer;
 use super::*;

@@ -1,4 +1,5 @@
-//! Changes that are logged as statements instead of rows: of captured tables, of others, and before the start.
+//! Changes that are logged as statements instead of rows: of captured tables, of others, and before the start; and events that bring
+//! neither rows nor statements.
 
 use super::truncates::STATEMENT;
 use super::*;
@@ -105,6 +106,127 @@ fn what_stands_before_the_start_is_passed_over() {
             assert!(
                 *place.file != *"binlog.000001" || place.offset >= behind,
                 "{place}"
+            );
+        }
+    }
+}
+
+/// An event of `kind` at the place of `like`.
+fn event_like(like: &[u8], kind: Kind, flags: u8, body: &[u8]) -> Vec<u8> {
+    let mut event = like[..19].to_vec();
+    event[4] = kind.0;
+    event[17] = flags;
+    event.extend_from_slice(body);
+    event.extend_from_slice(&[0; 4]);
+    let length = event.len() as u32;
+    event[9..13].copy_from_slice(&length.to_le_bytes());
+    seal(&mut event);
+    event
+}
+
+const LOAD: &str = "LOAD DATA INFILE 'x' INTO TABLE shop.orders";
+
+/// The events of a recording with a LOAD DATA instead of its TRUNCATE, logged as a statement: first what the file holds.
+fn with_load() -> Vec<Vec<u8>> {
+    let mut events = events(NAME);
+    let holds = |event: &Vec<u8>| event.windows(STATEMENT.len()).any(|it| it == STATEMENT);
+    let at = events.iter().position(holds).unwrap();
+    let query = events[at].clone();
+    // The post-header of a QUERY, then its status variables and database.
+    let before = &query[19..query.len() - 4 - STATEMENT.len()];
+    let (post, session) = before.split_at(13);
+    let file = 9_u32.to_le_bytes();
+    let name = [17_u32, 20].map(u32::to_le_bytes).concat();
+    let execute = [post, &file, &name, &[0], session, LOAD.as_bytes()].concat();
+    let text = |said: &[u8]| [before, said].concat();
+    let block = |rows: &[u8]| [&file[..], rows].concat();
+    let load = [
+        (Kind::QUERY, text(b"BEGIN")),
+        (Kind::BEGIN_LOAD_QUERY, block(b"1,one\n")),
+        (Kind::APPEND_BLOCK, block(b"2,two\n")),
+        (Kind::EXECUTE_LOAD_QUERY, execute),
+        (Kind::QUERY, text(b"COMMIT")),
+    ];
+    let load = load.map(|(kind, body)| event_like(&query, kind, query[17], &body));
+    events.splice(at..=at, load);
+    events
+}
+
+#[test]
+fn a_load_data_that_is_logged_as_a_statement_halts() {
+    for tables in ["shop.*", "*.*"] {
+        let mut memory = Memory::new(&[tables], 64 << 20);
+        let error = memory.feed(&packets(&with_load(), 1)).unwrap_err();
+        assert_eq!(error.verdict(), Verdict::Halt, "{tables}");
+        let text = error.to_string();
+        for part in [LOAD, "SET GLOBAL binlog_format = ROW", "binlog.000001:"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    // Of a table that is not captured it is passed over, and nothing else is.
+    let mut memory = Memory::new(&["*.*", "!shop.orders"], 64 << 20);
+    memory.feed(&packets(&with_load(), 1)).unwrap();
+    let (mut expected, end) = whole(NAME);
+    expected.retain(|change| {
+        change.operation != "Truncate" || !change.table.ends_with(".altered_again")
+    });
+    let (changes, ends) = memory.finish();
+    assert!(changes == expected);
+    assert_eq!(ends.last(), Some(&end));
+}
+
+#[test]
+fn events_of_no_concern_change_nothing_wherever_they_stand() {
+    const IGNORABLE: u8 = 0x80;
+    let mut view = [0; 40 + 8 + 4];
+    view[..19].copy_from_slice(b"17000000000000000:3");
+    let mut context = b"\x24\x07".to_vec();
+    context.resize(18, 0);
+    context.extend_from_slice(b"3e11fa47-71ca-11e1-9e33-c80aa9429562");
+    let concerns = [
+        (Kind::VIEW_CHANGE, 0, &view[..]),
+        (Kind::TRANSACTION_CONTEXT, 0, &context),
+        (Kind::INTVAR, 0, b"\x02\x07\0\0\0\0\0\0\0"),
+        (Kind::RAND, 0, &[1; 16]),
+        (Kind::USER_VAR, 0, b"\x01\0\0\0n\x01"),
+        (Kind::BINLOG_CHECKPOINT, 0, b"\x0d\0\0\0binlog.000001"),
+        (Kind::START_ENCRYPTION, 0, b"\x01\x01\0\0\0noncenonce12"),
+        (Kind::IGNORABLE, IGNORABLE, b"anything"),
+        (Kind(99), IGNORABLE, b"anything"),
+    ];
+    for name in [NAME, "mariadb-10.11-types"] {
+        let plain = events(name);
+        let (expected, end) = whole(name);
+        let first = |kinds: &[Kind]| {
+            let is_one = |event: &Vec<u8>| kinds.iter().any(|kind| event[4] == kind.0);
+            plain.iter().position(is_one).unwrap()
+        };
+        // Between two transactions, and inside one that has rows.
+        for at in [
+            first(&[Kind::GTID, Kind::MARIADB_GTID]),
+            first(&[Kind::TABLE_MAP]),
+        ] {
+            let with = |kind, flags, body: &[u8]| {
+                let mut events = plain.clone();
+                events.insert(at, event_like(&plain[at - 1], kind, flags, body));
+                packets(&events, 1)
+            };
+            for (kind, flags, body) in concerns {
+                let mut memory = Memory::new(&["*.*"], 64 << 20);
+                let read = memory.feed(&with(kind, flags, body));
+                read.unwrap_or_else(|error| panic!("{name}, {kind} at {at}: {error}"));
+                let (changes, ends) = memory.finish();
+                assert!(changes == expected, "{name}, {kind} at {at}");
+                assert_eq!(ends.last(), Some(&end), "{name}, {kind} at {at}");
+            }
+            // What may not be skipped could have been a change.
+            let mut memory = Memory::new(&["*.*"], 64 << 20);
+            let error = memory.feed(&with(Kind(99), 0, b"anything")).unwrap_err();
+            assert_eq!(error.verdict(), Verdict::Halt, "{name}");
+            let text = error.to_string();
+            assert!(
+                text.starts_with("unknown event at binlog.000001:"),
+                "{text}"
             );
         }
     }

@@ -12,17 +12,20 @@ use super::*;
 use crate::config::{Secret, SourceTls, TlsMode, WireCompression};
 use crate::source::mysql::compression::Choice;
 
-type Rows = Vec<Vec<String>>;
+pub(super) type Rows = Vec<Vec<String>>;
 
 /// A table of one row, or several.
-fn rows(rows: &[&[&str]]) -> Rows {
+pub(super) fn rows(rows: &[&[&str]]) -> Rows {
     let row = |row: &&[&str]| row.iter().map(|&cell| cell.to_owned()).collect();
     rows.iter().map(row).collect()
 }
 
 /// One client's server, until a dump is asked for: answers a statement that begins as a case says with its rows, any other with
-/// nothing. Returns the statements, and the dump.
-async fn serve(listener: TcpListener, answers: Vec<(&'static str, Rows)>) -> (Vec<String>, Dump) {
+/// nothing. Returns the line, the statements, and the dump.
+pub(super) async fn serve(
+    listener: &TcpListener,
+    answers: &[(&'static str, Rows)],
+) -> (TcpStream, Vec<String>, Dump) {
     let (mut stream, _) = listener.accept().await.unwrap();
     let greeting = Greeting {
         version: "8.4.0".into(),
@@ -57,10 +60,12 @@ async fn serve(listener: TcpListener, answers: Vec<(&'static str, Rows)>) -> (Ve
             }
             Command::BinlogDump(dump) => {
                 let file = String::from_utf8(dump.file.to_vec()).unwrap();
-                return (statements, Dump::At(format!("{file}:{}", dump.offset)));
+                let dump = Dump::At(format!("{file}:{}", dump.offset));
+                return (stream, statements, dump);
             }
             Command::BinlogDumpGtid(dump) => {
-                return (statements, Dump::After(dump.gtids.to_string()));
+                let dump = Dump::After(dump.gtids.to_string());
+                return (stream, statements, dump);
             }
             _ => send(&mut stream, &ok, 1).await,
         }
@@ -68,7 +73,7 @@ async fn serve(listener: TcpListener, answers: Vec<(&'static str, Rows)>) -> (Ve
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Dump {
+pub(super) enum Dump {
     At(String),
     After(String),
 }
@@ -78,7 +83,7 @@ fn capability_bits() -> u32 {
     capability::REQUIRED | capability::PLUGIN_AUTH_LENENC_CLIENT_DATA
 }
 
-async fn send(stream: &mut TcpStream, payload: &[u8], mut sequence: u8) {
+pub(super) async fn send(stream: &mut TcpStream, payload: &[u8], mut sequence: u8) {
     let mut bytes = Vec::new();
     packet::write(&mut bytes, &mut sequence, payload);
     stream.write_all(&bytes).await.unwrap();
@@ -111,7 +116,7 @@ async fn receive(stream: &mut TcpStream) -> Vec<u8> {
 async fn open(from: From, answers: Vec<(&'static str, Rows)>) -> (Session, Vec<String>, Dump) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let server: JoinHandle<_> = tokio::spawn(serve(listener, answers));
+    let server: JoinHandle<_> = tokio::spawn(async move { serve(&listener, &answers).await });
     let plan = Plan {
         options: ConnectOptions {
             host: "127.0.0.1".into(),
@@ -134,7 +139,7 @@ async fn open(from: From, answers: Vec<(&'static str, Rows)>) -> (Session, Vec<S
     };
     let session = Session::open(&plan).await.unwrap();
     assert_eq!(session.connection.compression(), Choice::OFF);
-    let (statements, dump) = server.await.unwrap();
+    let (_, statements, dump) = server.await.unwrap();
     (session, statements, dump)
 }
 
