@@ -172,13 +172,19 @@ fn throughput(out: &mut String, pair: &Pair) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Latency of both, over each other: of the median runs.
+/// Latency of both, over each other: of the median runs. Under a load what counts begins with the commit, so that is what is drawn.
 fn histograms(out: &mut String, pair: &Pair) -> Result<(), Failure> {
-    let both = pair
-        .before
-        .figures
-        .latency()?
-        .zip(pair.after.figures.latency()?);
+    let (old, new) = (&pair.before.figures, &pair.after.figures);
+    let commit = old.commit_latency()?.zip(new.commit_latency()?);
+    let note = match commit {
+        Some(_) => "Of the median runs, commit to the broker’s log.",
+        None => "Of the median runs, read to acknowledged.",
+    };
+    let both = if commit.is_some() {
+        commit
+    } else {
+        old.latency()?.zip(new.latency()?)
+    };
     let Some((before, after)) = both else {
         return Ok(());
     };
@@ -194,7 +200,6 @@ fn histograms(out: &mut String, pair: &Pair) -> Result<(), Failure> {
             colour: AMBER,
         },
     ];
-    let note = "Of the median runs, read to acknowledged.";
     html::picture(
         out,
         "Latency percentiles",
@@ -248,11 +253,11 @@ fn runs(out: &mut String, pair: &Pair) -> std::fmt::Result {
     );
     for (side, document) in [("before", &pair.before), ("after", &pair.after)] {
         for (number, run) in document.runs.iter().enumerate() {
-            let latency = run
-                .latency_ms
-                .map_or("<td>–</td><td>–</td>".to_owned(), |of| {
-                    format!("<td>{:.2}</td><td>{:.2}</td>", of.p50, of.p99)
-                });
+            // The same measure as the pictures'.
+            let latency = run.commit_percentiles().or(run.latency_ms);
+            let latency = latency.map_or("<td>–</td><td>–</td>".to_owned(), |of| {
+                format!("<td>{:.2}</td><td>{:.2}</td>", of.p50, of.p99)
+            });
             write!(
                 out,
                 "<tr><td>{side}, {}</td><td>{}</td><td>{:.3}</td><td>{:.1}</td>{latency}</tr>",
@@ -296,4 +301,62 @@ fn how_to_read(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
         (1.0 - comparison.rules.alpha) * 100.0,
         percent(comparison.rules.tolerance),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    /// The pictures of two reports, the second one changed.
+    fn pictures(report: fn() -> Document, change: impl Fn(&mut Document)) -> String {
+        let mut after = report();
+        change(&mut after);
+        let pair = Pair {
+            before: report(),
+            after,
+            figures: Vec::new(),
+            obstacles: Vec::new(),
+            notes: Vec::new(),
+        };
+        let mut out = String::new();
+        histograms(&mut out, &pair).unwrap();
+        out
+    }
+
+    #[test]
+    fn under_a_load_the_pictures_are_of_commits() {
+        let slower_commits = |after: &mut Document| {
+            after.figures.commit_histogram = Some(samples::histogram(0.9));
+        };
+        let slower_reads = |after: &mut Document| {
+            after.figures.histogram = Some(samples::histogram(70.0));
+        };
+        let loaded = pictures(samples::loaded, |_| {});
+        assert_eq!(loaded.matches("<svg").count(), 2);
+        let note = loaded.matches("commit to the broker’s log").count();
+        assert_eq!(note, 2, "{loaded}");
+        assert!(!loaded.contains("read to acknowledged"));
+        assert_ne!(pictures(samples::loaded, slower_commits), loaded);
+        assert_eq!(pictures(samples::loaded, slower_reads), loaded);
+    }
+
+    #[test]
+    fn without_a_load_the_pictures_are_of_what_was_read() {
+        let plain = || samples::document(3, 2e6);
+        let same = pictures(plain, |_| {});
+        assert_eq!(same.matches("read to acknowledged").count(), 2);
+        let slower = pictures(plain, |after| {
+            after.figures.histogram = Some(samples::histogram(70.0));
+        });
+        assert_ne!(slower, same);
+        // A replay's own commit times say how old the recording is.
+        let aged = pictures(plain, |after| {
+            after.figures.commit_histogram = Some(samples::histogram(1e3));
+        });
+        assert_eq!(aged, same);
+        // With a load on one side alone, what both have is drawn.
+        let mixed = pictures(plain, |after| *after = samples::loaded());
+        assert_eq!(mixed.matches("read to acknowledged").count(), 2);
+    }
 }

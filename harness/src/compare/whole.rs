@@ -154,7 +154,9 @@ fn obstacles(before: &Document, after: &Document) -> Vec<String> {
         }
     };
     differ("different scenarios", &before.scenario, &after.scenario);
-    differ("different sources", &before.source, &after.source);
+    if !is_same_source(&before.source, &after.source) {
+        differ("different sources", &before.source, &after.source);
+    }
     // Older reports do not say.
     if !before.broker.is_empty() && !after.broker.is_empty() {
         differ("different brokers", &before.broker, &after.broker);
@@ -195,6 +197,18 @@ fn obstacles(before: &Document, after: &Document) -> Vec<String> {
     obstacles
 }
 
+/// Whether these are the same, as far as both say: older reports do not say which live server theirs was.
+fn is_same_source(old: &str, new: &str) -> bool {
+    const UNNAMED: &str = "live server";
+    let is_live = |one: &str| one.starts_with("live ");
+    let is_same = |(old, new): (&str, &str)| {
+        let is_unnamed = old == UNNAMED || new == UNNAMED;
+        old == new || (is_unnamed && is_live(old) && is_live(new))
+    };
+    let (old, new) = (old.split(" + "), new.split(" + "));
+    old.clone().count() == new.clone().count() && old.zip(new).all(is_same)
+}
+
 /// What was offered.
 fn offer(load: &Load) -> String {
     let rate = match load.offered_changes_per_second {
@@ -226,6 +240,14 @@ fn notes(before: &Document, after: &Document) -> Vec<String> {
             "another kernel: {} before, {} after",
             before.machine, after.machine
         ));
+    }
+    for (old, new) in before.sources.iter().zip(&after.sources) {
+        if old.source == new.source && old.server != new.server {
+            notes.push(format!(
+                "another server: {} before, {} after",
+                old.server, new.server
+            ));
+        }
     }
     if before.commit == after.commit {
         notes.push(format!("both are of commit {}", before.commit));
@@ -375,6 +397,44 @@ mod tests {
         // Less than nothing is noise of the links' measure.
         let pair = &judged(vec![(later(0.0), later(-2.0))], &RULES, false)[0];
         assert_eq!(verdict(pair, name), Verdict::Improvement);
+    }
+
+    #[test]
+    fn sources_are_the_same_where_older_reports_do_not_say() {
+        let obstacles_of = |old: &str, new: &str| {
+            let (mut before, mut after) = (samples::both(), samples::both());
+            (before.source, after.source) = (old.into(), new.into());
+            obstacles(&before, &after)
+        };
+        for (old, new) in [
+            ("live server", "live mysql"),
+            ("live mysql", "live mysql"),
+            ("mysql-9.7-1m + live server", "mysql-9.7-1m + live postgres"),
+        ] {
+            assert_eq!(obstacles_of(old, new), [""; 0], "{old}, {new}");
+        }
+        for (old, new) in [
+            ("live mysql", "live postgres"),
+            ("live server", "mysql-9.7-1m"),
+            ("mysql-9.7-1m", "mysql-9.7-1m + postgres-15-1m"),
+            ("mysql-9.7-1m + live server", "mysql-9.7-20k + live mysql"),
+        ] {
+            let expected = format!("different sources: {old} before, {new} after");
+            assert_eq!(obstacles_of(old, new), [expected]);
+        }
+    }
+
+    #[test]
+    fn another_version_of_a_server_is_a_note() {
+        let mut after = samples::both();
+        after.sources[1].server = "postgres 15.19".into();
+        let of_servers = |after: &Document| -> Vec<String> {
+            let notes = notes(&samples::both(), after).into_iter();
+            notes.filter(|note| note.contains("server")).collect()
+        };
+        let expected = "another server: postgres 15.18 before, postgres 15.19 after";
+        assert_eq!(of_servers(&after), [expected]);
+        assert_eq!(of_servers(&samples::both()), [""; 0]);
     }
 
     #[test]

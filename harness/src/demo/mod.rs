@@ -13,7 +13,7 @@ use crate::replay;
 use crate::replay::report::Report;
 use crate::replay::scenario::Scenario;
 use crate::report;
-use crate::report::document::Document;
+use crate::report::document::{Document, SourceOf};
 use crate::report::number::grouped;
 use crate::report::page::{self, Chapter};
 
@@ -194,14 +194,14 @@ fn default_page() -> Result<PathBuf, String> {
     Ok(target.join("demo").join("index.html"))
 }
 
-fn print(chapters: &[Chapter]) {
+/// A row per chapter, and where it has several sources one for each of them.
+fn table(chapters: &[Chapter]) -> Vec<String> {
     let line = "─".repeat(104);
-    println!("{line}");
-    println!(
+    let head = format!(
         "{:<44}{:>12}{:>10}{:>10}{:>10}{:>8}",
         "", "changes", "seconds", "M/s", "µs CPU", "MiB"
     );
-    println!("{line}");
+    let mut table = vec![line.clone(), head, line.clone()];
     for Chapter { title, document } in chapters {
         let figures = &document.figures;
         let verdict = match (document.verified, document.faults.len()) {
@@ -209,21 +209,74 @@ fn print(chapters: &[Chapter]) {
             (true, 0) => "verified".to_owned(),
             (true, faults) => format!("verified, {faults} kills"),
         };
-        println!(
+        table.push(format!(
             "{title:<44}{:>12}{:>10.3}{:>10.2}{:>10.3}{:>8.1}  {verdict}",
             grouped(figures.changes),
             figures.seconds,
             figures.changes_per_second / 1e6,
             figures.cpu_us_per_change(),
             figures.rss_mib(),
-        );
-        document
-            .failures
-            .iter()
-            .for_each(|failure| println!("  {failure}"));
+        ));
+        if document.sources.len() > 1 {
+            table.extend(document.sources.iter().map(row_of_source));
+        }
+        let failures = document.failures.iter();
+        table.extend(failures.map(|failure| format!("  {failure}")));
     }
-    println!("{line}");
+    table.push(line);
+    table
+}
+
+/// Processor and memory are the engine's, which serves all of them.
+fn row_of_source(of: &SourceOf) -> String {
+    let known = |known: Option<String>| known.unwrap_or_else(|| "–".to_owned());
+    format!(
+        "  {:<42}{:>12}{:>10}{:>10}",
+        of.source,
+        known(of.changes.map(grouped)),
+        known(of.seconds.map(|seconds| format!("{seconds:.3}"))),
+        known(
+            of.changes_per_second
+                .map(|rate| format!("{:.2}", rate / 1e6))
+        ),
+    )
+}
+
+fn print(chapters: &[Chapter]) {
+    table(chapters).iter().for_each(|line| println!("{line}"));
     println!(
         "Seconds from the first byte of the stream to the broker's last append; CPU per change and peak memory of the engine."
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn each_of_two_databases_has_a_row() {
+        let chapter = |document| Chapter {
+            title: "a title".into(),
+            document,
+        };
+        let table = table(&[chapter(samples::document(1, 2e6)), chapter(samples::both())]);
+        let cells = |row: &String| {
+            row.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let rows: Vec<Vec<String>> = table[3..table.len() - 1].iter().map(cells).collect();
+        assert_eq!(rows.len(), 4, "{table:#?}");
+        assert_eq!(rows[2], ["mysql-9.7-1m", "600,000", "0.400", "1.50"]);
+        assert_eq!(rows[3], ["live", "postgres", "400,000", "–", "–"]);
+        // The columns are one under the other.
+        let end = |row: usize, text: &str| {
+            let at = table[row].find(text).unwrap() + text.len();
+            table[row][..at].chars().count()
+        };
+        assert_eq!(end(4, "1,000,000"), end(5, "600,000"));
+        assert_eq!(end(4, "0.500"), end(5, "0.400"));
+        assert_eq!(end(1, "M/s"), end(5, "1.50"));
+    }
 }

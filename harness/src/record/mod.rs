@@ -10,6 +10,7 @@ use fixtures::Sidecar;
 use protocol::DecodeError;
 
 use crate::cli::Outcome;
+use crate::seed;
 use crate::servers::Flavour;
 use crate::truth::Truth;
 
@@ -23,6 +24,9 @@ pub struct Args {
     /// variable. MySQL's user needs REPLICATION SLAVE, REPLICATION CLIENT and SELECT, PostgreSQL's REPLICATION and SELECT.
     #[arg(long)]
     url: String,
+    /// Read the password from this file instead of the URL.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
     /// The recording, `NAME.zst`; `NAME.toml` is written beside it.
     #[arg(long)]
     out: PathBuf,
@@ -79,7 +83,8 @@ pub enum RecordError {
 ///
 /// # Errors
 /// [`RecordError`].
-pub async fn run(args: Args) -> Outcome {
+pub async fn run(mut args: Args) -> Outcome {
+    args.url = seed::with_password(args.server, args.url, args.password_file.as_deref())?;
     let truth = args.truth.as_deref().map(Truth::read).transpose()?;
     let recording = tokio::task::block_in_place(|| match args.server {
         Flavour::Mysql | Flavour::Mariadb => mysql::record(&args, truth.as_ref()),
@@ -106,4 +111,71 @@ pub async fn run(args: Args) -> Outcome {
         recording.path.display()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use clap::Parser as _;
+    use fixtures::Recording;
+
+    use super::*;
+    use crate::serve::{ServeOptions, Server};
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// What `harness record` says of a played server that asks for a password, with this one in its file; nothing when all is well.
+    async fn said(flavour: &str, recording: &str, password: &str) -> String {
+        let options = ServeOptions {
+            user: Some(("u".to_owned(), "a p:ssw@rd".to_owned())),
+            ..ServeOptions::default()
+        };
+        let recording = Recording::named(recording).unwrap();
+        let server = Server::start(&recording, "127.0.0.1:0", options);
+        let server = server.await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("password");
+        std::fs::write(&file, format!("{password}\n")).unwrap();
+        let url = format!("{flavour}://u@{}/walbrook", server.address());
+        let out = directory.path().join("x.zst");
+        let line: [&OsStr; 10] = [
+            "record".as_ref(),
+            flavour.as_ref(),
+            "--url".as_ref(),
+            url.as_ref(),
+            "--slot".as_ref(),
+            "walbrook".as_ref(),
+            "--password-file".as_ref(),
+            file.as_ref(),
+            "--out".as_ref(),
+            out.as_ref(),
+        ];
+        let command = Command::try_parse_from(line).unwrap();
+        let outcome = run(command.args).await;
+        outcome.map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_password_of_a_file_lets_in_and_no_other_does() {
+        for (flavour, recording, refusal) in [
+            ("mysql", "mysql-9.7-20k", "Access denied"),
+            (
+                "postgres",
+                "postgres-15-20k",
+                "password authentication failed",
+            ),
+        ] {
+            let refused = said(flavour, recording, "another").await;
+            assert!(refused.contains(refusal), "{flavour}: {refused}");
+            // What a played server cannot answer comes after it has let us in.
+            let entered = said(flavour, recording, "a p:ssw@rd").await;
+            assert!(!entered.contains(refusal), "{flavour}: {entered}");
+            assert!(!entered.contains("authentication"), "{flavour}: {entered}");
+        }
+    }
 }

@@ -162,6 +162,24 @@ impl Live {
         BARE_SLOT
     }
 
+    /// Its kind and its version, as it says itself.
+    pub(super) async fn version(&self) -> Result<String, Failure> {
+        let flavour = self.server.flavour();
+        let version: String = match flavour {
+            servers::Flavour::Postgres => {
+                let client = self.server.connect_postgres().await?;
+                let row = client.query_one("SHOW server_version", &[]).await;
+                row.map_err(reason)?.get(0)
+            }
+            _ => {
+                let mut connection = self.server.connect().await?;
+                let row = connection.query_first("SELECT VERSION()").await?;
+                row.unwrap_or_default()
+            }
+        };
+        Ok(format!("{} {version}", flavour.name()))
+    }
+
     pub(super) fn server(&self) -> &Server {
         &self.server
     }

@@ -18,6 +18,7 @@ mod run;
 pub mod scenario;
 mod sink;
 mod source;
+pub mod sources;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -127,17 +128,15 @@ pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) ->
     if timing {
         failures.extend(unmet_by_median(scenario, &middle));
     }
-    let name = |source: &scenario::Source| match &source.recording {
-        Some(recording) => recording.clone(),
-        None => "live server".to_owned(),
-    };
-    let sources: Vec<String> = scenario.source.iter().map(name).collect();
+    let sources = scenario.source.iter().map(scenario::Source::title);
+    let sources: Vec<String> = sources.collect();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         machine: machine(),
         commit: commit(&middle),
         scenario: scenario.name.clone(),
         source: sources.join(" + "),
+        sources: middle.sources.clone(),
         broker: middle.broker.clone(),
         figures: middle.figures.clone(),
         verified: failures.is_empty(),
@@ -285,6 +284,11 @@ fn print(report: &Report) {
             "FAILED"
         },
     );
+    if report.sources.len() > 1 {
+        for source in &report.sources {
+            println!("  {}", source.line());
+        }
+    }
     if report.broker != sink::EMBEDDED {
         println!("  into {}", report.broker);
     }
@@ -433,6 +437,7 @@ mod tests {
                 changes_per_second: 10.0 / seconds,
                 ..Figures::default()
             },
+            sources: Vec::new(),
             failures: Vec::new(),
             faults: Vec::new(),
             samples: Vec::new(),

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::load::LoadFigures;
 use super::scenario::{Deed, Link};
+use super::sources::SourceFigures;
 use crate::links::report::LinkFigures;
 use crate::report::timeline::Timeline;
 
@@ -25,8 +26,10 @@ pub struct Report {
     pub commit: String,
     /// Name of the scenario.
     pub scenario: String,
-    /// Recording or server; of several all, with a plus sign between them.
+    /// Recording, or kind of live server; of several all, with a plus sign between them.
     pub source: String,
+    /// The median run's figures of each source, which together are those beside them.
+    pub sources: Vec<SourceFigures>,
     /// What the records went to; of real brokers their version, how many, and whether they were warmed.
     pub broker: String,
     /// The median run's figures.

@@ -11,6 +11,7 @@ use super::report::{Figures, Happened};
 use super::scenario::{Deed, Link, Scenario, merge};
 use super::sink::{Contents, Sink};
 use super::source::Upstream;
+use super::sources::{Found, SourceFigures};
 use crate::links::report::{Carried, LinkFigures};
 use crate::links::{Links, Trouble};
 use crate::serve::{Action, Place};
@@ -30,6 +31,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub struct Outcome {
     /// Measured from outside.
     pub figures: Figures,
+    /// The same of each source, as far as it is known.
+    pub sources: Vec<SourceFigures>,
     /// What does not hold; empty when all is well.
     pub failures: Vec<String>,
     /// Faults that happened.
@@ -296,9 +299,9 @@ impl Course<'_> {
         began.min().unwrap_or_else(crate::clock::now)
     }
 
-    /// Reads every source's topic back and compares it with its truth.
-    async fn verify(&mut self) -> Option<Found> {
-        let mut found = Found::default();
+    /// Reads every source's topic back and compares it with its truth; what was found of each, where it could be read.
+    async fn verify(&mut self) -> Vec<Option<Found>> {
+        let mut found = Vec::with_capacity(self.upstreams.len());
         for upstream in self.upstreams {
             let settings = verify::Settings {
                 brokers: self.sink.observed_bootstrap(),
@@ -315,18 +318,20 @@ impl Course<'_> {
                     };
                     self.failures
                         .extend(findings.failures.into_iter().map(named));
-                    found.changes += findings.changes;
-                    found.records += findings.records;
+                    found.push(Some(Found {
+                        changes: findings.changes,
+                        records: findings.records,
+                    }));
                 }
                 Err(error) => {
                     let topic = upstream.topic();
                     self.failures
                         .push(format!("cannot verify {topic}: {error}"));
-                    return None;
+                    found.push(None);
                 }
             }
         }
-        Some(found)
+        found
     }
 
     /// Counts, verifies, measures.
@@ -343,7 +348,8 @@ impl Course<'_> {
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or(serde_json::Value::Null);
         let links = self.link_figures(end.saturating_duration_since(start))?;
-        let found = self.verify().await;
+        let of_each = self.verify().await;
+        let found = Found::of_all(&of_each);
         let changes = found.map_or_else(|| self.changes(records), |found| found.changes);
         self.failures
             .extend(found.and_then(|found| found.unread(records)));
@@ -387,7 +393,11 @@ impl Course<'_> {
             timing: of_one_process("timing"),
             load: None,
         };
-        self.compare(&figures, &engine_report);
+        let of_engine = (!killed).then_some(&engine_report);
+        let sources: Vec<SourceFigures> = (self.upstreams.iter().zip(of_each))
+            .map(|(upstream, found)| SourceFigures::of(upstream, found, &self.sink, of_engine))
+            .collect();
+        self.compare(&figures, &sources, &engine_report);
         let complaints = self.upstreams.iter().flat_map(Upstream::complaints);
         self.failures.extend(complaints);
         self.arrivals.push((end, records));
@@ -395,6 +405,7 @@ impl Course<'_> {
         faults.append(&mut self.happened);
         let outcome = Outcome {
             figures,
+            sources,
             failures: self.failures,
             faults,
             samples: self.samples,
@@ -420,7 +431,12 @@ impl Course<'_> {
     }
 
     /// The engine's own counts must be ours, where one process did all the work.
-    fn compare(&mut self, figures: &Figures, engine_report: &serde_json::Value) {
+    fn compare(
+        &mut self,
+        figures: &Figures,
+        sources: &[SourceFigures],
+        engine_report: &serde_json::Value,
+    ) {
         if self.was_killed() {
             return;
         }
@@ -432,6 +448,13 @@ impl Course<'_> {
                     "{name}: the engine reports {own}, {ours} are in the broker"
                 ));
             }
+        }
+        // A sole one's counts are the totals.
+        if sources.len() > 1 {
+            let of_each = sources
+                .iter()
+                .flat_map(|of| of.disagreements(engine_report));
+            self.failures.extend(of_each);
         }
     }
 }
@@ -456,26 +479,6 @@ pub(super) fn verification_client(scenario: &Scenario) -> verify::Client {
     }
 }
 
-/// What reading the topics back found.
-#[derive(Clone, Copy, Debug, Default)]
-struct Found {
-    changes: u64,
-    /// Repeated ones and tombstones among them.
-    records: u64,
-}
-
-impl Found {
-    /// Whether the brokers have more than was read, or less: records in a topic that nobody reads are not verified.
-    fn unread(&self, in_brokers: u64) -> Option<String> {
-        (self.records != in_brokers).then(|| {
-            format!(
-                "records: {in_brokers} are in the broker, {} in the topics that were verified",
-                self.records
-            )
-        })
-    }
-}
-
 /// Faults that the replay servers made by themselves, at their place in the stream.
 fn served_faults(upstreams: &[Upstream]) -> Vec<Happened> {
     let taken = upstreams.iter().flat_map(Upstream::faults);
@@ -497,24 +500,4 @@ fn served_faults(upstreams: &[Upstream]) -> Vec<Happened> {
         })
     });
     happened.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_that_nobody_read_are_not_verified() {
-        let found = Found {
-            changes: 10,
-            records: 12,
-        };
-        assert_eq!(found.unread(12), None);
-        let more = found.unread(13).unwrap();
-        assert!(
-            more.contains("13 are in the broker, 12 in the topics"),
-            "{more}"
-        );
-        assert!(found.unread(11).is_some());
-    }
 }

@@ -141,6 +141,13 @@ impl Sink {
         }
     }
 
+    /// When the last record of `topic` was there; real brokers tell it of all together only.
+    pub(super) fn last_append(&self, topic: &str) -> Option<Instant> {
+        let partitions = self.embedded()?.counts().partitions.into_iter();
+        let of_topic = partitions.filter(|(name, ..)| name == topic);
+        of_topic.filter_map(|(_, _, of)| of.last_append).max()
+    }
+
     /// Lets a fault of the broker's or of the link to it begin, or end.
     pub(super) async fn happen(
         &mut self,

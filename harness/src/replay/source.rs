@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fixtures::Recording;
+use fixtures::{Recording, Sidecar};
 use netem::Door;
 
 use super::live::Live;
@@ -20,6 +20,8 @@ const SOURCE: &str = "replay";
 /// A running source.
 pub(super) struct Upstream {
     name: String,
+    title: String,
+    server: String,
     kind: Kind,
     truth: Truth,
 }
@@ -42,11 +44,17 @@ impl Upstream {
         let mut upstreams = Vec::new();
         for (number, source) in scenario.source.iter().enumerate() {
             let door = links.map(|links| links.source(number)).transpose()?;
-            let (kind, truth) = match source.open() {
+            let (kind, truth, server) = match source.open() {
                 Some(recording) => {
+                    let recording = recording?;
                     let faults = scenario.fault.iter();
                     let served = faults.filter(|fault| scenario.is_served(fault)).cloned();
-                    replayed(&recording?, source, &served.collect::<Vec<_>>(), door).await?
+                    let served = served.collect::<Vec<_>>();
+                    let (kind, truth) = replayed(&recording, source, &served, door).await?;
+                    let Sidecar {
+                        server, version, ..
+                    } = recording.sidecar;
+                    (kind, truth, format!("{server} {version}"))
                 }
                 None => {
                     let (mut live, truth) = match &scenario.load {
@@ -56,7 +64,8 @@ impl Upstream {
                     if let Some(door) = &door {
                         live.put_behind(door).await?;
                     }
-                    (Kind::Live(Box::new(live)), truth)
+                    let server = live.version().await?;
+                    (Kind::Live(Box::new(live)), truth, server)
                 }
             };
             upstreams.push(Upstream {
@@ -64,6 +73,8 @@ impl Upstream {
                     1 => SOURCE.to_owned(),
                     _ => format!("{SOURCE}{}", number + 1),
                 },
+                title: source.title(),
+                server,
                 kind,
                 truth,
             });
@@ -74,6 +85,16 @@ impl Upstream {
     /// Its name in the engine's configuration and the prefix of its topics.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it is called in reports.
+    pub(super) fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// Kind and version of the server, a recording's too.
+    pub(super) fn server(&self) -> &str {
+        &self.server
     }
 
     /// The topic of its table.

@@ -32,7 +32,7 @@ pub struct OverTime<'a> {
     pub unit: &'a str,
     /// Faults: seconds and label.
     pub marks: &'a [(f64, String)],
-    /// A limit as a line: value and label.
+    /// A limit as a line, or as a mark at the upper edge where it lies far above everything: value and label.
     pub limit: Option<(f64, String)>,
 }
 
@@ -46,8 +46,11 @@ pub fn over_time(chart: &OverTime<'_>) -> Drawn {
         .iter()
         .map(|point| point.1)
         .fold(chart.top, f64::max);
-    // A limit far above everything would press the line to the ground.
-    let limit = chart.limit.as_ref().filter(|limit| limit.0 < highest * 4.0);
+    // A limit far above everything would press the line to the ground: it is said at the upper edge instead.
+    let (limit, above) = match &chart.limit {
+        Some(limit) if limit.0 < highest * 4.0 => (Some(limit), None),
+        above => (None, above.as_ref()),
+    };
     let top = limit.map_or(highest, |limit| highest.max(limit.0)) * 1.15;
     let end = chart.end.max(0.01);
     let mut svg = String::new();
@@ -84,6 +87,13 @@ pub fn over_time(chart: &OverTime<'_>) -> Drawn {
             let place = (end * 0.01, *value + top * 0.055);
             context.draw_series([Text::new(text.clone(), place, small(&GREY))])?;
         }
+        if let Some((value, text)) = above {
+            let mark = TriangleMarker::new((end * 0.016, top * 0.945), 13, GREY.light.filled());
+            context.draw_series([mark])?;
+            let text = format!("{text}: {} {}", tick(*value), chart.unit);
+            let style = small(&GREY).pos(Pos::new(HPos::Left, VPos::Top));
+            context.draw_series([Text::new(text, (end * 0.036, top * 0.99), style)])?;
+        }
         for (number, (at, text)) in chart.marks.iter().enumerate() {
             let ends = [(*at, 0.0), (*at, top)];
             context.draw_series(LineSeries::new(ends, RED.light.stroke_width(3)))?;
@@ -93,7 +103,9 @@ pub fn over_time(chart: &OverTime<'_>) -> Drawn {
                 let anchor = if right { HPos::Right } else { HPos::Left };
                 let style = small(&RED).pos(Pos::new(anchor, VPos::Top));
                 let beside = if right { -end * 0.008 } else { end * 0.008 };
-                let place = (at + beside, top * (0.99 - 0.06 * (number % 3) as f64));
+                // The first row is the limit's, where it is said there.
+                let row = number % 3 + usize::from(above.is_some());
+                let place = (at + beside, top * (0.99 - 0.06 * row as f64));
                 context.draw_series([Text::new(text.clone(), place, style)])?;
             }
         }
@@ -258,8 +270,36 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_far_above_does_not_press_the_line_down() {
-        assert!(!chart(Some((100.0, "a limit".into())), &[]).contains("a limit"));
+    fn a_limit_far_above_is_said_at_the_edge_and_does_not_press_the_line_down() {
+        let limit = |value| chart(Some((value, "a limit".into())), &[]);
+        let (far, near, plain) = (limit(100.0), limit(3.0), chart(None, &[]));
+        assert!(far.contains("a limit: 100 M changes/s"), "{far}");
+        assert!(far.contains("#64748B"), "{far}");
+        assert!(!near.contains("a limit: "), "{near}");
+        // What is under the line.
+        let area = |svg: &str| {
+            let mut tags = svg.split('<');
+            tags.find(|tag| tag.starts_with("polygon"))
+                .map(str::to_owned)
+        };
+        assert!(area(&plain).is_some());
+        assert_eq!(area(&far), area(&plain));
+        assert_ne!(area(&near), area(&plain));
+    }
+
+    #[test]
+    fn a_fault_and_a_limit_far_above_do_not_cover_each_other() {
+        let height = |svg: &str, text: &str| {
+            let before = svg.split(text).next().unwrap();
+            let tag = &before[before.rfind("<text").unwrap()..];
+            let y = tag.split(" y=\"").nth(1).unwrap();
+            y.split('"').next().unwrap().parse::<i32>().unwrap()
+        };
+        let faults = [(0.01, "kill engine".to_owned())];
+        let far = chart(Some((100.0, "a limit".into())), &faults);
+        assert!(height(&far, "kill engine") > height(&far, "a limit: "));
+        let plain = chart(None, &faults);
+        assert!(height(&plain, "kill engine") < height(&far, "kill engine"));
     }
 
     #[test]

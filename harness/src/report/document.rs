@@ -22,9 +22,12 @@ pub struct Document {
     pub commit: String,
     /// Name of the scenario.
     pub scenario: String,
-    /// Recording or server.
+    /// Recording or kind of server, or several.
     #[serde(default)]
     pub source: String,
+    /// The median run's figures of each source; older reports have none.
+    #[serde(default)]
+    pub sources: Vec<SourceOf>,
     /// What the records went to.
     #[serde(default)]
     pub broker: String,
@@ -44,6 +47,34 @@ pub struct Document {
     /// The median run over time.
     #[serde(default)]
     pub timeline: Timeline,
+}
+
+/// What the median run measured of one source.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct SourceOf {
+    /// Recording or kind of server.
+    pub source: String,
+    /// Kind and version of the server, a recording's too.
+    #[serde(default)]
+    pub server: String,
+    /// Where its records went.
+    #[serde(default)]
+    pub topic: String,
+    /// Row changes that arrived there.
+    #[serde(default)]
+    pub changes: Option<u64>,
+    /// Records that arrived there.
+    #[serde(default)]
+    pub records: Option<u64>,
+    /// Bytes of its stream.
+    #[serde(default)]
+    pub bytes_in: Option<u64>,
+    /// Its first stream byte to the last append there.
+    #[serde(default)]
+    pub seconds: Option<f64>,
+    /// `changes` by `seconds`.
+    #[serde(default)]
+    pub changes_per_second: Option<f64>,
 }
 
 /// What one run measured.

@@ -62,6 +62,7 @@ fn section(out: &mut String, chapter: &Chapter, first: bool) -> Result<(), Failu
     out.push_str("<div class=\"pictures\">");
     pictures(out, document)?;
     out.push_str("</div>");
+    sources(out, document)?;
     stations(out, &document.figures)?;
     links(out, &document.figures)?;
     runs(out, document)?;
@@ -248,6 +249,35 @@ fn latency(out: &mut String, figures: &Figures) -> Result<(), Failure> {
         &format!("Each step to the right is a tenth of the records of the one before.{note}"),
     )?;
     Ok(())
+}
+
+/// What each of several sources brought; the large figures are of all.
+fn sources(out: &mut String, document: &Document) -> std::fmt::Result {
+    if document.sources.len() < 2 {
+        return Ok(());
+    }
+    out.push_str(
+        "<div class=\"card wide\"><table><tr><th>source</th><th>server</th><th>topic</th><th>changes</th><th>MB read</th>\
+         <th>seconds</th><th>changes/s</th></tr>",
+    );
+    let cell = |known: Option<String>| known.unwrap_or_else(|| "–".to_owned());
+    for of in &document.sources {
+        write!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escaped(&of.source),
+            escaped(&of.server),
+            escaped(&of.topic),
+            cell(of.changes.map(grouped)),
+            cell(
+                of.bytes_in
+                    .map(|bytes| format!("{:.1}", bytes as f64 / 1e6))
+            ),
+            cell(of.seconds.map(|seconds| format!("{seconds:.3}"))),
+            cell(of.changes_per_second.map(|rate| grouped(rate as u64))),
+        )?;
+    }
+    out.write_str("</table></div>")
 }
 
 /// Where records spent their time inside the engine.
@@ -441,11 +471,12 @@ mod tests {
             chapter(samples::killed()),
             chapter(samples::linked()),
             chapter(samples::loaded()),
+            chapter(samples::both()),
         ];
         let page = html("Walbrook", "a lead", "cargo demo", &chapters).unwrap();
         assert_eq!(
             page.matches("<svg").count(),
-            15,
+            19,
             "four pictures, three where there is no histogram"
         );
         for text in [
@@ -466,6 +497,8 @@ mod tests {
             "commit to the broker’s log",
             "commit to a bare reader",
             "4 writers offered the server 50.0 k changes/s",
+            "<td>mysql 9.7.4</td><td>mysql-9.7-1m.events</td><td>600,000</td><td>53.6</td><td>0.400</td><td>1,500,000</td>",
+            "<td>postgres 15.18</td><td>live postgres.events</td><td>400,000</td><td>–</td><td>–</td><td>–</td>",
             "the links need 30.2 ms by themselves; over that came 8.00 ms for half of the rows",
         ] {
             assert!(page.contains(text), "{text}");

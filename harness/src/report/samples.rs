@@ -5,7 +5,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer as _, V2Serializer};
 
 use super::document::{
-    Document, Fault, Figures, LinkOf, Links, Load, OverLinks, Percentiles, Station, Stations, Way,
+    Document, Fault, Figures, LinkOf, Links, Load, OverLinks, Percentiles, SourceOf, Station,
+    Stations, Way,
 };
 use super::timeline::Timeline;
 
@@ -62,6 +63,7 @@ pub(crate) fn document(runs: u32, rate: f64) -> Document {
         commit: "0123456789ab".into(),
         scenario: "mysql-1m".into(),
         source: "mysql-9.7-1m".into(),
+        sources: Vec::new(),
         broker: "embedded broker".into(),
         figures: figures(rate),
         verified: true,
@@ -77,6 +79,28 @@ pub(crate) fn document(runs: u32, rate: f64) -> Document {
                 .collect(),
         },
     }
+}
+
+/// Two sources at the same time, of one of which less is known.
+pub(crate) fn both() -> Document {
+    let mut document = document(3, 2e6);
+    document.scenario = "both".into();
+    document.source = "mysql-9.7-1m + live postgres".into();
+    let of = |source: &str, server: &str, changes: u64, seconds: Option<f64>| SourceOf {
+        source: source.into(),
+        server: server.into(),
+        topic: format!("{source}.events"),
+        changes: Some(changes),
+        records: Some(changes / 4 * 5),
+        bytes_in: seconds.map(|_| 53_640_000),
+        seconds,
+        changes_per_second: seconds.map(|seconds| changes as f64 / seconds),
+    };
+    document.sources = vec![
+        of("mysql-9.7-1m", "mysql 9.7.4", 600_000, Some(0.4)),
+        of("live postgres", "postgres 15.18", 400_000, None),
+    ];
+    document
 }
 
 /// A run that was killed on the way and went wrong.

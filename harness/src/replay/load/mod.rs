@@ -29,6 +29,7 @@ use super::run::Outcome;
 use super::scenario::Scenario;
 use super::sink::Sink;
 use super::source::Upstream;
+use super::sources::SourceFigures;
 use crate::broker::Broker;
 use crate::links::Links;
 use crate::links::report::{Carried, LinkFigures};
@@ -248,7 +249,18 @@ pub(super) async fn run(
         cpu_seconds: usage.cpu_seconds,
         rss_max_bytes: usage.rss_max_bytes,
     };
-    Ok(course.outcome(&measured, engine, samples, sink.title()))
+    let mut outcome = course.outcome(&measured, engine, samples, sink.title());
+    // There is one source.
+    let figures = &outcome.figures;
+    outcome.sources = vec![SourceFigures {
+        changes: Some(figures.changes),
+        records: Some(figures.records),
+        bytes_in: Some(figures.bytes_in),
+        seconds: Some(figures.seconds),
+        changes_per_second: Some(figures.changes_per_second),
+        ..SourceFigures::named(upstream)
+    }];
+    Ok(outcome)
 }
 
 /// The same load, seen by a reader that does nothing else; from sending COMMIT.
@@ -446,6 +458,7 @@ impl Course<'_> {
         self.arrivals.push((end, counts.records));
         Outcome {
             figures,
+            sources: Vec::new(),
             failures: self.failures,
             faults: Vec::new(),
             samples,

@@ -366,6 +366,16 @@ impl Source {
         }
     }
 
+    /// What it is called in reports: the recording, or the kind of the live server.
+    pub fn title(&self) -> String {
+        match (&self.recording, self.server) {
+            (Some(recording), _) => recording.clone(),
+            (None, Some(server)) => format!("live {}", Flavour::from(server).name()),
+            // Refused when the scenario was read.
+            (None, None) => String::new(),
+        }
+    }
+
     /// Opens the recording, if it is one.
     ///
     /// # Errors
@@ -431,6 +441,15 @@ mod tests {
             seen += 1;
         }
         assert!(seen >= 5, "{seen} scenarios");
+    }
+
+    #[test]
+    fn sources_say_what_they_are() {
+        let text = "[[source]]\nrecording = \"mysql-9.7-20k\"\n\
+            [[source]]\nserver = \"postgres\"\nrows = 5\n[[source]]\nserver = \"mariadb\"\nrows = 5";
+        let sources = parsed(text).unwrap().source;
+        let titles: Vec<String> = sources.iter().map(Source::title).collect();
+        assert_eq!(titles, ["mysql-9.7-20k", "live postgres", "live mariadb"]);
     }
 
     #[test]
