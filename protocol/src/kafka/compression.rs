@@ -72,8 +72,9 @@ impl Compression {
         uncompressed
             + match self {
                 Self::None => 0,
-                // Stored deflate blocks of at most 16 KiB (5 bytes each), an empty one per flush, CRC and length at the end.
-                Self::Gzip => blocks * 5 * 6 + 32,
+                // zlib's own bound for any of its ways (`deflateBound`), an empty block per flush, header, CRC and length: where bytes
+                // are written by the fixed code, every one of them may take nine bits.
+                Self::Gzip => uncompressed / 8 + uncompressed / 64 + blocks * 16 + 64,
                 Self::Snappy => blocks * (4 + 32) + uncompressed / 6,
                 Self::Lz4 => blocks * 4 + 4,
                 Self::Zstd => blocks * 3 + 16,
