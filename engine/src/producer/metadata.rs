@@ -151,7 +151,8 @@ impl Cluster {
             .with_allow_auto_topic_creation(false);
         let (metadata, along) = self.call_with::<Metadata, A>(&request, along).await?;
         if metadata.brokers.is_empty() {
-            // A broker that has just started may know neither brokers nor topics (KAFKA-7415): what it says of those is no answer.
+            // A broker that has just started may know neither brokers nor topics (KAFKA-7924), and what it says of those is no answer:
+            // Java's `NetworkClient` passes it over, too.
             self.ask_another();
             let reason = "the broker that was asked knows of no brokers yet";
             return Err(Fault::Passing(reason.to_owned()));
