@@ -235,7 +235,8 @@ fn it_comes_close_to_the_better_codec() {
     }
 }
 
-/// Batches that wait for a broker to be there do not wait for the link: its first answers are still to come.
+/// A few batches that wait for a broker to be there do not wait for the link: its first answers are still to come. Over a long line many
+/// would be encoded before those.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_for_a_broker_is_no_reason_to_compress_more() {
     let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
@@ -248,7 +249,7 @@ async fn waiting_for_a_broker_is_no_reason_to_compress_more() {
     let producer = Producer::connect(&config.kafka).await.unwrap();
     let route = producer.topics(&["t"]).await.unwrap().remove(0);
     cluster.broker_down(-1).unwrap();
-    for ordinal in 0..8 {
+    let send = |ordinal| {
         let mut builder = Builder::new(kafka::Compression::Lz4);
         builder.append(0, None, Some(b"row"), &[]).unwrap();
         let batch = EncodedBatch {
@@ -259,11 +260,20 @@ async fn waiting_for_a_broker_is_no_reason_to_compress_more() {
             bytes: builder.finish().unwrap().into(),
         };
         producer.send(ordinal, vec![batch]);
-    }
+    };
+    (0..FEW as u64).for_each(send);
     assert!(producer.waiting() > 0);
     let mut auto = Auto::default();
     for _ in 0..2 * PRESSED {
         let (codec, _) = auto.next(Sample::of(&producer, 0, 1));
         assert_eq!(codec, Compression::Lz4);
     }
+    // One of them may have been taken for a request.
+    (FEW as u64..FEW as u64 + 2).for_each(send);
+    for _ in 1..PRESSED {
+        let (codec, _) = auto.next(Sample::of(&producer, 0, 1));
+        assert_eq!(codec, Compression::Lz4);
+    }
+    let (codec, is_new) = auto.next(Sample::of(&producer, 0, 1));
+    assert_eq!((codec, is_new), (Compression::Zstd, true));
 }
