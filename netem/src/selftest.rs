@@ -7,7 +7,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clock;
 use crate::limits::MTU;
@@ -191,7 +191,11 @@ fn pings(network: &Network) -> io::Result<(Duration, Duration)> {
     Ok((times[0], times[times.len() / 2]))
 }
 
-/// Payload bits per second that arrive in the last two thirds of the time, when the connection is up to speed.
+/// Payload bits per second that arrive in the last third of the time and more, when the connection is up to speed: the least of the rates from
+/// any moment of the middle third to the end.
+///
+/// The least, since a machine that has just kept the link or the reader waiting hands over what is late all at once: the rate from such a
+/// moment lies above what the link let through. A link that is too fast is too fast from every moment.
 fn bulk(network: &Network, direction: Direction, time: Duration) -> io::Result<f64> {
     let (near, far) = connected(network)?;
     let (mut from, mut to) = match direction {
@@ -205,14 +209,18 @@ fn bulk(network: &Network, direction: Direction, time: Duration) -> io::Result<f
     });
     let start = clock::now();
     let mut buffer = vec![0; 1 << 20];
-    let (mut begun, mut counted, mut last): (Option<Instant>, usize, Instant) = (None, 0, start);
-    while start.elapsed() < time {
+    // Moments after reads, each with the bytes that had come by then.
+    let mut begins: Vec<(Duration, usize)> = Vec::new();
+    let (mut last, mut counted) = (Duration::ZERO, 0);
+    while last < time {
         let length = to.read(&mut buffer)?;
-        last = clock::now();
-        match begun {
-            None if start.elapsed() > time / 3 => begun = Some(last),
-            None => {}
-            Some(_) => counted += length,
+        if length == 0 {
+            break;
+        }
+        counted += length;
+        last = start.elapsed();
+        if last > time / 3 && last < time * 2 / 3 {
+            begins.push((last, counted));
         }
     }
     // Not in order: what is on its way would still have to arrive.
@@ -222,12 +230,9 @@ fn bulk(network: &Network, direction: Direction, time: Duration) -> io::Result<f
     }
     drop((stopper, to));
     let _ = sender.join();
-    let seconds = begun.map_or(0.0, |begun| (last - begun).as_secs_f64());
-    Ok(if seconds > 0.0 {
-        counted as f64 * 8.0 / seconds
-    } else {
-        0.0
-    })
+    let rates = (begins.iter())
+        .map(|&(begin, before)| (counted - before) as f64 * 8.0 / (last - begin).as_secs_f64());
+    Ok(rates.reduce(f64::min).unwrap_or(0.0))
 }
 
 /// Sends numbered datagrams, slower than the link, and looks which arrive.
