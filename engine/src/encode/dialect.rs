@@ -2,6 +2,8 @@
 //!
 //! A batch comes from one source, so [`super::Encoder`] chooses the dialect once per batch; everything behind that is compiled for it.
 
+use protocol::kafka::record_batch::Anchors;
+
 use crate::batch::{Batch, Event, RowGroup};
 
 use super::envelope::Envelope;
@@ -69,6 +71,13 @@ pub(super) trait Dialect {
         before: Option<Self::Image<'_>>,
     ) -> Result<(), EncodeErrorKind>;
 
-    /// Appends everything behind the row images; `row` counts within the group.
-    fn write_end(&self, envelope: &Envelope, out: &mut Vec<u8>, row: u32, operation: u8);
+    /// Appends everything behind the row images; `row` counts within the group. Marks [`SOURCE`](super::record::anchor::SOURCE) and those behind it.
+    fn write_end(
+        &self,
+        envelope: &Envelope,
+        out: &mut Vec<u8>,
+        anchors: &mut Anchors,
+        row: u32,
+        operation: u8,
+    );
 }

@@ -274,7 +274,7 @@ impl<D: Dialect> RecordWriter<D> {
             others.push(Header::new("unchanged", unchanged));
         }
         let headers = envelope.headers(others.as_slice());
-        builder.append_prepared(*timestamp_ms, key, headers, |out| {
+        builder.append_prepared(*timestamp_ms, key, headers, |out, anchors| {
             let Row {
                 template,
                 before,
@@ -282,9 +282,14 @@ impl<D: Dialect> RecordWriter<D> {
                 number,
                 ..
             } = *row;
+            let shown = before.filter(|_| operation != b'c');
+            anchors.mark(anchor::start(shown.is_some()), out);
             out.extend_from_slice(b"{\"before\":");
-            match before.filter(|_| operation != b'c') {
-                Some(before) => dialect.write_row(out, template, before, None)?,
+            match shown {
+                Some(before) => {
+                    dialect.write_row(out, template, before, None)?;
+                    anchors.mark(anchor::after(operation), out);
+                }
                 None => out.extend_from_slice(b"null"),
             }
             out.extend_from_slice(b",\"after\":");
@@ -292,9 +297,32 @@ impl<D: Dialect> RecordWriter<D> {
                 Some(after) => dialect.write_row(out, template, after, before)?,
                 None => out.extend_from_slice(b"null"),
             }
-            dialect.write_end(envelope, out, number, operation);
+            dialect.write_end(envelope, out, anchors, number, operation);
             Ok(())
         })
+    }
+}
+
+/// The texts that a record has in common with the one before, by the kinds of their anchors: what stands there takes most of a record.
+pub(super) mod anchor {
+    /// `,"source":{`
+    pub(in crate::encode) const SOURCE: u8 = 0;
+    /// What follows the row's first number in the source block.
+    pub(in crate::encode) const SOURCE_REST: u8 = 1;
+    /// What follows the last number in the source block.
+    pub(in crate::encode) const TAIL: u8 = 2;
+
+    /// `{"before":`, with a row behind it or null.
+    pub(super) const fn start(has_before: bool) -> u8 {
+        3 + has_before as u8
+    }
+
+    /// `,"after":` behind a row, with null behind it or a row.
+    pub(super) const fn after(operation: u8) -> u8 {
+        match operation {
+            b'd' => 5,
+            _ => 6,
+        }
     }
 }
 

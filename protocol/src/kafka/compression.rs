@@ -12,11 +12,12 @@
 //! and with it an upper bound of the finished batch.
 
 use std::io::{Read, Write};
+use std::ops::Range;
 
 use flate2::write::GzEncoder;
-use lz4_flex::block::CompressTable;
 use zstd::zstd_safe;
 
+use super::lz4::{self, Anchor, Lz4};
 use crate::{DecodeError, DecodeErrorKind, limits};
 
 /// What the records of a batch are compressed with; the numbers stand in the batch's attributes.
@@ -53,8 +54,7 @@ impl Compression {
         }
     }
 
-    /// Uncompressed bytes that one block should have. LZ4's is just below 64 KiB: there lz4_flex uses a table of 16-bit
-    /// positions, half the size and cleared in half the time.
+    /// Uncompressed bytes that one block should have. LZ4's is just below 64 KiB, so that every position in it has 16 bits.
     #[must_use]
     pub(crate) const fn block_len(self) -> usize {
         match self {
@@ -82,7 +82,7 @@ impl Compression {
     }
 }
 
-const LZ4_BLOCK: usize = u16::MAX as usize - 1;
+const LZ4_BLOCK: usize = lz4::BLOCK_MAX - 1;
 const LZ4_FRAME_HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
 /// In an LZ4 block's length: the block is stored, not compressed.
 const LZ4_STORED: u32 = 1 << 31;
@@ -95,6 +95,44 @@ const ZSTD_LEVEL: i32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CompressionFailed;
 
+/// What is to be compressed: the bytes `from` to `to` of a buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// The buffer; LZ4 reads beyond `to`, so that it need not look where the bytes end, but makes nothing of it.
+    of: &'a [u8],
+    from: usize,
+    to: usize,
+    /// Those that lie in between, in their order; positions in the buffer.
+    anchors: &'a [Anchor],
+}
+
+impl<'a> Input<'a> {
+    /// `anchors` are those of the whole buffer.
+    pub(crate) fn new(of: &'a [u8], range: Range<usize>, anchors: &'a [Anchor]) -> Self {
+        let to = range.end.min(of.len());
+        let from = range.start.min(to);
+        let index = |at: usize| anchors.partition_point(|anchor| (anchor.at as usize) < at);
+        let anchors = anchors.get(index(from)..index(to)).unwrap_or_default();
+        Self {
+            of,
+            from,
+            to,
+            anchors,
+        }
+    }
+
+    fn bytes(self) -> &'a [u8] {
+        self.of.get(self.from..self.to).unwrap_or_default()
+    }
+
+    fn blocks(self, block_len: usize) -> impl Iterator<Item = Self> {
+        (self.from..self.to).step_by(block_len).map(move |from| {
+            let to = self.to.min(from + block_len);
+            Self::new(self.of, from..to, self.anchors)
+        })
+    }
+}
+
 /// One codec with its tables and contexts, reused from batch to batch.
 pub(crate) enum Compressor {
     None,
@@ -103,10 +141,7 @@ pub(crate) enum Compressor {
         encoder: Box<snap::raw::Encoder>,
         block: Vec<u8>,
     },
-    Lz4 {
-        table: Box<CompressTable>,
-        block: Vec<u8>,
-    },
+    Lz4(Lz4),
     Zstd(zstd_safe::CCtx<'static>),
 }
 
@@ -119,10 +154,7 @@ impl Compressor {
                 encoder: Box::new(snap::raw::Encoder::new()),
                 block: Vec::new(),
             },
-            Compression::Lz4 => Self::Lz4 {
-                table: Box::new(CompressTable::small()),
-                block: vec![0; lz4_flex::block::get_maximum_output_size(LZ4_BLOCK)],
-            },
+            Compression::Lz4 => Self::Lz4(Lz4::new()),
             Compression::Zstd => Self::Zstd(zstd_safe::CCtx::create()),
         }
     }
@@ -136,7 +168,7 @@ impl Compressor {
                 out.extend_from_slice(&XERIAL_MAGIC);
                 out.extend_from_slice(&XERIAL_VERSIONS);
             }
-            Self::Lz4 { .. } => out.extend_from_slice(&LZ4_FRAME_HEADER),
+            Self::Lz4(_) => out.extend_from_slice(&LZ4_FRAME_HEADER),
             Self::Zstd(context) => {
                 context
                     .reset(zstd_safe::ResetDirective::SessionOnly)
@@ -152,9 +184,11 @@ impl Compressor {
     /// Appends all of `input` to `out`, compressed; nothing of it is held back.
     pub(crate) fn block(
         &mut self,
-        input: &[u8],
+        input: Input<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), CompressionFailed> {
+        let place = input;
+        let input = place.bytes();
         match self {
             Self::None => out.extend_from_slice(input),
             Self::Gzip(encoder) => {
@@ -178,9 +212,9 @@ impl Compressor {
                     out.extend_from_slice(compressed);
                 }
             }
-            Self::Lz4 { table, block } => {
-                for chunk in input.chunks(LZ4_BLOCK) {
-                    lz4_block(table, block, chunk, out)?;
+            Self::Lz4(lz4) => {
+                for block in place.blocks(LZ4_BLOCK) {
+                    lz4_block(lz4, block, out)?;
                 }
             }
             Self::Zstd(context) => zstd_run(context, input, out, Directive::Flush)?,
@@ -196,7 +230,7 @@ impl Compressor {
                 encoder.try_finish().map_err(|_| CompressionFailed)?;
                 out.append(encoder.get_mut());
             }
-            Self::Lz4 { .. } => out.extend_from_slice(&[0; 4]),
+            Self::Lz4(_) => out.extend_from_slice(&[0; 4]),
             Self::Zstd(context) => zstd_run(context, &[], out, Directive::End)?,
         }
         Ok(())
@@ -208,23 +242,23 @@ fn gzip() -> GzEncoder<Vec<u8>> {
 }
 
 #[inline]
-fn lz4_block(
-    table: &mut CompressTable,
-    block: &mut [u8],
-    input: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<(), CompressionFailed> {
-    let length = lz4_flex::block::compress_into_with_table(input, block, table)
-        .map_err(|_| CompressionFailed)?;
-    match block.get(..length) {
-        Some(compressed) if length < input.len() => {
-            out.extend_from_slice(&(length as u32).to_le_bytes());
+fn lz4_block(lz4: &mut Lz4, input: Input<'_>, out: &mut Vec<u8>) -> Result<(), CompressionFailed> {
+    let plain = input.bytes();
+    let anchors = input.anchors.iter().map(|anchor| Anchor {
+        at: anchor.at - input.from as u32,
+        ..*anchor
+    });
+    let behind = input.of.get(input.from..).unwrap_or_default();
+    match lz4.compress(behind, plain.len(), anchors) {
+        Some(compressed) if compressed.len() < plain.len() => {
+            out.extend_from_slice(&(compressed.len() as u32).to_le_bytes());
             out.extend_from_slice(compressed);
         }
-        _ => {
-            out.extend_from_slice(&(input.len() as u32 | LZ4_STORED).to_le_bytes());
-            out.extend_from_slice(input);
+        Some(_) => {
+            out.extend_from_slice(&(plain.len() as u32 | LZ4_STORED).to_le_bytes());
+            out.extend_from_slice(plain);
         }
+        None => return Err(CompressionFailed),
     }
     Ok(())
 }

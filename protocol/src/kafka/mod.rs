@@ -4,6 +4,7 @@
 //! therefore kept off the path of the records themselves.
 
 pub mod compression;
+mod lz4;
 pub mod murmur2;
 pub mod record_batch;
 pub mod varint;

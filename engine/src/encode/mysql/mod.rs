@@ -7,6 +7,7 @@ mod temporal;
 mod value;
 
 use protocol::Span;
+use protocol::kafka::record_batch::Anchors;
 
 use crate::batch::{Batch, Event, RowGroup};
 
@@ -14,6 +15,7 @@ use super::dialect::{Dialect, Images};
 use super::envelope::Envelope;
 use super::error::EncodeErrorKind;
 use super::number::write_uint;
+use super::record::anchor;
 use super::template::Template;
 use row::{RowImage, write_unchanged};
 use value::ValueWriter;
@@ -138,9 +140,18 @@ impl Dialect for MySql {
     }
 
     #[inline]
-    fn write_end(&self, envelope: &Envelope, out: &mut Vec<u8>, row: u32, operation: u8) {
+    fn write_end(
+        &self,
+        envelope: &Envelope,
+        out: &mut Vec<u8>,
+        anchors: &mut Anchors,
+        row: u32,
+        operation: u8,
+    ) {
+        anchors.mark(anchor::SOURCE, out);
         out.extend_from_slice(&envelope.source);
         write_uint(out, row.into());
+        anchors.mark(anchor::TAIL, out);
         envelope.write_tail(out, operation);
     }
 }

@@ -4,7 +4,8 @@
 use std::fmt;
 
 use super::{HEADER_LEN, Header, LENGTH_END, MAGIC};
-use crate::kafka::compression::{CompressionFailed, Compressor};
+use crate::kafka::compression::{CompressionFailed, Compressor, Input};
+use crate::kafka::lz4::{self, Anchor};
 use crate::kafka::{Compression, varint};
 use crate::limits;
 
@@ -80,6 +81,48 @@ impl Mark {
     }
 }
 
+/// Where in the records texts begin that most likely stood in the record before, too: LZ4 looks there first, which makes it faster.
+/// Other codecs ignore them.
+#[derive(Debug, Default)]
+pub struct Anchors {
+    /// In the order of their positions in the records that wait to be compressed.
+    places: Vec<Anchor>,
+    wanted: bool,
+}
+
+impl Anchors {
+    /// How many kinds of texts can be told apart.
+    pub const KINDS: u8 = lz4::KINDS as u8;
+
+    /// Says that the next text written to `out` began like this at the last mark of the same `kind`, below [`Self::KINDS`]. A
+    /// mark that is wrong costs some time and nothing else.
+    #[inline]
+    pub fn mark(&mut self, kind: u8, out: &[u8]) {
+        debug_assert!(kind < Self::KINDS, "no such kind of anchor");
+        if self.wanted {
+            let at = out.len() as u32;
+            self.places.push(Anchor { at, kind });
+        }
+    }
+
+    /// Forgets those from `end` on.
+    #[inline]
+    fn truncate(&mut self, end: usize) {
+        while (self.places.last()).is_some_and(|anchor| anchor.at as usize >= end) {
+            self.places.pop();
+        }
+    }
+
+    /// Forgets those before `from`, from where positions are counted now.
+    fn advance(&mut self, from: usize) {
+        self.places.retain_mut(|anchor| {
+            let left = (anchor.at as usize).checked_sub(from);
+            anchor.at = left.unwrap_or_default() as u32;
+            left.is_some()
+        });
+    }
+}
+
 /// A batch in the making. Reusable: [`Self::finish`] leaves it empty, with its tables and contexts warm.
 ///
 /// ```
@@ -103,6 +146,8 @@ pub struct Builder {
     out: Vec<u8>,
     /// Records that wait to be compressed.
     pending: Vec<u8>,
+    /// In `pending`.
+    anchors: Anchors,
     /// A [`Mark`] is out: what follows it must stay uncompressed.
     held: bool,
     records: i32,
@@ -121,6 +166,10 @@ impl Builder {
             compressor: Compressor::new(compression),
             out: Vec::new(),
             pending: Vec::new(),
+            anchors: Anchors {
+                places: Vec::new(),
+                wanted: compression == Compression::Lz4,
+            },
             held: false,
             records: 0,
             base_timestamp: -1,
@@ -158,7 +207,8 @@ impl Builder {
     /// Bytes of memory that it holds.
     #[must_use]
     pub fn memory_used(&self) -> usize {
-        self.out.capacity() + self.pending.capacity()
+        let anchors = self.anchors.places.capacity() * size_of::<Anchor>();
+        self.out.capacity() + self.pending.capacity() + anchors
     }
 
     /// Gives it a buffer for the next batch; only its capacity counts. Ignored while a batch is open.
@@ -194,6 +244,7 @@ impl Builder {
             "the mark is of another batch"
         );
         self.plain().truncate(mark.plain_len);
+        self.anchors.truncate(mark.plain_len);
         self.records = mark.records;
         self.base_timestamp = mark.base_timestamp;
         self.max_timestamp = mark.max_timestamp;
@@ -232,10 +283,10 @@ impl Builder {
         headers: &[Header<'_>],
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.append_prepared(timestamp_ms, key, headers.into(), write)
+        self.append_prepared(timestamp_ms, key, headers.into(), |out, _| write(out))
     }
 
-    /// The same with headers that are encoded in part.
+    /// The same with headers that are encoded in part and a `write` that may say where texts begin that stood in the record before.
     ///
     /// # Errors
     /// As [`Self::append_with`].
@@ -246,21 +297,25 @@ impl Builder {
         timestamp_ms: i64,
         key: Option<&[u8]>,
         headers: RecordHeaders<'_>,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        write: impl FnOnce(&mut Vec<u8>, &mut Anchors) -> Result<(), E>,
     ) -> Result<(), E> {
         self.before_record(timestamp_ms)?;
         let delta = timestamp_ms.wrapping_sub(self.base_timestamp);
         let (record_width, value_width) = self.widths;
         let offset_delta = self.records;
-        let out = self.plain();
+        let out = match self.compression {
+            Compression::None => &mut self.out,
+            _ => &mut self.pending,
+        };
         let start = out.len();
         out.extend_from_slice(blank(record_width));
         write_prefix(out, delta, offset_delta, key);
         let value_length_at = out.len();
         out.extend_from_slice(blank(value_width));
         let value_at = out.len();
-        if let Err(error) = write(out) {
+        if let Err(error) = write(out, &mut self.anchors) {
             out.truncate(start);
+            self.anchors.truncate(start);
             return Err(error);
         }
         debug_assert!(out.len() >= value_at, "a value writer only appends");
@@ -308,6 +363,7 @@ impl Builder {
         let finished = self.finish_stream();
         let mut batch = std::mem::take(&mut self.out);
         self.pending.clear();
+        self.anchors.places.clear();
         let (records, base_timestamp, max_timestamp) =
             (self.records, self.base_timestamp, self.max_timestamp);
         self.held = false;
@@ -343,6 +399,7 @@ impl Builder {
     pub fn clear(&mut self) {
         self.out.clear();
         self.pending.clear();
+        self.anchors.places.clear();
         self.held = false;
         self.records = 0;
     }
@@ -354,8 +411,10 @@ impl Builder {
             self.compressor.start(&mut self.out).map_err(failed)?;
         }
         if !self.pending.is_empty() {
+            let all = 0..self.pending.len();
+            let input = Input::new(&self.pending, all, &self.anchors.places);
             self.compressor
-                .block(&self.pending, &mut self.out)
+                .block(input, &mut self.out)
                 .map_err(failed)?;
         }
         self.compressor.finish(&mut self.out).map_err(failed)
@@ -398,6 +457,7 @@ impl Builder {
         let bytes = self.plain().len();
         if bytes > limits::KAFKA_BATCH_MAX || self.records == i32::MAX {
             self.plain().truncate(start);
+            self.anchors.truncate(start);
             return Err(BuildError::TooLarge { bytes });
         }
         self.max_timestamp = self.max_timestamp.max(timestamp_ms);
@@ -417,16 +477,14 @@ impl Builder {
     fn compress_pending(&mut self) -> Result<(), BuildError> {
         let block_len = self.compression.block_len();
         let whole = self.pending.len() / block_len * block_len;
-        for block in self
-            .pending
-            .get(..whole)
-            .unwrap_or_default()
-            .chunks(block_len)
-        {
+        for from in (0..whole).step_by(block_len) {
+            let range = from..from + block_len;
+            let input = Input::new(&self.pending, range, &self.anchors.places);
             self.compressor
-                .block(block, &mut self.out)
+                .block(input, &mut self.out)
                 .map_err(|_| BuildError::Compression(self.compression))?;
         }
+        self.anchors.advance(whole);
         self.pending.copy_within(whole.., 0);
         self.pending.truncate(self.pending.len() - whole);
         Ok(())

@@ -32,7 +32,7 @@ mod decode;
 #[cfg(test)]
 mod tests;
 
-pub use builder::{BuildError, Builder, Mark, RecordHeaders, encode_header};
+pub use builder::{Anchors, BuildError, Builder, Mark, RecordHeaders, encode_header};
 pub use decode::{Decoder, Headers, Record, Records};
 
 use crate::{Cursor, DecodeError, DecodeErrorKind, limits};

@@ -308,6 +308,68 @@ fn the_writer_of_a_value_may_fail_and_widths_may_be_guessed_wrong() {
     assert_eq!(batch, foreign_encode(&records, foreign::Compression::None));
 }
 
+/// Marks that are right, wrong, taken back, and moved by widths guessed wrong: over many blocks, read by others.
+#[test]
+fn anchors_change_no_record() {
+    let constant = vec![b'c'; 300];
+    for compression in Compression::ALL {
+        let mut builder = Builder::new(compression);
+        let mut records = Vec::new();
+        let mut lengths = Vec::new();
+        for row in 0..2000_usize {
+            let filler = match row % 97 {
+                0 => 9000,
+                1 => 0,
+                _ => row % 13,
+            };
+            let mut value = format!("{{\"id\":{},", row * 7919 % 10_007).into_bytes();
+            value.resize(value.len() + filler, b'a' + (row % 26) as u8);
+            let constant_at = value.len();
+            value.extend_from_slice(&constant);
+            value.extend_from_slice(row.to_string().as_bytes());
+            let mut append = |fails: bool| {
+                builder.append_prepared(9, None, [].as_slice().into(), |out, anchors| {
+                    anchors.mark(0, out);
+                    out.extend_from_slice(&value[..constant_at]);
+                    anchors.mark((row % 50 == 0).into(), out);
+                    out.extend_from_slice(&value[constant_at..]);
+                    anchors.mark(2, out);
+                    match fails {
+                        true => Err(BuildError::TooLarge { bytes: 0 }),
+                        false => Ok(()),
+                    }
+                })
+            };
+            if row % 31 == 0 {
+                append(true).unwrap_err();
+            }
+            append(false).unwrap();
+            if row % 41 == 0 {
+                let mark = builder.mark().unwrap();
+                builder
+                    .append_prepared(9, None, [].as_slice().into(), |out, anchors| {
+                        anchors.mark(0, out);
+                        out.extend_from_slice(b"taken back");
+                        Ok::<_, BuildError>(())
+                    })
+                    .unwrap();
+                builder.rollback(mark);
+            }
+            lengths.push(value.len());
+            records.push(Plain {
+                timestamp_ms: 9,
+                key: None,
+                value: Some(value),
+                headers: vec![],
+            });
+        }
+        let mut batch = builder.finish().unwrap();
+        stamp(&mut batch, 4711, 3, 100).unwrap();
+        assert_same(&batch, &records);
+        assert!(compression == Compression::None || batch.len() * 5 < lengths.iter().sum());
+    }
+}
+
 #[test]
 fn every_cut_and_every_flipped_bit_is_noticed() {
     for compression in Compression::ALL {
