@@ -9,6 +9,8 @@
 //! pause            the window fills by small segments, then closes; the server's send queue grows
 //! read, read, ...  each opens the window at once for the next gulp of the queue, until there is less than half of one
 //! ```
+//! The queue is bounded, too: a server that has filled it waits for the reader. So a pause is never longer than the stream takes for
+//! [`QUEUE`] bytes, at the speed at which it came since the pause before.
 //! The longer the pause, the smaller the part that travels in small segments. A stream that brings so much that it may be all that the
 //! server can send is worth a [`LONG`] pause, one that keeps up with its writers is not: whether it is, a long pause tries from time to
 //! time. Over a long line the window is what carries the stream, so a far server keeps the kernel's own (docs/decisions/walsender.md).
@@ -41,6 +43,8 @@ const WORTH: usize = WINDOW * 2;
 /// After how long without long pauses one is tried again: twice as long each time that it was not worth it, for fewer than one in a hundred
 /// changes may wait for that.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(1);
+/// Bytes that a near server may put together during a pause. Linux lets a loopback connection's send queue have about five times as much.
+const QUEUE: usize = 512 << 10;
 /// So many long pauses in a row that bring less end them: a server that gathers a large transaction sends nothing meanwhile.
 const POOR: u32 = 3;
 /// The pause before the others' reads, whose window follows what is read.
@@ -59,6 +63,8 @@ pub(super) struct Coalesce {
     near: bool,
     /// Bytes since the last pause.
     gulp: usize,
+    /// When that began.
+    paused: Option<Instant>,
     /// The last read brought so much that there is more.
     is_full: bool,
     is_long: bool,
@@ -79,6 +85,7 @@ impl Coalesce {
             quick: 0,
             near,
             gulp: 0,
+            paused: None,
             is_full: false,
             is_long: false,
             has_paused: false,
@@ -124,9 +131,15 @@ impl Coalesce {
         pause
     }
 
+    /// Whether what was read is handed on before this `pause`: a near server's are for its queue, the others' only for fewer reads.
+    pub(super) fn hands_on(&self, pause: Duration) -> bool {
+        self.near && !pause.is_zero()
+    }
+
     /// By what the pause before has brought.
     fn judged(&mut self, now: Instant) -> Duration {
         let gulp = std::mem::take(&mut self.gulp);
+        let took = (self.paused.replace(now)).map(|began| now.saturating_duration_since(began));
         let is_worth_it = gulp >= WORTH;
         if self.has_paused && !self.is_long && gulp < FEW {
             self.quick = 0;
@@ -151,7 +164,10 @@ impl Coalesce {
                 self.retry = (self.retry * 2).min(RETRY.end);
             }
         }
-        if self.is_long { LONG } else { SHORT }
+        let pause = if self.is_long { LONG } else { SHORT };
+        // What the stream takes for as much as the queue may have.
+        let filled = took.map(|took| took.mul_f64(QUEUE as f64 / gulp.max(1) as f64));
+        filled.map_or(pause, |filled| pause.min(filled))
     }
 
     /// Takes note that a read of a busy stream brought `bytes` and ended at `now`.
@@ -234,6 +250,25 @@ mod tests {
     }
 
     #[test]
+    fn a_fast_server_does_not_wait_with_a_full_queue() {
+        let rate = 300e6;
+        let mut now = crate::clock::now();
+        let mut near = Coalesce::new(true);
+        // The first pause cannot know.
+        let mut pause = near.pause(now);
+        for _ in 0..100 {
+            now += pause;
+            near.collected((pause.as_secs_f64() * rate) as usize, now);
+            pause = near.pause(now);
+            let queued = pause.as_secs_f64() * rate;
+            assert!((queued / QUEUE as f64 - 1.0).abs() < 0.01, "{pause:?}");
+        }
+        // As soon as it is slower it is left alone for longer.
+        near.collected(WORTH, now + pause * 10);
+        assert!(near.pause(now + pause * 10) > pause);
+    }
+
+    #[test]
     fn what_keeps_up_is_seldom_left_alone_for_long() {
         let (pauses, long, took) = paused(3e6, 20);
         assert!(pauses > 4_900, "{pauses}");
@@ -254,6 +289,7 @@ mod tests {
         }
         for _ in 0..POOR {
             assert_eq!(near.pause(now), LONG);
+            now += LONG;
             near.collected(10, now);
         }
         assert_eq!(near.pause(now), SHORT);

@@ -68,8 +68,8 @@ fn collect(
         let pauses = !coalesce.has_more();
         if pauses {
             let pause = coalesce.pause(now);
-            // What a long pause is for is not kept back for another one.
-            if pause >= COLLECT || now.saturating_duration_since(began) >= COLLECT {
+            // What a near server's pause was for is not kept back for another one.
+            if coalesce.hands_on(pause) || now.saturating_duration_since(began) >= COLLECT {
                 return Ok(pause);
             }
             thread::sleep(pause);
