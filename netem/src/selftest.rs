@@ -2,11 +2,12 @@
 //!
 //! What a busy machine can spoil is only reported; what it cannot is asserted ([`Finding::holds`]): a round trip is never shorter than
 //! twice the delay less the jitter, a link never carries more than its rate, and parts that are a matter of chance lie within five
-//! standard deviations of a binomial distribution, and a thousandth that the machine itself may lose.
+//! standard deviations of a binomial distribution, and a thousandth that the machine itself may lose uncounted.
+
+mod datagrams;
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::mpsc;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::clock;
@@ -14,21 +15,12 @@ use crate::limits::MTU;
 use crate::network::{Backend, Direction, Host, LinkPlan, NetemError, Network, Plan};
 use crate::profile::LinkProfile;
 use crate::shaper::Counters;
+pub use datagrams::Datagrams;
 
 /// Round trips that are measured, unless they take too long.
 const PINGS: u32 = 50;
 /// For so long at most.
 const PINGS_FOR: Duration = Duration::from_secs(3);
-/// Payload of a datagram.
-const DATAGRAM: usize = 1000;
-/// Between two datagrams at least: what a receiver on a busy machine keeps up with.
-const DATAGRAM_PAUSE: Duration = Duration::from_micros(20);
-/// A link is idle when nothing has come for so long after the last that may.
-const SILENCE: Duration = Duration::from_millis(500);
-/// What a receiver holds that is not scheduled for a while.
-const RECEIVE_BUFFER: usize = 4 << 20;
-/// What the machine itself may lose.
-const MACHINE: f64 = 0.001;
 /// A measured throughput may lie above the rate by this part: it ends at a clock, not at a packet.
 const ABOVE_RATE: f64 = 0.02;
 /// How far below rate and above delay a good measurement lies, for the report.
@@ -69,19 +61,6 @@ pub struct Measured {
     pub counters: [Counters; 2],
 }
 
-/// What became of numbered datagrams.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Datagrams {
-    /// Sent.
-    pub sent: u32,
-    /// Arrived, each counted once.
-    pub arrived: u32,
-    /// Arrived once more.
-    pub again: u32,
-    /// Arrived behind a later one.
-    pub late: u32,
-}
-
 /// One promise of the profile, and what was measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
@@ -119,19 +98,19 @@ pub fn run(options: &Options) -> Result<Measured, NetemError> {
     for (direction, measured) in [(Direction::Forth, 0), (Direction::Back, 1)] {
         throughput[measured] = bulk(&network, direction, options.bulk).map_err(failed)?;
     }
+    let link = network.link("one", "other")?;
     let datagrams = match network.backend() {
         Backend::Proxy => None,
         _ => {
             let measure = |direction, profile: &LinkProfile| {
-                let (from, to) = ends(&network, direction)?;
-                Ok(datagrams(from, to, profile, options.datagrams))
+                let hosts = ends(&network, direction)?;
+                datagrams::measure(hosts, (&link, direction), profile, options.datagrams)
             };
-            let there = measure(Direction::Forth, &options.forth)?.map_err(failed)?;
-            let back = measure(Direction::Back, &options.back)?.map_err(failed)?;
+            let there = measure(Direction::Forth, &options.forth)?;
+            let back = measure(Direction::Back, &options.back)?;
             Some([there, back])
         }
     };
-    let link = network.link("one", "other")?;
     Ok(Measured {
         backend: network.backend(),
         refused: network.refused().iter().map(ToString::to_string).collect(),
@@ -235,82 +214,22 @@ fn bulk(network: &Network, direction: Direction, time: Duration) -> io::Result<f
     Ok(rates.reduce(f64::min).unwrap_or(0.0))
 }
 
-/// Sends numbered datagrams, slower than the link, and looks which arrive.
-fn datagrams(from: &Host, to: &Host, profile: &LinkProfile, count: u32) -> io::Result<Datagrams> {
-    let bind = |host: &Host| -> io::Result<UdpSocket> {
-        let address = SocketAddr::from((host.address(), 0));
-        host.within(|| UdpSocket::bind(address))?
-    };
-    let (sender, receiver) = (bind(from)?, bind(to)?);
-    sender.connect(receiver.local_addr()?)?;
-    let _ = socket2::SockRef::from(&receiver).set_recv_buffer_size(RECEIVE_BUFFER);
-    let patience = profile.delay * 2 + SILENCE;
-    receiver.set_read_timeout(Some(patience))?;
-    let (done, finished) = mpsc::channel::<()>();
-    let counting = std::thread::spawn(move || {
-        let mut seen = vec![false; count as usize];
-        let mut found = Datagrams {
-            sent: count,
-            ..Datagrams::default()
-        };
-        let mut highest = 0;
-        let mut buffer = [0; DATAGRAM];
-        loop {
-            match receiver.recv(&mut buffer) {
-                Ok(DATAGRAM) => {
-                    let number = u32::from_be_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]);
-                    let Some(seen) = seen.get_mut(number as usize) else {
-                        continue;
-                    };
-                    match std::mem::replace(seen, true) {
-                        true => found.again += 1,
-                        false => {
-                            found.arrived += 1;
-                            found.late += u32::from(number < highest);
-                        }
-                    }
-                    highest = highest.max(number);
-                }
-                Ok(_) => {}
-                // Silence counts once everything has been sent.
-                Err(_) if finished.try_recv().is_ok() => return found,
-                Err(_) => {}
-            }
-        }
-    });
-    let wire = DATAGRAM + 28;
-    let pause = profile
-        .serialisation(wire)
-        .mul_f64(1.25)
-        .max(DATAGRAM_PAUSE);
-    let _ = nix::sys::prctl::set_timerslack(1);
-    let start = clock::now();
-    let mut datagram = [0; DATAGRAM];
-    for number in 0..count {
-        let due = start + pause * number;
-        let early = due.saturating_duration_since(clock::now());
-        if !early.is_zero() {
-            std::thread::sleep(early);
-        }
-        datagram[..4].copy_from_slice(&number.to_be_bytes());
-        // A full queue of the host counts as the machine's own loss.
-        let _ = sender.send(&datagram);
-    }
-    let _ = done.send(());
-    (counting.join()).map_err(|_| io::Error::other("the receiver of datagrams panicked"))
-}
-
-const _: () = assert!(DATAGRAM < MTU);
-
 impl Measured {
-    /// Every promise of the profiles and what was measured.
+    /// Every promise of the profiles and what was measured; `at_least` so many payload bits per second are asked of each direction besides.
     #[must_use]
-    pub fn judge(&self, forth: &LinkProfile, back: &LinkProfile) -> Vec<Finding> {
+    pub fn judge(
+        &self,
+        forth: &LinkProfile,
+        back: &LinkProfile,
+        at_least: Option<u64>,
+    ) -> Vec<Finding> {
         let mut findings = vec![self.judge_round_trip(forth, back)];
         for (number, (way, profile)) in [("there", forth), ("back", back)].into_iter().enumerate() {
-            findings.push(judge_throughput(way, profile, self.throughput[number]));
+            let throughput = self.throughput[number];
+            findings.push(judge_throughput(way, profile, throughput));
+            findings.extend(at_least.map(|least| judge_least(way, least as f64, throughput)));
             if let Some(datagrams) = &self.datagrams {
-                findings.extend(judge_datagrams(way, profile, &datagrams[number]));
+                findings.extend(datagrams[number].judge(way, profile));
             }
         }
         findings
@@ -332,8 +251,23 @@ impl Measured {
     }
 }
 
+/// What was asked for besides the profile; a busy machine can always be the reason that it is less.
+fn judge_least(way: &str, least: f64, measured: f64) -> Finding {
+    Finding {
+        what: format!("least throughput {way}"),
+        promised: format!("≥ {}", of_payload(least)),
+        measured: of_payload(measured),
+        holds: None,
+        good: measured >= least,
+    }
+}
+
+fn of_payload(bits: f64) -> String {
+    format!("{:.1} Mbit/s of payload", bits / 1e6)
+}
+
 fn judge_throughput(way: &str, profile: &LinkProfile, measured: f64) -> Finding {
-    let shown = format!("{:.1} Mbit/s of payload", measured / 1e6);
+    let shown = of_payload(measured);
     let Some(rate) = profile.rate_bits.map(|rate| rate as f64) else {
         return Finding {
             what: format!("throughput {way}"),
@@ -358,41 +292,28 @@ fn judge_throughput(way: &str, profile: &LinkProfile, measured: f64) -> Finding 
     }
 }
 
-fn judge_datagrams(way: &str, profile: &LinkProfile, found: &Datagrams) -> Vec<Finding> {
-    let part = |what: &str, count: u32, of: u32, promised: f64| {
-        let of = f64::from(of.max(1));
-        let tolerance = 5.0 * (promised * (1.0 - promised) / of).sqrt() + MACHINE;
-        let measured = f64::from(count) / of;
-        let holds = (measured - promised).abs() <= tolerance;
-        Finding {
-            what: format!("{what} {way}"),
-            promised: format!("{:.2} % ± {:.2}", promised * 100.0, tolerance * 100.0),
-            measured: format!("{:.2} % ({count} of {of})", measured * 100.0),
-            holds: Some(holds),
-            good: holds,
-        }
-    };
-    // A flipped bit makes the sum wrong, so the host drops the packet.
-    let lost = 1.0 - (1.0 - profile.loss) * (1.0 - profile.corrupt);
-    let mut findings = vec![
-        part("loss", found.sent - found.arrived, found.sent, lost),
-        part(
-            "duplicates",
-            found.again,
-            found.arrived,
-            profile.duplicate * (1.0 - profile.corrupt),
-        ),
-    ];
-    // How many are late depends on how many were on their way when one overtook them.
-    findings.push(Finding {
-        what: format!("order {way}"),
-        promised: match profile.reorder > 0.0 {
-            true => "some late".to_owned(),
-            false => "none late".to_owned(),
-        },
-        measured: format!("{} late", found.late),
-        holds: Some((found.late > 0) == (profile.reorder > 0.0)),
-        good: (found.late > 0) == (profile.reorder > 0.0),
-    });
-    findings
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_besides_the_profile_is_judged() {
+        let measured = Measured {
+            backend: Backend::Tun,
+            refused: Vec::new(),
+            round_trip: (Duration::ZERO, Duration::ZERO),
+            throughput: [7.9e9, 8.1e9],
+            datagrams: None,
+            counters: [Counters::default(); 2],
+        };
+        let plain = LinkProfile::default();
+        let not_good = |at_least| {
+            let findings = measured.judge(&plain, &plain, at_least);
+            assert!(findings.iter().all(|finding| finding.holds != Some(false)));
+            let off = findings.into_iter().filter(|finding| !finding.good);
+            off.map(|finding| finding.what).collect::<Vec<_>>()
+        };
+        assert_eq!(not_good(None), [""; 0]);
+        assert_eq!(not_good(Some(8_000_000_000)), ["least throughput there"]);
+    }
 }

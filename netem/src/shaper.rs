@@ -18,6 +18,8 @@ use crate::profile::LinkProfile;
 pub struct Counters {
     /// Packets that came to the link; a large segment counts as the packets that it stands for.
     pub packets: u64,
+    /// The same as the hosts handed them over, a large segment as one; none with tc, where the kernel carries them.
+    pub segments: u64,
     /// Bytes that went over the link, IP and TCP headers included (payload alone with the proxy).
     pub bytes: u64,
     /// Lost by chance.
@@ -40,6 +42,7 @@ impl Counters {
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             packets: self.packets - earlier.packets,
+            segments: self.segments - earlier.segments,
             bytes: self.bytes - earlier.bytes,
             lost: self.lost - earlier.lost,
             overflowed: self.overflowed - earlier.overflowed,
@@ -128,6 +131,7 @@ impl Shaper {
     ) -> Fate {
         if self.profile.is_plain() {
             self.counters.packets += packets as u64;
+            self.counters.segments += 1;
             self.counters.bytes += wire_bytes as u64;
             // Never before what is on its way already.
             self.last = self.last.max(now);
@@ -143,6 +147,7 @@ impl Shaper {
             return Fate::TooLarge;
         }
         self.counters.packets += packets as u64;
+        self.counters.segments += 1;
         if self.happens(self.profile.loss) {
             self.counters.lost += packets as u64;
             return Fate::Dropped;
