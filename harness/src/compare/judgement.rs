@@ -50,7 +50,7 @@ pub struct Judged {
     pub before: String,
     /// Median after, likewise.
     pub after: String,
-    /// How they differ; `None` where a side has too few runs.
+    /// How they differ; `None` where a side holds something that is no positive number.
     pub difference: Option<Difference>,
     /// Median after by median before, where nothing better is known.
     pub ratio: f64,
@@ -58,6 +58,8 @@ pub struct Judged {
     pub better: Better,
     /// What it means.
     pub verdict: Verdict,
+    /// Whether a side has a single run, so that its noise is assumed.
+    pub is_noise_assumed: bool,
 }
 
 impl Verdict {
@@ -110,9 +112,18 @@ impl Judged {
         (tolerance, alpha): (f64, f64),
     ) -> Self {
         let (before, after) = (median(runs.0), median(runs.1));
-        let means = Mean::of_runs(runs.0).zip(Mean::of_runs(runs.1));
-        let difference =
-            means.map(|(before, after)| statistics::difference(&before, &after, alpha));
+        let is_noise_assumed = runs.0.len() == 1 || runs.1.len() == 1;
+        let mean = |runs: &[f64]| match runs {
+            [one] => Mean::of_single_run(*one),
+            _ => Mean::of_runs(runs),
+        };
+        let difference = (mean(runs.0).zip(mean(runs.1)))
+            .map(|(before, after)| statistics::difference(&before, &after, alpha));
+        let verdict = match Verdict::of(difference.as_ref(), better, tolerance, alpha) {
+            // From assumed noise no number of runs follows.
+            Verdict::CannotTell { .. } if is_noise_assumed => Verdict::CannotTell { runs: None },
+            verdict => verdict,
+        };
         Self {
             name: name.to_owned(),
             before: show(before),
@@ -120,7 +131,19 @@ impl Judged {
             difference,
             ratio: after / before,
             better,
-            verdict: Verdict::of(difference.as_ref(), better, tolerance, alpha),
+            verdict,
+            is_noise_assumed,
+        }
+    }
+
+    /// The verdict in the table.
+    #[must_use]
+    pub fn said(&self, tolerance: f64) -> String {
+        let text = self.verdict.text(tolerance);
+        match self.verdict {
+            Verdict::CannotTell { .. } | Verdict::NotComparable => text,
+            _ if self.is_noise_assumed => format!("{text}, the noise being assumed"),
+            _ => text,
         }
     }
 
@@ -214,12 +237,34 @@ mod tests {
     }
 
     #[test]
-    fn one_run_cannot_tell() {
-        let verdict = judged(&[1.0], &[0.5], Better::Higher);
-        assert_eq!(verdict, Verdict::CannotTell { runs: None });
+    fn one_run_is_judged_by_an_assumed_noise() {
+        let of = |before: &[f64], after: &[f64]| {
+            let show = |x: f64| x.to_string();
+            let rules = (1.05, 0.05 / 14.0);
+            Judged::of_runs("x", (before, after), Better::Higher, show, rules)
+        };
+        let halved = of(&[1.0], &[0.5]);
+        assert_eq!(halved.verdict, Verdict::Regression);
+        assert_eq!(halved.said(1.05), "REGRESSION, the noise being assumed");
+        assert_eq!(of(&[1.0], &[2.0]).verdict, Verdict::Improvement);
+        for after in [0.9, 1.0, 1.1] {
+            let little = of(&[1.0], &[after]);
+            assert_eq!(little.verdict, Verdict::CannotTell { runs: None });
+            let said = "cannot tell; more runs a side are needed";
+            assert_eq!(little.said(1.05), said);
+        }
+        // One side of one run is as little known.
+        assert_eq!(of(&QUIET, &[0.5]).verdict, Verdict::Regression);
+        assert!(of(&[1.0], &scaled(0.5)).is_noise_assumed);
         assert_eq!(
-            verdict.text(1.05),
-            "cannot tell; more runs a side are needed"
+            of(&QUIET, &[0.9]).verdict,
+            Verdict::CannotTell { runs: None }
+        );
+        assert_eq!(of(&QUIET, &scaled(0.5)).said(1.05), "REGRESSION");
+        // What is no number has no noise either.
+        assert_eq!(
+            of(&[1.0], &[0.0]).verdict,
+            Verdict::CannotTell { runs: None }
         );
     }
 

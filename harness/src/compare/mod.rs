@@ -9,6 +9,7 @@
 
 mod forest;
 pub mod judgement;
+mod obstacles;
 mod page;
 mod side;
 pub mod stages;
@@ -25,7 +26,7 @@ use side::Side;
 use stages::Stages;
 use whole::Pair;
 
-/// Exit status when not everything could be judged: another machine or scenario, something that B lacks, files that cannot be read.
+/// Exit status when not everything could be judged: another machine, scenario or setting, something that B lacks, files that cannot be read.
 const NOT_COMPARABLE: u8 = 2;
 
 /// `harness compare`: two sides, figure by figure, and whether B is worse than A.
@@ -33,8 +34,8 @@ const NOT_COMPARABLE: u8 = 2;
 /// A side is a report of `harness replay --report`, a file of `harness stages`, criterion's directory (`target/criterion`, or
 /// `target/criterion:NAME` for a saved baseline), or a directory with any of these; reports are joined by scenario, stages by name.
 ///
-/// Exit status: 0 no regression, 1 a regression beyond noise and tolerance, 2 not comparable: different machines or scenarios,
-/// something in A that B lacks, files that cannot be read.
+/// Exit status: 0 no regression, 1 a regression beyond noise and tolerance, 2 not comparable: different machines, scenarios or
+/// settings, something in A that B lacks, files that cannot be read.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -53,7 +54,7 @@ pub struct Args {
     /// How certain all intervals of a kind are together, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 95.0, value_parser = percent)]
     confidence: f64,
-    /// Judge although machines or scenarios differ, or B lacks what A has.
+    /// Judge although machines, scenarios or settings differ, or B lacks what A has.
     #[arg(long)]
     across: bool,
 }
@@ -161,7 +162,7 @@ pub fn run_stages(args: &StagesArgs) -> cli::Outcome {
 }
 
 impl Comparison {
-    /// Joins and judges; `across`: although machines or scenarios differ.
+    /// Joins and judges; `across`: although machines, scenarios or settings differ.
     ///
     /// # Errors
     /// When there is nothing that both sides have.
@@ -171,8 +172,12 @@ impl Comparison {
         rules: Rules,
         across: bool,
     ) -> Result<Self, String> {
-        let (pairs, gone, new) = joined(&before, &after);
+        let (pairs, mut gone, mut new) = joined(&before, &after);
         let pairs = whole::judged(pairs, &rules, across);
+        for pair in &pairs {
+            gone.extend(figures_only(&before, &pair.before.scenario, &pair.gone));
+            new.extend(figures_only(&after, &pair.after.scenario, &pair.new));
+        }
         let mut comparison = Self {
             pairs,
             lacks: !gone.is_empty() && !across,
@@ -326,7 +331,7 @@ fn table(figures: &[Judged], tolerance: f64) {
             figure.name,
             figure.before,
             figure.after,
-            figure.verdict.text(tolerance)
+            figure.said(tolerance)
         );
     }
 }
@@ -370,6 +375,12 @@ fn stages_only(one: &Side, other: &Side) -> Vec<String> {
             .map(|name| format!("only in {shown}: stage {name}"))
             .collect(),
     }
+}
+
+/// Figures of a scenario that `one` alone has, in a line.
+fn figures_only(one: &Side, scenario: &str, names: &[&str]) -> Option<String> {
+    let names = names.join("; ");
+    (!names.is_empty()).then(|| format!("only in {}: {scenario}: {names}", one.shown))
 }
 
 #[cfg(test)]
@@ -476,6 +487,25 @@ mod tests {
         worse.stages = None;
         let worse = compared(side(2e6), worse, false).unwrap();
         assert_eq!(worse.status(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn a_figure_that_is_gone_is_not_good() {
+        let mut without = side(2e6);
+        for report in without.reports.values_mut() {
+            report.runs.iter_mut().for_each(|run| run.latency_ms = None);
+        }
+        let compared = |before, after, across| Comparison::of(before, after, RULES, across);
+        let gone = compared(side(2e6), without.clone(), false).unwrap();
+        let line = "only in 2000000: mysql-1m: latency, median; latency, 99 %; latency, 99.9 %";
+        assert_eq!(gone.unmatched, [line]);
+        assert_eq!(gone.status(), ExitCode::from(NOT_COMPARABLE));
+        assert!(gone.verdict().starts_with("NOT COMPARABLE") && !gone.is_good());
+        let across = compared(side(2e6), without.clone(), true).unwrap();
+        assert_eq!(across.status(), ExitCode::SUCCESS);
+        let new = compared(without, side(2e6), false).unwrap();
+        assert_eq!(new.unmatched, [line]);
+        assert_eq!(new.status(), ExitCode::SUCCESS);
     }
 
     #[test]

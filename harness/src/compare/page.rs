@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::judgement::{Judged, Verdict};
+use super::statistics::SINGLE_RUN_WITHIN;
 use super::whole::Pair;
 use super::{Comparison, forest};
 use crate::report::chart;
@@ -239,7 +240,7 @@ fn table(out: &mut String, figures: &[Judged], tolerance: f64) -> std::fmt::Resu
             escaped(&figure.name),
             escaped(&figure.before),
             escaped(&figure.after),
-            escaped(&figure.verdict.text(tolerance)),
+            escaped(&figure.said(tolerance)),
         )?;
     }
     out.write_str("</table></div>")
@@ -297,9 +298,11 @@ fn how_to_read(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
         "<footer><p>Intervals are Welch&rsquo;s, on logarithms, made wide enough that all of a kind (whole runs; stages) hold together with \
          {:.0} % confidence. A regression is a figure whose interval leaves out &ldquo;no difference&rdquo; on the bad side and whose change \
          is more than {}. Runs of one session do not show how sessions differ: alternate the sides, or measure the baseline again, when \
-         a verdict matters. A bench measured in one process is believed only beyond the 2 % that processes are assumed to differ by.</p></footer>",
+         a verdict matters. A single run is assumed to lie within {} of what many would come to. A bench measured in one process is \
+         believed only beyond the 2 % that processes are assumed to differ by.</p></footer>",
         (1.0 - comparison.rules.alpha) * 100.0,
         percent(comparison.rules.tolerance),
+        percent(SINGLE_RUN_WITHIN),
     )
 }
 
@@ -317,6 +320,8 @@ mod tests {
             after,
             figures: Vec::new(),
             obstacles: Vec::new(),
+            gone: Vec::new(),
+            new: Vec::new(),
             notes: Vec::new(),
         };
         let mut out = String::new();

@@ -127,6 +127,8 @@ pub fn judged(before: &Stages, after: &Stages, tolerance: f64, alpha: f64) -> Ve
                 false => Verdict::NotComparable,
             },
             difference: difference.filter(|_| same_work),
+            // Of processes: the page says what is assumed of one.
+            is_noise_assumed: false,
         }
     };
     pairs.iter().map(judge).collect()

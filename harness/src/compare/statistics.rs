@@ -10,6 +10,10 @@ use distrs::{Normal, StudentsT};
 /// No figure here is finer than this, in logarithms: processor time and histograms round. Keeps runs that happen to agree to the last
 /// digit from being taken for runs without noise.
 const RESOLUTION: f64 = 0.002;
+/// A single run is assumed to lie within this ratio of what many would come to, 19 times of 20: nothing it holds says more about its noise.
+pub const SINGLE_RUN_WITHIN: f64 = 1.2;
+/// Standard deviations within which 19 of 20 lie.
+const DEVIATIONS_95: f64 = 1.96;
 /// How certainly a difference should show that is called detectable.
 const POWER: f64 = 0.8;
 /// More runs than this nobody makes.
@@ -59,6 +63,12 @@ impl Mean {
             freedom: count - 1.0,
             deviation,
         })
+    }
+
+    /// Of a single run, with the noise that is [assumed](SINGLE_RUN_WITHIN) of one; `None` where it is no positive number.
+    #[must_use]
+    pub fn of_single_run(run: f64) -> Option<Self> {
+        Self::of_one(run, 0.0, SINGLE_RUN_WITHIN.ln() / DEVIATIONS_95)
     }
 
     /// Of one process's many samples: `value` with its standard error, and the assumed standard deviation between processes as a part
@@ -280,6 +290,20 @@ mod tests {
     }
 
     #[test]
+    fn single_runs_are_seldom_told_apart_where_the_assumption_holds() {
+        const TRIALS: u32 = 4000;
+        let (seed, deviation) = (47, 1.2f64.ln() / 1.96);
+        let mut random = SplitMix64(seed);
+        let wrong = (0..TRIALS).filter(|_| {
+            let mut side = || Mean::of_single_run(run(&mut random, Noise::Normal, deviation));
+            let (before, after) = (side().unwrap(), side().unwrap());
+            difference(&before, &after, 0.05).is_beyond_noise()
+        });
+        let rate = wrong.count() as f64 / f64::from(TRIALS);
+        assert!((0.035..=0.065).contains(&rate), "seed {seed}: {rate}");
+    }
+
+    #[test]
     fn intervals_are_those_of_the_textbook() {
         // Welch's t for logarithms 0, 0.1, 0.2 against 0.3, 0.4, 0.5: t = 0.3 / sqrt(2 · 0.01 / 3), 4 degrees of freedom, t(0.975) = 2.7764.
         let of = |logs: [f64; 3]| logs.map(f64::exp);
@@ -303,6 +327,8 @@ mod tests {
         assert_eq!(Mean::of_runs(&[1.0, 0.0]), None);
         assert_eq!(Mean::of_runs(&[1.0, f64::NAN]), None);
         assert_eq!(Mean::of_one(1.0, -1.0, 0.02), None);
+        assert_eq!(Mean::of_single_run(0.0), None);
+        assert_eq!(Mean::of_single_run(f64::NAN), None);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Two reports of a scenario, figure by figure.
 
 use super::judgement::{Better, Judged, Rules, Verdict};
-use crate::report::document::{Document, Figures, Links, Load};
-use crate::report::number::{magnitude, milliseconds, three_digits};
+use super::obstacles::{hardware, obstacles};
+use super::statistics::SINGLE_RUN_WITHIN;
+use crate::report::document::{Document, Figures};
+use crate::report::number::{magnitude, milliseconds, percent, three_digits};
 
 /// A scenario on both sides.
 #[derive(Clone, Debug)]
@@ -15,6 +17,10 @@ pub(crate) struct Pair {
     pub(crate) figures: Vec<Judged>,
     /// Why the two are no measure of each other: other machine, other scenario, other amount of work.
     pub(crate) obstacles: Vec<String>,
+    /// Figures that only the report before has.
+    pub(crate) gone: Vec<&'static str>,
+    /// Figures that only the report after has.
+    pub(crate) new: Vec<&'static str>,
     /// What a reader should know besides.
     pub(crate) notes: Vec<String>,
 }
@@ -27,7 +33,10 @@ struct Figure {
     show: fn(f64) -> String,
 }
 
-const FIGURES: [Figure; 11] = [
+/// Less than this part of the processor for measuring times is as good as nothing.
+const TIMING_SHARE_MIN: f64 = 1e-3;
+
+const FIGURES: [Figure; 14] = [
     Figure {
         name: "changes per second",
         better: Better::Higher,
@@ -65,6 +74,12 @@ const FIGURES: [Figure; 11] = [
         show: milliseconds,
     },
     Figure {
+        name: "due to log, 99 %",
+        better: Better::Lower,
+        of: |run| run.due_percentiles().map(|latency| latency.p99),
+        show: milliseconds,
+    },
+    Figure {
         name: "over the round trip, median",
         better: Better::Lower,
         of: |run| run.over_round_trip().map(|over| positive(over.p50)),
@@ -94,7 +109,27 @@ const FIGURES: [Figure; 11] = [
         of: |run| run.latency_ms.map(|latency| latency.p999),
         show: milliseconds,
     },
+    Figure {
+        name: "times the link's limit",
+        better: Better::Lower,
+        of: |run| run.links.as_ref()?.times_limit,
+        show: |times| format!("× {}", three_digits(times)),
+    },
+    Figure {
+        name: "CPU for measuring times",
+        better: Better::Lower,
+        of: |run| run.timing.map(|of| of.cpu_share.max(TIMING_SHARE_MIN)),
+        show: share,
+    },
 ];
+
+/// A part of the processor.
+fn share(part: f64) -> String {
+    match part <= TIMING_SHARE_MIN {
+        true => format!("≤ {} %", TIMING_SHARE_MIN * 100.0),
+        false => format!("{} %", three_digits(part * 100.0)),
+    }
+}
 
 /// A time over links in milliseconds: what is below the clock's grain is as good as that, and has a logarithm.
 fn positive(ms: f64) -> f64 {
@@ -133,104 +168,30 @@ fn pair(before: Document, after: Document, rules: (f64, f64), across: bool) -> P
         figures: figures.collect(),
         notes: notes(&before, &after),
         obstacles,
+        gone: only(&before, &after),
+        new: only(&after, &before),
         before,
         after,
     }
 }
 
-/// The figure in every run of both, where both have it at all. Runs without it (a killed engine leaves no latency) are left out.
+/// The figure in every run of both, where both have it at all.
 fn both(figure: &Figure, before: &Document, after: &Document) -> Option<(Vec<f64>, Vec<f64>)> {
-    let of =
-        |document: &Document| -> Vec<f64> { document.runs.iter().filter_map(figure.of).collect() };
-    let (old, new) = (of(before), of(after));
+    let (old, new) = (values(figure, before), values(figure, after));
     (!old.is_empty() && !new.is_empty()).then_some((old, new))
 }
 
-fn obstacles(before: &Document, after: &Document) -> Vec<String> {
-    let mut obstacles = Vec::new();
-    let mut differ = |what: &str, old: &str, new: &str| {
-        if old != new {
-            obstacles.push(format!("{what}: {old} before, {new} after"));
-        }
-    };
-    differ("different scenarios", &before.scenario, &after.scenario);
-    if !is_same_source(&before.source, &after.source) {
-        differ("different sources", &before.source, &after.source);
-    }
-    // Older reports do not say.
-    if !before.broker.is_empty() && !after.broker.is_empty() {
-        differ("different brokers", &before.broker, &after.broker);
-    }
-    if let (Some(old), Some(new)) = (&before.figures.links, &after.figures.links) {
-        differ("links emulated otherwise", &old.backend, &new.backend);
-        differ("different links", &profiles(old), &profiles(new));
-    }
-    differ(
-        "different machines",
-        hardware(&before.machine),
-        hardware(&after.machine),
-    );
-    let loads = [before, after].map(|document| document.figures.load.as_ref());
-    if let [Some(old), Some(new)] = loads {
-        differ("different loads", &offer(old), &offer(new));
-        // Older reports do not say.
-        if let (Some(old), Some(new)) = (old.offered_seconds, new.offered_seconds) {
-            differ("loads of different length", &seconds(old), &seconds(new));
-        }
-    }
-    // Where as many were offered as the server takes, how many it took is what was measured.
-    let is_open =
-        |load: Option<&Load>| load.is_some_and(|load| load.offered_changes_per_second.is_none());
-    if !loads.into_iter().all(is_open) {
-        differ(
-            "different numbers of changes",
-            &before.figures.changes.to_string(),
-            &after.figures.changes.to_string(),
-        );
-    }
-    for (side, document) in [("before", before), ("after", after)] {
-        if !document.verified {
-            let why = document.failures.first().map_or("", String::as_str);
-            obstacles.push(format!("the report {side} is not verified: {why}"));
-        }
-    }
-    obstacles
+/// The figure in every run. Runs without it (a killed engine leaves no latency) are left out.
+fn values(figure: &Figure, document: &Document) -> Vec<f64> {
+    document.runs.iter().filter_map(figure.of).collect()
 }
 
-/// Whether these are the same, as far as both say: older reports do not say which live server theirs was.
-fn is_same_source(old: &str, new: &str) -> bool {
-    const UNNAMED: &str = "live server";
-    let is_live = |one: &str| one.starts_with("live ");
-    let is_same = |(old, new): (&str, &str)| {
-        let is_unnamed = old == UNNAMED || new == UNNAMED;
-        old == new || (is_unnamed && is_live(old) && is_live(new))
-    };
-    let (old, new) = (old.split(" + "), new.split(" + "));
-    old.clone().count() == new.clone().count() && old.zip(new).all(is_same)
-}
-
-/// What was offered.
-fn offer(load: &Load) -> String {
-    let rate = match load.offered_changes_per_second {
-        Some(rate) => format!("{rate} changes/s"),
-        None => "as many changes as the server takes".to_owned(),
-    };
-    let (rows, writers) = (load.rows_per_commit, load.writers);
-    format!("{rate}, {rows} a commit, by {writers} writers")
-}
-
-fn seconds(length: f64) -> String {
-    format!("{length} s")
-}
-
-/// What the links were told to be like.
-fn profiles(links: &Links) -> String {
-    let links = links.links.iter().map(|link| {
-        let (to, from) = (&link.to_engine.profile, &link.from_engine.profile);
-        let one = link.seen_from.as_deref().unwrap_or("the engine");
-        format!("{}: to {one} {to}, from it {from}", link.host)
-    });
-    links.collect::<Vec<_>>().join("; ")
+/// The names of figures that some run of `one` has, and none of `other`.
+fn only(one: &Document, other: &Document) -> Vec<&'static str> {
+    let of_one =
+        |figure: &&Figure| !values(figure, one).is_empty() && values(figure, other).is_empty();
+    let figures = FIGURES.iter().filter(of_one);
+    figures.map(|figure| figure.name).collect()
 }
 
 fn notes(before: &Document, after: &Document) -> Vec<String> {
@@ -254,21 +215,27 @@ fn notes(before: &Document, after: &Document) -> Vec<String> {
     }
     let few = before.runs.len().min(after.runs.len());
     if few < 2 {
-        notes.push("one run says nothing about noise: make both with --runs 5 or more".into());
+        notes.push(format!(
+            "one run says nothing about noise: it is assumed to lie within {} of what many would come to; make both with --runs 5 or more",
+            percent(SINGLE_RUN_WITHIN)
+        ));
+    }
+    let silent: Vec<&str> = [("before", before), ("after", after)]
+        .into_iter()
+        .filter_map(|(side, document)| document.settings.is_none().then_some(side))
+        .collect();
+    if let [side] = silent[..] {
+        notes.push(format!(
+            "the report {side} is an older one and does not say its settings: whether both are of the same is not known"
+        ));
     }
     notes
-}
-
-/// The machine without its kernel.
-fn hardware(machine: &str) -> &str {
-    machine
-        .rsplit_once(", Linux ")
-        .map_or(machine, |(hardware, _)| hardware)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::document::Load;
     use crate::report::samples;
 
     const RULES: Rules = Rules {
@@ -309,24 +276,6 @@ mod tests {
         );
         let across = &judged(vec![(before, after)], &RULES, true)[0];
         assert_eq!(verdict(across, "changes per second"), Verdict::Regression);
-    }
-
-    #[test]
-    fn links_of_another_make_or_profile_are_no_measure() {
-        let obstacles_with = |change: fn(&mut Links)| {
-            let mut after = samples::linked();
-            after.figures.links.as_mut().map(change).unwrap();
-            obstacles(&samples::linked(), &after)
-        };
-        assert_eq!(obstacles_with(|_| {}), [""; 0]);
-        let proxy = obstacles_with(|links| links.backend = "proxy".into());
-        assert_eq!(proxy, ["links emulated otherwise: tun before, proxy after"]);
-        let slow = obstacles_with(|links| links.links[0].from_engine.profile = "delay 1s".into());
-        assert_eq!(slow.len(), 1, "{slow:?}");
-        assert!(slow[0].starts_with("different links: ") && slow[0].contains("delay 1s after"));
-        // Bytes and losses are what was measured.
-        let more = obstacles_with(|links| links.links[0].to_engine.bytes += 1);
-        assert_eq!(more, [""; 0]);
     }
 
     #[test]
@@ -381,6 +330,90 @@ mod tests {
     }
 
     #[test]
+    fn commits_that_had_to_wait_are_judged_from_when_they_were_due() {
+        let later = |by: f64| {
+            let mut document = samples::loaded();
+            for (number, run) in document.runs.iter_mut().enumerate() {
+                let due = run
+                    .load
+                    .as_mut()
+                    .and_then(|load| load.due_latency_ms.as_mut());
+                due.unwrap().p99 = by + 0.1 * number as f64;
+            }
+            document
+        };
+        let pair = &judged(vec![(later(30.0), later(300.0))], &RULES, false)[0];
+        let worse = |figure: &&Judged| figure.verdict == Verdict::Regression;
+        let names: Vec<&str> = (pair.figures.iter().filter(worse))
+            .map(|figure| figure.name.as_str())
+            .collect();
+        assert_eq!(names, ["due to log, 99 %"]);
+    }
+
+    #[test]
+    fn the_links_limit_and_the_clocks_are_judged() {
+        let changed = |change: &dyn Fn(&mut Figures, f64)| {
+            let mut after = samples::linked();
+            for (number, run) in after.runs.iter_mut().enumerate() {
+                change(run, 1.0 + 0.01 * number as f64);
+            }
+            judged(vec![(samples::linked(), after)], &RULES, false).remove(0)
+        };
+        let slower = changed(&|run, noise| {
+            let links = run.links.as_mut().unwrap();
+            links.times_limit = Some(2.5 * noise);
+        });
+        assert_eq!(
+            verdict(&slower, "times the link's limit"),
+            Verdict::Regression
+        );
+        let clocks = |share: f64| {
+            changed(&|run, noise| run.timing.as_mut().unwrap().cpu_share = share * noise)
+        };
+        let name = "CPU for measuring times";
+        assert_eq!(verdict(&clocks(0.02), name), Verdict::Regression);
+        // Ten times next to nothing is next to nothing.
+        let little = clocks(4.7e-4);
+        assert_eq!(verdict(&little, name), Verdict::Equal);
+        let figure = little.figures.iter().find(|figure| figure.name == name);
+        assert_eq!(figure.unwrap().after, "≤ 0.1 %");
+    }
+
+    #[test]
+    fn figures_of_one_side_alone_are_named() {
+        let mut without = samples::document(5, 2e6);
+        without
+            .runs
+            .iter_mut()
+            .for_each(|run| run.latency_ms = None);
+        let names = ["latency, median", "latency, 99 %", "latency, 99.9 %"];
+        let pair = |before: &Document, after: &Document| {
+            judged(vec![(before.clone(), after.clone())], &RULES, false).remove(0)
+        };
+        let gone = pair(&samples::document(5, 2e6), &without);
+        assert_eq!((&gone.gone[..], &gone.new[..]), (&names[..], &[""; 0][..]));
+        let new = pair(&without, &samples::document(5, 2e6));
+        assert_eq!((&new.gone[..], &new.new[..]), (&[""; 0][..], &names[..]));
+        // One run that has it is enough to be compared, and none on either side is none that is gone.
+        without.runs[0].latency_ms = samples::document(1, 2e6).figures.latency_ms;
+        assert_eq!(pair(&samples::document(5, 2e6), &without).gone, [""; 0]);
+    }
+
+    #[test]
+    fn a_report_that_does_not_say_its_settings_is_no_obstacle_but_said() {
+        let (before, mut after) = (samples::document(5, 2e6), samples::document(5, 2e6));
+        after.settings = Some(serde_json::json!({ "walbrook": {} }));
+        let pair = &judged(vec![(before, after)], &RULES, false)[0];
+        assert!(pair.obstacles.is_empty(), "{:?}", pair.obstacles);
+        let note = "the report before is an older one and does not say its settings";
+        assert!(
+            pair.notes.iter().any(|of| of.starts_with(note)),
+            "{:?}",
+            pair.notes
+        );
+    }
+
+    #[test]
     fn what_is_over_the_round_trip_is_judged() {
         let later = |by: f64| {
             let mut document = samples::loaded();
@@ -397,31 +430,6 @@ mod tests {
         // Less than nothing is noise of the links' measure.
         let pair = &judged(vec![(later(0.0), later(-2.0))], &RULES, false)[0];
         assert_eq!(verdict(pair, name), Verdict::Improvement);
-    }
-
-    #[test]
-    fn sources_are_the_same_where_older_reports_do_not_say() {
-        let obstacles_of = |old: &str, new: &str| {
-            let (mut before, mut after) = (samples::both(), samples::both());
-            (before.source, after.source) = (old.into(), new.into());
-            obstacles(&before, &after)
-        };
-        for (old, new) in [
-            ("live server", "live mysql"),
-            ("live mysql", "live mysql"),
-            ("mysql-9.7-1m + live server", "mysql-9.7-1m + live postgres"),
-        ] {
-            assert_eq!(obstacles_of(old, new), [""; 0], "{old}, {new}");
-        }
-        for (old, new) in [
-            ("live mysql", "live postgres"),
-            ("live server", "mysql-9.7-1m"),
-            ("mysql-9.7-1m", "mysql-9.7-1m + postgres-15-1m"),
-            ("mysql-9.7-1m + live server", "mysql-9.7-20k + live mysql"),
-        ] {
-            let expected = format!("different sources: {old} before, {new} after");
-            assert_eq!(obstacles_of(old, new), [expected]);
-        }
     }
 
     #[test]

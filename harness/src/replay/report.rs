@@ -24,8 +24,16 @@ pub struct Report {
     pub machine: String,
     /// Commit that the engine was built from, as its own report says; the harness's where it left none.
     pub commit: String,
+    /// How the engine was built, `release` or `debug`, where its own report says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
     /// Name of the scenario.
     pub scenario: String,
+    /// What `--set` put over the scenario's `walbrook`, in its order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<String>,
+    /// What was run: the scenario's tables with `set` over them, without what it expects.
+    pub settings: toml::Table,
     /// Recording, or kind of live server; of several all, with a plus sign between them.
     pub source: String,
     /// The median run's figures of each source, which together are those beside them.
@@ -179,7 +187,8 @@ pub struct Happened {
     pub at_seconds: Option<f64>,
 }
 
-/// The place of the run with the median time; under a load, which takes as long as it takes, with the median latency.
+/// The place of the run with the median time; under a load, which takes as long as it takes, with the median latency. Of an even number of
+/// runs it is the slower of the two in the middle, so that of two runs not the better one is reported and held against what is expected.
 pub fn median(runs: &[Figures]) -> usize {
     let time = |run: &usize| match &runs[*run].load {
         Some(_) => runs[*run].commit_ms("p99").unwrap_or(f64::INFINITY),
@@ -187,10 +196,7 @@ pub fn median(runs: &[Figures]) -> usize {
     };
     let mut order: Vec<usize> = (0..runs.len()).collect();
     order.sort_by(|left, right| time(left).total_cmp(&time(right)));
-    order
-        .get((order.len().saturating_sub(1)) / 2)
-        .copied()
-        .unwrap_or_default()
+    order.get(order.len() / 2).copied().unwrap_or_default()
 }
 
 /// Processor, cores and kernel of this machine.
@@ -212,4 +218,25 @@ pub fn machine() -> String {
 pub fn write(report: &Report, path: &Path) -> Result<(), String> {
     let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
     std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_run_of_an_even_number_is_the_slower_one_in_the_middle() {
+        let middle = |seconds: &[f64]| {
+            let of = |seconds: &f64| Figures {
+                seconds: *seconds,
+                ..Figures::default()
+            };
+            let runs: Vec<Figures> = seconds.iter().map(of).collect();
+            seconds[median(&runs)]
+        };
+        assert_eq!(middle(&[1.0]), 1.0);
+        assert_eq!(middle(&[2.0, 1.0]), 2.0);
+        assert_eq!(middle(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(middle(&[4.0, 1.0, 3.0, 2.0]), 3.0);
+    }
 }

@@ -20,8 +20,17 @@ pub struct Document {
     pub machine: String,
     /// Commit of harness and engine.
     pub commit: String,
+    /// How the engine was built, `release` or `debug`; older reports do not say.
+    #[serde(default)]
+    pub build: Option<String>,
     /// Name of the scenario.
     pub scenario: String,
+    /// What `--set` put over the scenario's own settings.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// The scenario that was run, without what it expects; older reports do not say.
+    #[serde(default)]
+    pub settings: Option<serde_json::Value>,
     /// Recording or kind of server, or several.
     #[serde(default)]
     pub source: String,
@@ -117,9 +126,23 @@ pub struct Figures {
     /// From station to station inside the engine.
     #[serde(default)]
     pub stations: Option<Stations>,
+    /// What measuring times cost the engine.
+    #[serde(default)]
+    pub timing: Option<Timing>,
     /// The emulated links, where there were any.
     #[serde(default)]
     pub links: Option<Links>,
+}
+
+/// What measuring times cost the engine, as it says itself.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Timing {
+    /// How often its clocks were read.
+    pub clock_reads: u64,
+    /// What one reading costs.
+    pub ns_per_read: f64,
+    /// Both multiplied, as a part of its processor time.
+    pub cpu_share: f64,
 }
 
 /// A load on a live server.
@@ -137,6 +160,12 @@ pub struct Load {
     /// How long commits were offered; older reports do not say.
     #[serde(default)]
     pub offered_seconds: Option<f64>,
+    /// From when the commit was due, whatever it had to wait for, to the broker's log; absent where nothing was due.
+    #[serde(default)]
+    pub due_latency_ms: Option<Percentiles>,
+    /// The same as hdrhistogram V2, base64, in microseconds.
+    #[serde(default)]
+    pub due_histogram: Option<String>,
     /// What emulated links needed by themselves, and what commits took over that.
     #[serde(default)]
     pub over_links: Option<OverLinks>,
@@ -313,6 +342,7 @@ impl Document {
             run.commit_latency()
                 .map(drop)
                 .or_else(|error| wrong(&error))?;
+            run.due_latency().map(drop).or_else(|error| wrong(&error))?;
         }
         Ok(())
     }
@@ -350,15 +380,23 @@ impl Figures {
         }
     }
 
+    /// From when a commit was due to the broker's log, likewise; `None` also where nothing was due.
+    ///
+    /// # Errors
+    /// What is wrong with its text.
+    pub fn due_latency(&self) -> Result<Option<Histogram<u64>>, String> {
+        let load = self.load.as_ref();
+        let text = load.and_then(|load| load.due_histogram.as_deref());
+        text.map_or(Ok(None), histogram)
+    }
+
     /// Commit to a bare reader of the same server, likewise.
     ///
     /// # Errors
     /// What is wrong with its text.
     pub fn bare_latency(&self) -> Result<Option<Histogram<u64>>, String> {
-        let text = self
-            .load
-            .as_ref()
-            .and_then(|load| load.bare_histogram.as_deref());
+        let load = self.load.as_ref();
+        let text = load.and_then(|load| load.bare_histogram.as_deref());
         text.map_or(Ok(None), histogram)
     }
 
@@ -366,6 +404,12 @@ impl Figures {
     #[must_use]
     pub fn commit_percentiles(&self) -> Option<Percentiles> {
         self.load.as_ref().and(self.commit_latency_ms)
+    }
+
+    /// Percentiles from when a commit was due to the broker's log; `None` where nothing was due.
+    #[must_use]
+    pub fn due_percentiles(&self) -> Option<Percentiles> {
+        self.load.as_ref()?.due_latency_ms
     }
 
     /// Percentiles from commit to acknowledged over what links need by themselves; `None` without a load over links.

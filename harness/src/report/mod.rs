@@ -46,10 +46,29 @@ pub fn write(
         if report.runs.len() == 1 { "" } else { "s" },
         report.broker,
     );
-    let repeat = format!("harness replay {name} --runs {}", report.runs.len());
-    let page = page::html("Walbrook replay", &lead, &repeat, &[chapter])?;
+    let page = page::html("Walbrook replay", &lead, &repeat(report), &[chapter])?;
     put(&directory.join(format!("{name}.html")), &page)?;
     Ok(())
+}
+
+/// The command that makes the report again.
+fn repeat(report: &Report) -> String {
+    let (name, runs) = (&report.scenario, report.runs.len());
+    let mut command = format!("harness replay {name} --runs {runs}");
+    for setting in &report.set {
+        command += " --set ";
+        command += &quoted(setting);
+    }
+    command
+}
+
+/// A word of a shell's command line.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/=:,@%+".contains(&byte);
+    match word.bytes().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 /// Writes a file; its name is in the error.
@@ -58,4 +77,60 @@ pub fn write(
 /// The path and what the system said.
 pub fn put(path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::report::Figures;
+    use crate::replay::scenario::Scenario;
+
+    /// The report of `runs` runs of a scenario with `settings` over it.
+    fn report(settings: &[&str], runs: usize) -> Report {
+        let mut scenario: Scenario = toml::from_str("[[source]]\nrecording = \"x\"").unwrap();
+        scenario.name = "mysql-1m".into();
+        settings
+            .iter()
+            .for_each(|setting| scenario.set(setting).unwrap());
+        let outcome = || crate::replay::Outcome {
+            figures: Figures::default(),
+            sources: Vec::new(),
+            failures: Vec::new(),
+            faults: Vec::new(),
+            samples: Vec::new(),
+            arrivals: Vec::new(),
+            start: crate::clock::now(),
+            broker: String::new(),
+            engine_report: serde_json::json!({ "build": "release" }),
+        };
+        let outcomes = (0..runs).map(|_| outcome()).collect();
+        crate::replay::summary(&scenario, outcomes, false).0
+    }
+
+    #[test]
+    fn a_report_is_repeated_with_its_settings() {
+        let plain = repeat(&report(&[], 5));
+        assert_eq!(plain, "harness replay mysql-1m --runs 5");
+        let set = [
+            "engine.io=uring",
+            "source.a.tables=[\"x.*\"]",
+            "kafka.client_id=it's",
+        ];
+        assert_eq!(
+            repeat(&report(&set, 1)),
+            "harness replay mysql-1m --runs 1 --set engine.io=uring --set 'source.a.tables=[\"x.*\"]' \
+             --set 'kafka.client_id=it'\\''s'"
+        );
+    }
+
+    #[test]
+    fn what_was_set_is_read_back() {
+        let document = Document::of(&report(&["engine.io=uring"], 1)).unwrap();
+        assert_eq!(document.set, ["engine.io=uring"]);
+        assert_eq!(document.build.as_deref(), Some("release"));
+        let settings = document.settings.unwrap();
+        assert_eq!(settings["walbrook"]["engine"]["io"], "uring");
+        let plain = Document::of(&report(&[], 1)).unwrap();
+        assert!(plain.set.is_empty() && plain.settings.is_some());
+    }
 }

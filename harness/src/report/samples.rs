@@ -6,7 +6,7 @@ use hdrhistogram::serialization::{Serializer as _, V2Serializer};
 
 use super::document::{
     Document, Fault, Figures, LinkOf, Links, Load, OverLinks, Percentiles, SourceOf, Station,
-    Stations, Way,
+    Stations, Timing, Way,
 };
 use super::timeline::Timeline;
 
@@ -47,6 +47,11 @@ pub(crate) fn figures(rate: f64) -> Figures {
         commit_histogram: None,
         load: None,
         stations: None,
+        timing: Some(Timing {
+            clock_reads: 1465,
+            ns_per_read: 29.0,
+            cpu_share: 4.7e-5,
+        }),
         links: None,
         bare_changes_per_second: None,
     }
@@ -61,7 +66,10 @@ pub(crate) fn document(runs: u32, rate: f64) -> Document {
         version: "0.1.0".into(),
         machine: "A <machine>, 2 cores".into(),
         commit: "0123456789ab".into(),
+        build: None,
         scenario: "mysql-1m".into(),
+        set: Vec::new(),
+        settings: None,
         source: "mysql-9.7-1m".into(),
         sources: Vec::new(),
         broker: "embedded broker".into(),
@@ -117,6 +125,7 @@ pub(crate) fn killed() -> Document {
     for figures in document.runs.iter_mut().chain([&mut document.figures]) {
         figures.histogram = None;
         figures.latency_ms = None;
+        figures.timing = None;
     }
     document
 }
@@ -151,13 +160,16 @@ pub(crate) fn linked() -> Document {
             max: ms * 5.0,
         },
     };
-    document.figures.links = Some(links);
-    document.figures.stations = Some(Stations {
+    let stations = Stations {
         decoded: station(0.4),
         encoded: station(1.2),
         sent: station(0.1),
         acknowledged: station(20.3),
-    });
+    };
+    for figures in document.runs.iter_mut().chain([&mut document.figures]) {
+        figures.links = Some(links.clone());
+        figures.stations = Some(stations.clone());
+    }
     document
 }
 
@@ -173,6 +185,14 @@ pub(crate) fn loaded() -> Document {
             rows_per_commit: 10,
             writers: 4,
             offered_seconds: Some(16.0),
+            due_latency_ms: figures.latency_ms.map(|sent| Percentiles {
+                p50: sent.p50 + 0.5,
+                p99: sent.p99 + 9.0,
+                p999: sent.p999 + 30.0,
+                max: sent.max + 40.0,
+                ..sent
+            }),
+            due_histogram: Some(histogram(0.5)),
             over_links: Some(OverLinks {
                 round_trip_ms: 30.25,
                 commit_ms: figures.latency_ms,
