@@ -22,6 +22,8 @@ pub struct Report {
     pub version: &'static str,
     /// Commit that it was built from.
     pub commit: &'static str,
+    /// `release`, or `debug`, whose times and memory say little.
+    pub build: &'static str,
     /// Processor, cores and kernel.
     pub machine: String,
     /// The source's name, where there is one.
@@ -258,6 +260,10 @@ impl Report {
         Some(Self {
             version: env!("CARGO_PKG_VERSION"),
             commit: env!("WALBROOK_COMMIT"),
+            build: match cfg!(debug_assertions) {
+                true => "debug",
+                false => "release",
+            },
             machine: machine(),
             source,
             sources,

@@ -91,20 +91,18 @@ impl Bench {
     }
 }
 
-/// Faults at seeded numbers of produce requests; how many connections they drop.
-fn arm(broker: &Broker, random: &mut SplitMix64) -> u64 {
+/// Faults at seeded numbers of produce requests.
+fn arm(broker: &Broker, random: &mut SplitMix64) {
     let faults = broker.faults();
     faults.delay(Some(ApiKey::Produce), LINE);
-    let (mut at, mut drops) = (10, 0);
+    let mut at = 10;
     for _ in 0..FAULTS {
         match random.between(0, 5) {
             0 | 1 => {
                 faults.drop_connection(ApiKey::Produce, Drop::Before, at, 1);
-                drops += 1;
             }
             2 | 3 => {
                 faults.drop_connection(ApiKey::Produce, Drop::After, at, 1);
-                drops += 1;
             }
             4 => {
                 let times = random.between(1, 4);
@@ -118,7 +116,6 @@ fn arm(broker: &Broker, random: &mut SplitMix64) -> u64 {
         }
         at += random.between(5, 15);
     }
-    drops
 }
 
 /// Runs the engine to its end while leaders move and all connections of a node break, again and again.
@@ -154,23 +151,23 @@ async fn keeps_the_order_when_connections_break_under_several_batches() {
         let mut random = SplitMix64(seed);
         let bench = Bench::new(&program).await;
         let (broker, engine) = (&bench.broker, &bench.engine);
-        let drops = arm(broker, &mut random);
+        arm(broker, &mut random);
         run(engine, broker, &mut random).await;
 
         let report = std::fs::read_to_string(engine.report()).expect("a report");
         let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
         let figure = |name: &str| report[name].as_u64().unwrap_or_default();
-        let counts = broker.counts();
+        let (counts, drops) = (broker.counts(), broker.faults().drops());
         eprintln!(
-            "seed {seed}: {} requests, {} batches sent again, {drops} connections dropped by number, {} batches recognised as repeated",
+            "seed {seed}: {} requests, {} batches sent again, {drops:?}, {} batches recognised as repeated",
             figure("requests"),
             figure("retries"),
             counts.duplicates
         );
         // Otherwise this test would test nothing.
         assert!(
-            figure("retries") > 2 * drops,
-            "seed {seed}: several batches were on the wire when connections broke: {report:#}"
+            drops.in_midst > 0 && figure("retries") >= drops.all,
+            "seed {seed}: several batches were on the wire when connections broke: {drops:?}, {report:#}"
         );
         assert!(
             counts.duplicates > 0,
@@ -200,7 +197,9 @@ async fn goes_on_when_its_topic_is_made_anew() {
     let Some(program) = engine() else { return };
     let bench = Bench::new(&program).await;
     let (broker, engine) = (&bench.broker, &bench.engine);
-    broker.faults().delay(Some(ApiKey::Produce), LINE);
+    // Of the many batches only the first are let in until the topic is gone, however late this is seen.
+    let passes = ResponseError::NotEnoughReplicas;
+    (broker.faults()).fail_after(20, ApiKey::Produce, passes, u64::MAX);
     let mut running = engine.start().expect("the engine starts");
     let deadline = Instant::now() + PATIENCE;
     while broker.counts().batches < 20 {
@@ -209,6 +208,7 @@ async fn goes_on_when_its_topic_is_made_anew() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     broker.delete_topic(TOPIC).expect("the engine's topic");
+    broker.faults().clear();
     let absence = Instant::now() + Duration::from_secs(2);
     let ended = running.ended(absence).await.expect("a child");
     let words = || engine.last_words();

@@ -1,6 +1,6 @@
 //! What the broker is told to do wrong: delays, error codes, dropped connections.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,17 @@ pub(super) struct Fate {
 pub struct Faults {
     armed: AtomicBool,
     plans: Mutex<Vec<Plan>>,
+    drops: AtomicU64,
+    in_midst: AtomicU64,
+}
+
+/// Connections that requests dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// All of them.
+    pub all: u64,
+    /// At which answers to earlier requests were still on their way: the client had several on the wire.
+    pub in_midst: u64,
 }
 
 #[derive(Debug)]
@@ -71,6 +82,21 @@ impl Faults {
     /// Drops the connection at each of the next `times` requests of `api`, after `skip` that are answered.
     pub fn drop_connection(&self, api: ApiKey, when: Drop, skip: u64, times: u64) {
         self.arm(Some(api), skip, times, What::Drop(when));
+    }
+
+    /// What has been dropped until now.
+    pub fn drops(&self) -> Drops {
+        Drops {
+            all: self.drops.load(Ordering::Relaxed),
+            in_midst: self.in_midst.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A connection is dropped, some of whose answers wait.
+    pub(super) fn dropped(&self, answers_wait: bool) {
+        self.drops.fetch_add(1, Ordering::Relaxed);
+        self.in_midst
+            .fetch_add(u64::from(answers_wait), Ordering::Relaxed);
     }
 
     /// Ends all faults.

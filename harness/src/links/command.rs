@@ -30,9 +30,24 @@ pub struct Args {
     /// Datagrams sent in each direction.
     #[arg(long, default_value_t = 20_000)]
     datagrams: u32,
+    /// Payload bits per second that each direction is to carry at least: 8gbit.
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    at_least: Option<u64>,
     /// Fail also where a busy machine may be the reason.
     #[arg(long)]
     strict: bool,
+}
+
+/// Bits per second, in the words of tc.
+fn rate(text: &str) -> Result<u64, String> {
+    if text.contains(char::is_whitespace) {
+        return Err(format!(
+            "rate: {text:?}: expected a number with a unit, 8gbit"
+        ));
+    }
+    let profile = format!("rate {text}").parse::<LinkProfile>();
+    let rate = profile.map_err(|error| error.to_string())?.rate_bits;
+    rate.ok_or_else(|| format!("rate: {text:?} is none"))
 }
 
 /// Runs `harness netem`; status 1 when the link does not do what its profile says.
@@ -61,7 +76,7 @@ pub async fn run(args: Args) -> Outcome {
     if measured.datagrams.is_none() {
         println!("  a relay of streams carries no datagrams: loss is not measured");
     }
-    let findings = measured.judge(&forth, &back);
+    let findings = measured.judge(&forth, &back, args.at_least);
     for Finding {
         what,
         promised,
@@ -82,4 +97,17 @@ pub async fn run(args: Args) -> Outcome {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_written_as_in_profiles() {
+        assert_eq!(rate("8gbit"), Ok(8_000_000_000));
+        for wrong in ["8", "", "8gb", "-1gbit", "8gbit delay 5ms"] {
+            assert!(rate(wrong).unwrap_err().starts_with("rate: "), "{wrong}");
+        }
+    }
 }

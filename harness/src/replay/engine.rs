@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeValLike as _;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 /// How often memory and processor time are looked at: reading /proc costs about 20 µs.
 const SAMPLING: Duration = Duration::from_millis(5);
+/// What /proc says of processor time falls short by: a tick each of user and system time.
+const TICKS: f64 = 0.02;
 
 /// The engine's program and where it works.
 #[derive(Clone, Debug)]
@@ -50,7 +53,8 @@ pub struct Sample {
 pub struct Running {
     child: Child,
     pid: u32,
-    before: f64,
+    /// How it ended, and the processor time of its whole life, once it has been waited for.
+    awaited: Option<(ExitStatus, f64)>,
     peak: Arc<AtomicU64>,
     done: Arc<AtomicBool>,
     sampler: Option<std::thread::JoinHandle<Vec<Sample>>>,
@@ -93,7 +97,6 @@ impl Engine {
             .create(true)
             .append(true)
             .open(self.log())?;
-        let before = children_seconds();
         let mut command = Command::new(&self.program);
         command
             .arg("run")
@@ -123,7 +126,7 @@ impl Engine {
         Ok(Running {
             child,
             pid,
-            before,
+            awaited: None,
             peak,
             done,
             sampler: Some(sampler),
@@ -158,7 +161,7 @@ impl Running {
     /// Those of the system.
     pub fn terminate(&mut self) -> std::io::Result<()> {
         // Until it has been waited for, its id is nobody else's.
-        if self.child.try_wait()?.is_none() {
+        if self.awaited()?.is_none() {
             kill(Pid::from_raw(self.pid as i32), Signal::SIGTERM)?;
         }
         Ok(())
@@ -170,7 +173,7 @@ impl Running {
     /// Those of the system.
     pub async fn ended(&mut self, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
         loop {
-            let status = self.child.try_wait()?;
+            let status = self.awaited()?;
             if status.is_some() || crate::clock::now() >= deadline {
                 return Ok(status);
             }
@@ -178,7 +181,32 @@ impl Running {
         }
     }
 
-    /// What it used, after [`Running::ended`]: the kernel's sum over awaited children is `wait4`'s, one child at a time.
+    /// Its status, if it has ended.
+    ///
+    /// The kernel's sum over awaited children grows by what `wait4` would say of this one. Others, a killed broker's JVM or tc, are awaited
+    /// at any time, in a thread beside this one even at this moment: /proc, coarser, says what can be its own.
+    fn awaited(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        // From then on its id may be another's.
+        if let Some((status, _)) = self.awaited {
+            return Ok(Some(status));
+        }
+        let only_look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if waitid(Id::Pid(Pid::from_raw(self.pid as i32)), only_look)? == WaitStatus::StillAlive {
+            return Ok(None);
+        }
+        let coarse = processor(&PathBuf::from(format!("/proc/{}/stat", self.pid)));
+        let before = children_seconds();
+        let status = self.child.wait()?;
+        let precise = children_seconds() - before;
+        let own = match coarse {
+            Some(coarse) if precise > coarse + 2.0 * TICKS => coarse,
+            _ => precise,
+        };
+        self.awaited = Some((status, own));
+        Ok(Some(status))
+    }
+
+    /// What it used, after [`Running::ended`].
     pub fn usage(mut self) -> (Usage, Vec<Sample>) {
         self.done.store(true, Ordering::Relaxed);
         let samples = self
@@ -187,7 +215,7 @@ impl Running {
             .and_then(|sampler| sampler.join().ok())
             .unwrap_or_default();
         let usage = Usage {
-            cpu_seconds: children_seconds() - self.before,
+            cpu_seconds: self.awaited.map_or(0.0, |(_, seconds)| seconds),
             rss_max_bytes: self.peak.load(Ordering::Relaxed),
         };
         (usage, samples)
@@ -256,4 +284,64 @@ fn processor(stat: &Path) -> Option<f64> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(ticks as f64 / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    /// A shell takes the arguments of an engine and runs the script `run`.
+    fn scripted(directory: &Path, script: &str) -> Engine {
+        fs::write(directory.join("run"), script).unwrap();
+        Engine {
+            program: "/bin/sh".into(),
+            directory: directory.to_owned(),
+            host: None,
+        }
+    }
+
+    const BUSY: &str = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+
+    #[tokio::test]
+    async fn what_other_children_use_is_not_the_engine_s() {
+        let directory = tempfile::tempdir().unwrap();
+        let gate = directory.path().join("gate");
+        nix::unistd::mkfifo(&gate, Mode::S_IRWXU).unwrap();
+        // Both ways, so that opening waits for nobody.
+        let gate = fs::OpenOptions::new().read(true).write(true).open(gate);
+        let mut gate = gate.unwrap();
+        let engine = scripted(directory.path(), "read line < gate\n");
+        let mut running = engine.start().unwrap();
+        let before = children_seconds();
+        let busy = Command::new("/bin/sh").args(["-c", BUSY]).status();
+        assert!(busy.unwrap().success());
+        let others = children_seconds() - before;
+        gate.write_all(b"go\n").unwrap();
+        let deadline = crate::clock::now() + Duration::from_secs(60);
+        let ended = running.ended(deadline).await.unwrap();
+        assert!(ended.unwrap().success(), "{}", engine.last_words());
+        let (usage, _) = running.usage();
+        let own = usage.cpu_seconds;
+        assert!(own > 0.0 && own < others / 2.0, "{own} s of {others} s");
+    }
+
+    #[tokio::test]
+    async fn what_the_engine_uses_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = scripted(directory.path(), BUSY);
+        let mut running = engine.start().unwrap();
+        let deadline = crate::clock::now() + Duration::from_secs(60);
+        let ended = running.ended(deadline).await.unwrap();
+        assert!(ended.unwrap().success(), "{}", engine.last_words());
+        // Once more: it has been waited for.
+        assert!(running.ended(deadline).await.unwrap().is_some());
+        running.terminate().unwrap();
+        let (usage, samples) = running.usage();
+        let seen = samples.last().map_or(0.0, |sample| sample.cpu_seconds);
+        assert!(usage.cpu_seconds > 0.0 && usage.cpu_seconds >= seen);
+    }
 }

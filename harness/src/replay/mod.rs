@@ -134,7 +134,10 @@ pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) ->
         version: env!("CARGO_PKG_VERSION"),
         machine: machine(),
         commit: commit(&middle),
+        build: build(&middle),
         scenario: scenario.name.clone(),
+        set: scenario.set.clone(),
+        settings: scenario.settings(),
         source: sources.join(" + "),
         sources: middle.sources.clone(),
         broker: middle.broker.clone(),
@@ -153,6 +156,12 @@ fn commit(outcome: &Outcome) -> String {
     let engine = outcome.engine_report.get("commit");
     let engine = engine.and_then(serde_json::Value::as_str);
     engine.unwrap_or(env!("WALBROOK_COMMIT")).to_owned()
+}
+
+/// The build of what was measured, where it says so itself.
+fn build(outcome: &Outcome) -> Option<String> {
+    let build = outcome.engine_report.get("build")?.as_str()?;
+    Some(build.to_owned())
 }
 
 /// What the scenario expects of every run and this one does not do.
@@ -175,7 +184,8 @@ fn unmet_by_any(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<Str
             outcome.faults.len()
         ));
     }
-    if timing {
+    // Memory is not time; but a debug build takes more of it.
+    if timing || outcome.is_of_release_build() {
         let memory = at_most("MiB of memory", expect.rss_mib_max, Some(figures.rss_mib()));
         failures.extend(memory);
     }
@@ -229,6 +239,14 @@ fn unmet_by_median(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
             "ms from when a commit was due to the broker's log for 99 of 100 rows",
             expect.due_p99_ms_max,
             due.map(|due| due.p99),
+        ),
+        (
+            "of the engine's processor time for reading clocks",
+            expect.timing_share_max,
+            figures
+                .timing
+                .get("cpu_share")
+                .and_then(|share| share.as_f64()),
         ),
         (
             "times the links' limit",
@@ -449,9 +467,13 @@ mod tests {
     }
 
     fn failures(expect: &str, outcomes: Vec<Outcome>) -> Vec<String> {
+        judged(expect, outcomes, true)
+    }
+
+    fn judged(expect: &str, outcomes: Vec<Outcome>, timing: bool) -> Vec<String> {
         let text = format!("[[source]]\nrecording = \"x\"\n[expect]\n{expect}");
         let scenario: Scenario = toml::from_str(&text).unwrap();
-        let (report, _) = summary(&scenario, outcomes, true);
+        let (report, _) = summary(&scenario, outcomes, timing);
         assert_eq!(report.verified, report.failures.is_empty());
         report.failures
     }
@@ -464,6 +486,7 @@ mod tests {
             "commit_p50_ms_max = 1.0",
             "commit_p99_ms_max = 1.0",
             "due_p99_ms_max = 1.0",
+            "timing_share_max = 0.01",
             "commit_p50_over_round_trip_ms_max = 1.0",
             "commit_p99_over_round_trip_ms_max = 1.0",
         ] {
@@ -492,6 +515,35 @@ mod tests {
         assert!(found[1].starts_with("run 2: expected at least 1 faults"));
         // Times are the median run's.
         assert_eq!(failures("seconds_max = 2.5", runs().into()), [""; 0]);
+    }
+
+    #[test]
+    fn memory_is_asserted_without_times_where_the_build_is_what_users_run() {
+        let large = |build: &str| {
+            let mut run = outcome(2.0);
+            run.figures.rss_max_bytes = 65 << 20;
+            run.engine_report = serde_json::json!({ "build": build });
+            vec![run]
+        };
+        let expect = "rss_mib_max = 64\nseconds_max = 1.0";
+        let found = judged(expect, large("release"), false);
+        let expected = "expected at most 64 MiB of memory, measured 65.00";
+        assert_eq!(found, [expected]);
+        assert_eq!(judged(expect, large("debug"), false), [""; 0]);
+        assert_eq!(judged(expect, large("debug"), true).len(), 2);
+    }
+
+    #[test]
+    fn what_reading_clocks_costs_is_asserted() {
+        let timed = |share: f64| {
+            let mut run = outcome(1.0);
+            run.figures.timing = serde_json::json!({ "cpu_share": share });
+            vec![run]
+        };
+        let expect = "timing_share_max = 0.01";
+        assert_eq!(failures(expect, timed(0.009)), [""; 0]);
+        assert_eq!(failures(expect, timed(0.011)).len(), 1);
+        assert_eq!(judged(expect, timed(0.011), false), [""; 0]);
     }
 
     #[test]

@@ -49,6 +49,17 @@ pub struct Outcome {
     pub engine_report: serde_json::Value,
 }
 
+impl Outcome {
+    /// Whether what ran is the build that users run, as its own report says.
+    #[must_use]
+    pub fn is_of_release_build(&self) -> bool {
+        self.engine_report
+            .get("build")
+            .and_then(serde_json::Value::as_str)
+            == Some("release")
+    }
+}
+
 /// Progress while a run goes on: changes that have arrived, and all of them.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 

@@ -119,7 +119,7 @@ async fn a_delay_is_a_long_line_and_a_held_watermark_hides_records() {
     let waiting = tokio::spawn(async move { partition.fetch_records(0, 1..100_000, 20_000).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     broker.hold_high_watermark("t", 0, None).unwrap();
-    let (records, _) = tokio::time::timeout(Duration::from_secs(5), waiting)
+    let (records, _) = tokio::time::timeout(Duration::from_secs(20), waiting)
         .await
         .unwrap()
         .unwrap()

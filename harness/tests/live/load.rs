@@ -1,6 +1,6 @@
 //! Rows committed while the engine streams: each arrives once, as it was written, and was timed. How long it took is not asserted.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use harness::replay;
 use harness::replay::scenario::Scenario;
@@ -23,18 +23,58 @@ async fn postgres_under_a_short_load() {
     short_load(Flavour::Postgres, true).await;
 }
 
-/// The scenario `NAME-50k`, shorter and slower; `has_commit_times`: the source says when a transaction was committed.
-async fn short_load(flavour: Flavour, has_commit_times: bool) {
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_under_as_much_as_it_takes() {
+    saturated(Flavour::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_under_as_much_as_it_takes() {
+    saturated(Flavour::Postgres).await;
+}
+
+/// The engine, where it and the server can be had; says loudly what is skipped otherwise.
+fn program(flavour: Flavour) -> Option<PathBuf> {
     let installed =
         tokio::task::block_in_place(|| install(flavour)).map_err(|error| error.to_string());
-    let program = match installed.and_then(|_| engine()) {
-        Ok(program) => program,
+    match installed.and_then(|_| engine()) {
+        Ok(program) => Some(program),
         Err(reason) => {
             assert!(!harness::is_ci(), "required in CI: {reason}");
             let title = flavour.title();
             eprintln!("\n*** SKIPPED: no load on {title}: {reason}\n");
-            return;
+            None
         }
+    }
+}
+
+/// The scenario `NAME-saturated`, shorter: nothing is due, so nothing is late.
+async fn saturated(flavour: Flavour) {
+    let Some(program) = program(flavour) else {
+        return;
+    };
+    let name = format!("{}-saturated", flavour.name());
+    let mut scenario = Scenario::read(Path::new(&name)).expect("a scenario");
+    let load = scenario.load.as_mut().expect("a load");
+    (load.warm_up_seconds, load.seconds, load.bare_seconds) = (0.2, 1.5, 0.0);
+    let (report, _) = replay::replay(&scenario, &program, 1, false)
+        .await
+        .expect("a run");
+    assert!(report.verified, "{:#?}", report.failures);
+    let figures = &report.figures;
+    let load = figures.load.as_ref().expect("figures of the load");
+    assert_eq!(figures.changes, load.commits * 100);
+    assert_eq!(figures.records, figures.changes + 1);
+    assert_eq!(load.offered_commits_per_second, None);
+    assert!(load.due_latency_ms.is_none() && load.bare_latency_ms.is_none());
+    assert!(figures.commit_ms("p50") > Some(0.0));
+    eprintln!("{name}: {} commits", load.commits);
+}
+
+/// The scenario `NAME-50k`, shorter and slower; `has_commit_times`: the source says when a transaction was committed.
+async fn short_load(flavour: Flavour, has_commit_times: bool) {
+    let Some(program) = program(flavour) else {
+        return;
     };
     let name = format!("{}-50k", flavour.name());
     let mut scenario = Scenario::read(Path::new(&name)).expect("a scenario");

@@ -183,8 +183,8 @@ async fn a_rate_is_kept() {
     let started = Instant::now();
     dumped(&server);
     let seconds = started.elapsed().as_secs_f64();
-    // Half a second; the upper bound is generous because the machine may be busy.
-    assert!((0.4..5.0).contains(&seconds), "{seconds} s");
+    // Half a second, and on a busy machine any time longer.
+    assert!(seconds >= 0.4, "{seconds} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,12 @@ pub struct Scenario {
     /// The file's name without extension; set by [`Scenario::read`].
     #[serde(skip)]
     pub name: String,
+    /// The file's tables as they stand there, for [`Scenario::settings`]; set by [`Scenario::read`].
+    #[serde(skip)]
+    pub file: toml::Table,
+    /// What was put over `walbrook` by [`Scenario::set`], in that order.
+    #[serde(skip)]
+    pub set: Vec<String>,
     /// Where the changes come from.
     pub source: Vec<Source>,
     /// Where they go.
@@ -260,9 +266,13 @@ pub struct Expect {
     /// Processor time of the engine per change at most, in microseconds; not asserted with `--no-timing`.
     #[serde(default)]
     pub cpu_us_per_change_max: Option<f64>,
-    /// Peak resident set of the engine at most, in MiB, in every run; not asserted with `--no-timing`, because it depends on the build.
+    /// Peak resident set of the engine at most, in MiB, in every run. Memory is not time, so this is asserted with `--no-timing`, too, where the
+    /// engine is a release build.
     #[serde(default)]
     pub rss_mib_max: Option<f64>,
+    /// Part of the engine's processor time that reading clocks may take, 0 to 1; not asserted with `--no-timing`.
+    #[serde(default)]
+    pub timing_share_max: Option<f64>,
     /// With `server = "postgres"`: at least this part of what a bare reader gets from the same server right before; not asserted with
     /// `--no-timing`.
     #[serde(default)]
@@ -308,6 +318,7 @@ impl Scenario {
         let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
         let mut scenario: Scenario =
             toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        scenario.file = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         scenario.name = path
             .file_stem()
             .unwrap_or_default()
@@ -329,7 +340,18 @@ impl Scenario {
             .or_else(|_| read(&format!("{value:?}")))
             .map_err(|error| format!("--set {setting}: {error}"))?;
         merge(&mut self.walbrook, &table);
+        self.set.push(setting.to_owned());
         Ok(())
+    }
+
+    /// What a run is made of, for its report: the file's tables with what was [set](Scenario::set) over them, without its expectations. A
+    /// comment or a number's underscores are no other work, nor is another name.
+    pub fn settings(&self) -> toml::Table {
+        let mut settings = self.file.clone();
+        settings.remove("expect");
+        let walbrook = toml::Value::Table(self.walbrook.clone());
+        settings.insert("walbrook".to_owned(), walbrook);
+        settings
     }
 
     /// Whether the links of this kind are emulated.
@@ -443,6 +465,56 @@ mod tests {
         assert!(seen >= 5, "{seen} scenarios");
     }
 
+    /// What this project promises of itself stands in the scenarios that measure it.
+    #[test]
+    fn promised_figures_are_expected() {
+        type Of = fn(&Expect) -> Option<f64>;
+        let rate: Of = |expect| expect.changes_per_second_min;
+        let seconds: Of = |expect| expect.seconds_max;
+        let memory: Of = |expect| expect.rss_mib_max;
+        let timing: Of = |expect| expect.timing_share_max;
+        let commit_p50: Of = |expect| expect.commit_p50_ms_max;
+        let commit_p99: Of = |expect| expect.commit_p99_ms_max;
+        let due_p99: Of = |expect| expect.due_p99_ms_max;
+        let over_p50: Of = |expect| expect.commit_p50_over_round_trip_ms_max;
+        let over_p99: Of = |expect| expect.commit_p99_over_round_trip_ms_max;
+        let of_bare: Of = |expect| expect.of_bare_reader_min;
+        let times_limit: Of = |expect| expect.times_limit_max;
+        let promised: [(&str, &[(Of, f64)]); 22] = [
+            ("mysql-1m", &[(rate, 1.5e6), (memory, 64.0), (timing, 0.01)]),
+            (
+                "postgres-1m",
+                &[(rate, 1.2e6), (memory, 64.0), (timing, 0.01)],
+            ),
+            ("10m-transaction", &[(memory, 32.0)]),
+            ("postgres-10m-transaction", &[(memory, 32.0)]),
+            ("postgres-live-1m", &[(of_bare, 0.9)]),
+            ("postgres-live-wal2json-100k", &[(of_bare, 0.9)]),
+            ("list-sync", &[(seconds, 5.0)]),
+            ("list-sync-kafka", &[(seconds, 10.0)]),
+            ("far-source", &[(seconds, 12.0)]),
+            ("slow-link", &[(seconds, 60.0), (times_limit, 1.2)]),
+            ("slow-link-auto", &[(seconds, 30.0)]),
+            ("mysql-idle", &[(commit_p50, 2.0), (commit_p99, 10.0)]),
+            ("mariadb-idle", &[(commit_p50, 2.0), (commit_p99, 10.0)]),
+            ("postgres-idle", &[(commit_p50, 2.0), (commit_p99, 10.0)]),
+            ("mysql-idle-link", &[(over_p50, 2.0), (over_p99, 10.0)]),
+            ("postgres-idle-link", &[(over_p50, 2.0), (over_p99, 10.0)]),
+            ("mysql-1k", &[(commit_p99, 10.0)]),
+            ("mariadb-1k", &[(commit_p99, 10.0)]),
+            ("postgres-1k", &[(commit_p99, 10.0)]),
+            ("mysql-50k", &[(commit_p99, 20.0), (due_p99, 20.0)]),
+            ("mariadb-50k", &[(commit_p99, 20.0), (due_p99, 20.0)]),
+            ("postgres-50k", &[(commit_p99, 20.0), (due_p99, 20.0)]),
+        ];
+        for (name, figures) in promised {
+            let expect = Scenario::read(name.as_ref()).unwrap().expect;
+            for (number, (of, promised)) in figures.iter().enumerate() {
+                assert_eq!(of(&expect), Some(*promised), "figure {number} of {name}");
+            }
+        }
+    }
+
     #[test]
     fn sources_say_what_they_are() {
         let text = "[[source]]\nrecording = \"mysql-9.7-20k\"\n\
@@ -462,6 +534,35 @@ mod tests {
         assert_eq!(scenario.walbrook, toml::from_str(expected).unwrap());
         assert!(scenario.set("engine.io").is_err());
         assert!(scenario.set("=3").is_err());
+        assert_eq!(
+            scenario.set,
+            ["engine.io=uring", "kafka.topics.partitions=5"]
+        );
+    }
+
+    #[test]
+    fn settings_are_what_is_run_and_not_what_is_expected() {
+        let directory = tempfile::tempdir().unwrap();
+        let read = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            Scenario::read(&path).unwrap()
+        };
+        let text = "[[source]]\nrecording = \"x\"\n[walbrook]\nengine.io = \"epoll\"\n";
+        let plain = read("a.toml", text);
+        let expected = format!("# the same\n{text}[expect]\nrows = 5");
+        let expecting = read("b.toml", &expected);
+        assert_eq!(plain.settings(), toml::from_str(text).unwrap());
+        assert_eq!(expecting.settings(), plain.settings());
+        let mut set = plain.clone();
+        set.set("engine.io=uring").unwrap();
+        assert_eq!(
+            set.settings(),
+            toml::from_str(&text.replace("epoll", "uring")).unwrap()
+        );
+        let fault = "[[fault]]\nat_changes = 5\ndo = \"kill_engine\"";
+        let faulty = read("c.toml", &format!("{text}{fault}"));
+        assert_ne!(faulty.settings(), plain.settings());
     }
 
     #[test]
