@@ -2,6 +2,7 @@
 //!
 //! Neither `encode` nor `producer` imports the other; both speak in these words.
 
+use std::any::Any;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,6 +41,8 @@ pub struct Buffer {
     bytes: Vec<u8>,
     /// Where the memory goes back to.
     home: Option<Arc<Spares>>,
+    /// What goes with them.
+    kept: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Buffer {
@@ -58,7 +61,13 @@ impl Buffer {
         Self {
             bytes,
             home: Some(home),
+            kept: None,
         }
+    }
+
+    /// Keeps `what` for as long as these bytes are held: what they take of a budget. A copy of them does not have it.
+    pub(crate) fn keep(&mut self, what: impl Any + Send + Sync) {
+        self.kept = Some(Box::new(what));
     }
 }
 
@@ -73,7 +82,11 @@ impl Drop for Buffer {
 /// Bytes whose memory is nobody's in particular.
 impl From<Vec<u8>> for Buffer {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, home: None }
+        Self {
+            bytes,
+            home: None,
+            kept: None,
+        }
     }
 }
 
@@ -165,6 +178,21 @@ mod tests {
         let again = spares.take();
         assert_eq!((again.as_ptr(), again.len()), (at, 0));
         assert_eq!(spares.take().capacity(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_with_bytes_goes_with_their_last_holder() {
+        let kept = Arc::new(());
+        let mut buffer = Buffer::from(vec![1]);
+        buffer.keep(Arc::clone(&kept));
+        let copy = buffer.clone();
+        let sent = bytes::Bytes::from_owner(buffer);
+        let resent = sent.clone();
+        drop(sent);
+        assert_eq!(Arc::strong_count(&kept), 2);
+        drop(resent);
+        assert_eq!(Arc::strong_count(&kept), 1);
+        drop(copy);
     }
 
     #[test]

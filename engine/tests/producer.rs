@@ -550,3 +550,43 @@ async fn rskafka_writes_the_same() {
     producer.close(PATIENCE).await.unwrap();
     expect_all(&cluster, &feed);
 }
+
+/// The ends of a new topic are asked for as long as its leader is away: meanwhile others' leaders move, and are asked for all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn follows_leaders_while_a_new_topic_is_waited_for() {
+    const NEW: &str = "shop.new";
+    let cluster = cluster();
+    let lead = |topic, leader| {
+        let led = cluster.partition_leader(topic, 0, Some(leader));
+        led.unwrap();
+    };
+    let (producer, mut feed) = connect(&cluster).await;
+    lead(TOPIC, 1);
+    feed.send(&producer);
+    acknowledged(&producer).await;
+    cluster.create_topic(NEW, 1, 3).unwrap();
+    lead(NEW, 2);
+    let routes = producer.topics(&[NEW]).await.unwrap();
+    cluster.broker_down(2).unwrap();
+    for partition in 1..PARTITIONS {
+        let led = cluster.partition_leader(TOPIC, partition, Some(3));
+        led.unwrap();
+    }
+    let written = async {
+        for leader in [3, 1, 3] {
+            lead(TOPIC, leader);
+            feed.send(&producer);
+            acknowledged(&producer).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        ends = producer.ends(&routes) => panic!("nobody leads it: {ends:?}"),
+        () = written => {}
+    }
+    cluster.broker_up(2).unwrap();
+    let id = routes[0].topic_id;
+    assert_eq!(producer.ends(&routes).await.unwrap(), [(id, 0, 0)]);
+    producer.close(PATIENCE).await.unwrap();
+    expect_all(&cluster, &feed);
+}

@@ -29,6 +29,11 @@ impl Memory {
         self.limit
     }
 
+    /// Whether more than half of it is taken: what is left is for what cannot wait.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > self.limit / 2
+    }
+
     /// Takes `bytes` from the budget, whatever is left of it.
     pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Reservation {
         self.used.fetch_add(bytes, Ordering::Relaxed);

@@ -1,6 +1,7 @@
-//! Writes checkpoints beside the stream: on a blocking thread, one at a time, at most every 100 ms. What is durable is said to the
-//! source, whose server may keep its log until then.
+//! Writes checkpoints beside the stream: on a blocking thread, one at a time, at most every 100 ms, and less often the more partitions
+//! are in them. What is durable is said to the source, whose server may keep its log until then.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,20 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::account::Account;
-use crate::checkpoint::{CheckpointError, CheckpointStore};
+use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
 use crate::clock;
 use crate::position::Position;
 use crate::source::Confirmer;
 
-/// A checkpoint is written at most this often, but for those that something waits for.
+/// A checkpoint of up to [`PARTITIONS_PER_INTERVAL`] partitions is written at most this often, but for those that something waits for.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A checkpoint is written whole, with some 30 bytes for each partition: of more than these it is written that much less often, so that
+/// it takes some 300 kB/s of the disk however many there are.
+const PARTITIONS_PER_INTERVAL: usize = 1000;
+
+/// Never less often: what is written in between is read back after a crash.
+const CHECKPOINT_INTERVAL_MAX: Duration = Duration::from_secs(5);
 
 /// Where one source's checkpoints go.
 #[derive(Debug)]
@@ -63,15 +71,17 @@ impl Saver {
     }
 
     fn begin(&mut self, account: &mut Account) {
+        let mut rest = CHECKPOINT_INTERVAL;
         if let Some(checkpoint) = account.take_unsaved() {
             let store = Arc::clone(&self.store);
             let source = Arc::clone(&self.source);
+            rest = interval(&checkpoint);
             self.position = Some(checkpoint.position.clone());
             self.writing = Some(tokio::task::spawn_blocking(move || {
                 store.save(&source, &checkpoint)
             }));
         }
-        self.due = Instant::from_std(clock::now() + CHECKPOINT_INTERVAL);
+        self.due = Instant::from_std(clock::now() + rest);
     }
 
     /// Waits for the write that is under way, if one is.
@@ -91,5 +101,41 @@ impl Saver {
                 cause: std::io::Error::other(cause),
             })
         })
+    }
+}
+
+/// How long the next checkpoint waits after this one.
+fn interval(checkpoint: &Checkpoint) -> Duration {
+    let partitions: usize = checkpoint.offsets.values().map(BTreeMap::len).sum();
+    let times = u32::try_from(partitions.div_ceil(PARTITIONS_PER_INTERVAL)).unwrap_or(u32::MAX);
+    CHECKPOINT_INTERVAL
+        .saturating_mul(times.max(1))
+        .min(CHECKPOINT_INTERVAL_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::postgres::Lsn;
+
+    #[test]
+    fn large_checkpoints_are_written_less_often() {
+        for (topics, partitions, ms) in [
+            (0, 0, 100),
+            (1, 3, 100),
+            (500, 2, 100),
+            (501, 2, 200),
+            (5000, 3, 1500),
+            (100_000, 3, 5000),
+        ] {
+            let lsn = Lsn(1);
+            let mut checkpoint = Checkpoint::set_by_operator(Position::Postgres { lsn });
+            for topic in 0..topics {
+                let offsets = (0..partitions).map(|partition| (partition, 7)).collect();
+                checkpoint.offsets.insert(format!("t{topic}"), offsets);
+            }
+            let expected = Duration::from_millis(ms);
+            assert_eq!(interval(&checkpoint), expected, "{topics} of {partitions}");
+        }
     }
 }

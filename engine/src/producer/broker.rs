@@ -3,15 +3,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use protocol::Cursor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::clock;
@@ -63,6 +63,14 @@ impl Watch {
     }
 }
 
+/// How a connection ended.
+enum End {
+    /// By a fault.
+    Fault(Fault),
+    /// In order: another one, and the version of Produce that it speaks, takes its place.
+    Replaced(Connection, i16),
+}
+
 /// One connection's life.
 struct Session<'a> {
     shared: &'a Shared,
@@ -74,6 +82,10 @@ struct Session<'a> {
     answers: AtomicU64,
     /// Counts answers, and how often the socket took more of a request than it did at first.
     moved: AtomicU64,
+    /// Another connection waits for the last answers of this one.
+    is_replaced: AtomicBool,
+    /// An answer has come.
+    answered: Notify,
 }
 
 /// Serves broker `id` until the producer fails or is dropped. The first connection is made at once, so that the first records find it
@@ -81,26 +93,40 @@ struct Session<'a> {
 pub(super) async fn serve(shared: Arc<Shared>, id: i32, wake: Arc<Notify>) {
     let mut backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX);
     let mut early = true;
+    let mut open = None;
     loop {
-        while !early && !shared.with(|dispatch| dispatch.has_work(id)) {
+        while !early && open.is_none() && !shared.with(|dispatch| dispatch.has_work(id)) {
             if shared.with(|dispatch| dispatch.failure().is_some()) {
                 return;
             }
             wake.notified().await;
         }
-        let fault = match connect(&shared, id).await {
+        let connected = match open.take() {
+            Some(open) => Ok(open),
+            None => connect(&shared, id).await,
+        };
+        let fault = match connected {
             Ok((connection, version)) => {
                 if backoff.attempts() > 0 {
                     info!(broker = %connection.broker, "connected again");
                 } else {
                     debug!(broker = %connection.broker, "connected");
                 }
-                let (fault, useful) = run(&shared, id, connection, version, &wake).await;
+                let (end, useful) = run(&shared, id, connection, version, &wake).await;
                 shared.with(|dispatch| dispatch.lost(id, clock::now()));
                 if useful {
                     backoff.reset();
                 }
-                fault
+                match end {
+                    End::Fault(fault) => fault,
+                    End::Replaced(connection, version) => {
+                        debug!(broker = %connection.broker, "the session ends soon, going on over a new connection");
+                        open = Some((connection, version));
+                        early = false;
+                        backoff.reset();
+                        continue;
+                    }
+                }
             }
             Err(fault) => fault,
         };
@@ -148,7 +174,7 @@ async fn run(
     connection: Connection,
     version: i16,
     wake: &Notify,
-) -> (Fault, bool) {
+) -> (End, bool) {
     let session = Session {
         shared,
         id,
@@ -158,14 +184,18 @@ async fn run(
         awaited: Mutex::default(),
         answers: AtomicU64::default(),
         moved: AtomicU64::default(),
+        is_replaced: AtomicBool::default(),
+        answered: Notify::new(),
     };
+    let replace_at = connection.replace_at();
     let (reader, writer) = tokio::io::split(connection.into_stream());
-    let fault = tokio::select! {
-        fault = session.write(writer) => fault,
-        fault = session.read(BufReader::with_capacity(READ_BUFFER, reader)) => fault,
-        fault = session.watch() => fault,
+    let end = tokio::select! {
+        fault = session.write(writer) => End::Fault(fault),
+        fault = session.read(BufReader::with_capacity(READ_BUFFER, reader)) => End::Fault(fault),
+        fault = session.watch() => End::Fault(fault),
+        end = session.replace(replace_at) => end,
     };
-    (fault, session.answers.load(Ordering::Relaxed) > 0)
+    (end, session.answers.load(Ordering::Relaxed) > 0)
 }
 
 /// Writes `frame` and counts in `moved` whatever the socket did not take at once.
@@ -190,6 +220,9 @@ impl Session<'_> {
     async fn write(&self, mut writer: impl AsyncWrite + Unpin) -> Fault {
         let mut correlation = 0_i32;
         loop {
+            if self.is_replaced.load(Ordering::Relaxed) {
+                return std::future::pending().await;
+            }
             let request = self
                 .shared
                 .with(|dispatch| dispatch.next_request(self.id, clock::now()));
@@ -263,7 +296,34 @@ impl Session<'_> {
         self.moved.fetch_add(1, Ordering::Relaxed);
         self.shared
             .with(|dispatch| dispatch.response(self.id, awaited.request, results, clock::now()));
+        self.answered.notify_one();
         Ok(())
+    }
+
+    /// Makes another connection at that time, before the broker ends this one's session, and lets it take this one's place once everything
+    /// here is answered: two at a time could put batches out of their sequence.
+    async fn replace(&self, at: Option<Instant>) -> End {
+        let Some(at) = at else {
+            return std::future::pending().await;
+        };
+        sleep_until(at.into()).await;
+        let mut backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX);
+        let (connection, version) = loop {
+            match connect(self.shared, self.id).await {
+                Ok(open) => break open,
+                // This one may do for a while yet.
+                Err(Fault::Passing(reason)) => {
+                    debug!(broker = %self.broker, %reason, "no new connection yet");
+                    sleep(backoff.pause()).await;
+                }
+                Err(lasting) => return End::Fault(lasting),
+            }
+        };
+        self.is_replaced.store(true, Ordering::Relaxed);
+        while !self.awaited().is_empty() {
+            self.answered.notified().await;
+        }
+        End::Replaced(connection, version)
     }
 
     /// Ends the connection of a broker that is silent for too long, be it while we write or while we wait.

@@ -6,14 +6,14 @@
 //! ```
 //! Source: the Kafka protocol guide, <https://kafka.apache.org/protocol>.
 
+mod stream;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::ops::RangeInclusive;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::{ApiVersionsRequest, SaslAuthenticateRequest, SaslHandshakeRequest};
 use kafka_protocol::protocol::{Encodable as _, StrBytes};
@@ -21,18 +21,20 @@ use protocol::Cursor;
 use protocol::limits::KAFKA_BATCH_MAX;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::clock;
 use crate::config::{KafkaSettings, Sasl, SaslMechanism};
 
 use super::error::ProducerError;
 use super::response::{ApiVersions, Response, SaslAuthenticate, SaslHandshake};
 use super::sasl::{self, Hash, Scram};
 use super::{tls, verdict};
+pub(super) use stream::Stream;
 
 /// How long a connection may take, TLS and authentication included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +42,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a broker may take to answer, in-sync replicas included: longer than what we give it in a produce request. What is large
 /// takes its time on a thin line: it counts from when bytes have last moved.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A session is used for at least so long, however short its broker says that it is.
+const SESSION_MIN: Duration = Duration::from_millis(100);
 
 /// Largest first answer; what a peer sends that does not speak Kafka is mostly beyond it.
 const FIRST_RESPONSE_MAX: usize = 1 << 20;
@@ -119,16 +124,8 @@ impl From<io::Error> for Fault {
 /// How connections are made; the same for all brokers.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<Arc<tls::Renewable>>,
     sasl: Option<Sasl>,
-}
-
-/// A TCP connection, with or without TLS.
-pub(super) enum Stream {
-    /// Plain text.
-    Plain(TcpStream),
-    /// TLS.
-    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// An open, authenticated connection.
@@ -140,6 +137,8 @@ pub(super) struct Connection {
     correlation: i32,
     /// A call was begun and not ended (its future was dropped): the next answer would be another's.
     interrupted: bool,
+    /// When another one should take its place: the broker ends its session some time later.
+    replace_at: Option<Instant>,
 }
 
 impl Connector {
@@ -158,7 +157,10 @@ impl Connector {
     /// Files of `kafka.tls` that cannot be used.
     pub(super) fn new(settings: &KafkaSettings) -> Result<Self, ProducerError> {
         Ok(Self {
-            tls: settings.tls.as_ref().map(tls::client_config).transpose()?,
+            tls: match &settings.tls {
+                Some(tls) => Some(Arc::new(tls::Renewable::new(tls)?)),
+                None => None,
+            },
             sasl: settings.sasl.clone(),
         })
     }
@@ -182,7 +184,15 @@ impl Connector {
         socket.set_linger(Some(Duration::ZERO))?;
         socket
             .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
-        let stream = match &self.tls {
+        let config = match &self.tls {
+            // Whoever replaces several files does so one after the other: what does not fit together yet may in a moment.
+            Some(tls) => Some(
+                tls.config()
+                    .map_err(|error| Fault::Passing(error.to_string()))?,
+            ),
+            None => None,
+        };
+        let stream = match &config {
             None => Stream::Plain(tcp),
             Some(config) => Stream::Tls(Box::new(self.handshake(config, endpoint, tcp).await?)),
         };
@@ -192,10 +202,19 @@ impl Connector {
             versions: HashMap::new(),
             correlation: 0,
             interrupted: false,
+            replace_at: None,
         };
-        connection.negotiate(self.tls.is_some()).await?;
+        if let Err(fault) = connection.negotiate(config.is_some()).await {
+            // TLS 1.3 has the client done before the server has seen its certificate: what it says of that comes first thing after.
+            return Err(match (&config, connection.stream.alert()) {
+                (Some(config), Some(alert)) => self.refused(config, endpoint, &alert),
+                _ => fault,
+            });
+        }
         if let Some(sasl) = &self.sasl {
-            connection.authenticate(sasl).await?;
+            let begun = clock::now();
+            let lifetime = connection.authenticate(sasl).await?;
+            connection.replace_at = replace_at(begun, lifetime);
         }
         Ok(connection)
     }
@@ -217,15 +236,33 @@ impl Connector {
         connector.connect(name, tcp).await.map_err(|error| {
             // rustls reports what the peer sent or is as InvalidData; everything else is the network's.
             if error.kind() == io::ErrorKind::InvalidData {
-                lasting(format!(
-                    "TLS fails: {error}; check kafka.tls (ca, cert, key), that the broker's certificate names {}, and that this \
-                     listener speaks TLS",
-                    endpoint.host
-                ))
+                self.refused(config, endpoint, &error)
             } else {
                 error.into()
             }
         })
+    }
+
+    /// One side does not take the other's certificate, or does not speak TLS as the other does. That lasts, unless the files have been
+    /// replaced in the meantime.
+    fn refused(
+        &self,
+        config: &Arc<ClientConfig>,
+        endpoint: &Endpoint,
+        error: &dyn fmt::Display,
+    ) -> Fault {
+        let reason = format!(
+            "TLS fails: {error}; check kafka.tls (ca, cert, key), that the broker's certificate names {}, and that this listener \
+             speaks TLS",
+            endpoint.host
+        );
+        let now = self.tls.as_ref().map(|tls| tls.config());
+        match now {
+            Some(Ok(now)) if Arc::ptr_eq(&now, config) => {
+                Fault::Lasting(ProducerError::broker(&endpoint.to_string(), reason))
+            }
+            _ => Fault::Passing(reason),
+        }
     }
 }
 
@@ -379,7 +416,8 @@ impl Connection {
         Ok(())
     }
 
-    async fn authenticate(&mut self, sasl: &Sasl) -> Result<(), Fault> {
+    /// Answers for how many milliseconds the broker takes us for authenticated; 0 for as long as the connection lasts.
+    async fn authenticate(&mut self, sasl: &Sasl) -> Result<i64, Fault> {
         let (mechanism, hash) = match sasl.mechanism {
             SaslMechanism::Plain => ("PLAIN", None),
             SaslMechanism::ScramSha256 => ("SCRAM-SHA-256", Some(Hash::Sha256)),
@@ -406,31 +444,30 @@ impl Connection {
         }
         let password = sasl.password.reveal();
         let Some(hash) = hash else {
-            return self
-                .authenticate_step(sasl::plain(&sasl.username, password), &refused)
-                .await
-                .map(|_| ());
+            let step = self.authenticate_step(sasl::plain(&sasl.username, password), &refused);
+            return Ok(step.await?.session_lifetime_ms);
         };
         let (scram, first) = Scram::new(hash, &sasl.username, &rand::random::<[u8; 24]>());
         let challenge = self.authenticate_step(first, &refused).await?;
         let (proven, last) = scram
-            .prove(password, &challenge)
+            .prove(password, &challenge.bytes)
             .map_err(|error| refused(error.to_string()))?;
         let signature = self.authenticate_step(last, &refused).await?;
         proven
-            .verify(&signature)
-            .map_err(|error| refused(error.to_string()))
+            .verify(&signature.bytes)
+            .map_err(|error| refused(error.to_string()))?;
+        Ok(signature.session_lifetime_ms)
     }
 
     async fn authenticate_step(
         &mut self,
         bytes: Vec<u8>,
         refused: &impl Fn(String) -> Fault,
-    ) -> Result<Vec<u8>, Fault> {
+    ) -> Result<SaslAuthenticate, Fault> {
         let request = SaslAuthenticateRequest::default().with_auth_bytes(bytes.into());
         let answer = self.call::<SaslAuthenticate>(&request).await?;
         if answer.code == 0 {
-            return Ok(answer.bytes);
+            return Ok(answer);
         }
         Err(refused(format!(
             "{}{}; check kafka.sasl.username and kafka.sasl.password",
@@ -441,10 +478,23 @@ impl Connection {
         )))
     }
 
+    /// When another connection should take its place: the broker takes no requests over this one soon after.
+    pub(super) fn replace_at(&self) -> Option<Instant> {
+        self.replace_at
+    }
+
     /// Gives the stream away; correlation ids are the new owner's.
     pub(super) fn into_stream(self) -> Stream {
         self.stream
     }
+}
+
+/// When a connection is to be replaced whose session began at about `begun` and lasts so many milliseconds, as the broker says: Java's
+/// clients authenticate anew at about the same part of it.
+fn replace_at(begun: Instant, lifetime_ms: i64) -> Option<Instant> {
+    let lifetime = u64::try_from(lifetime_ms).ok().filter(|ms| *ms > 0)?;
+    let usable = Duration::from_millis(lifetime / 100 * 85 + lifetime % 100 * 85 / 100);
+    begun.checked_add(usable.max(SESSION_MIN))
 }
 
 /// Appends a request header: api key, version, correlation id, client id.
@@ -495,65 +545,6 @@ pub(super) async fn read_frame<R: AsyncRead + Unpin>(
         }
     }
     Ok(frame)
-}
-
-impl Stream {
-    fn reader(self: Pin<&mut Self>) -> Pin<&mut (dyn AsyncRead + Unpin)> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream),
-            Self::Tls(stream) => Pin::new(stream.as_mut()),
-        }
-    }
-
-    fn writer(self: Pin<&mut Self>) -> Pin<&mut (dyn AsyncWrite + Unpin)> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream),
-            Self::Tls(stream) => Pin::new(stream.as_mut()),
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.reader().poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.writer().poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.writer().poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writer().poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writer().poll_shutdown(cx)
-    }
 }
 
 #[cfg(test)]

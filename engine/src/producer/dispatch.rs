@@ -10,7 +10,10 @@
 //! A request is composed when its broker can take one, of one batch of every partition that has one for it: batching by what waits,
 //! without a timer.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod leaders;
+mod traffic;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,7 +25,8 @@ use crate::encoded::EncodedBatch;
 use super::error::ProducerError;
 use super::ledger::Ledger;
 use super::partition::{Identity, Outcome, Partition, Shrunk, Taken, WINDOW_MAX, Waiting};
-use super::{Acknowledged, ProducerMetrics, topics, verdict};
+use super::{Acknowledged, ProducerMetrics, verdict};
+pub use traffic::Traffic;
 
 /// Produce requests on the wire to one broker: as many as idempotence allows.
 pub(super) const IN_FLIGHT_MAX: usize = 5;
@@ -31,8 +35,8 @@ pub(super) const IN_FLIGHT_MAX: usize = 5;
 /// `socket.request.max.bytes` (100 MiB by default).
 pub(super) const REQUEST_BYTES_MAX: usize = 16 << 20;
 
-/// Answers in a row that leave a partition which has something to write without a leader, before the log tells.
-const LEADERLESS_UNTIL_WARNING: u32 = 5;
+/// What a partition that cannot be written means for the rest.
+const OTHERS_GO_ON: &str = "other partitions are written meanwhile, for as long as memory_max has room, and the checkpoint waits";
 
 const _: () = assert!(
     IN_FLIGHT_MAX <= WINDOW_MAX,
@@ -79,12 +83,16 @@ pub(super) struct Signals {
     pub(super) acknowledged: bool,
     /// Metadata, a producer id or a timer is wanted.
     pub(super) driver: bool,
+    /// While partitions are held up: something has been answered, or they have just come to be.
+    pub(super) traffic: bool,
 }
 
 #[derive(Debug, Default)]
 struct Broker {
     ready: VecDeque<usize>,
     in_flight: Vec<(u64, Vec<usize>)>,
+    /// It could not be connected to, or has broken the connection, and has not answered since.
+    is_unreachable: bool,
 }
 
 /// See the module's description.
@@ -96,11 +104,14 @@ pub(super) struct Dispatch {
     index: HashMap<PartitionKey, usize>,
     brokers: HashMap<i32, Broker>,
     paused: Vec<usize>,
+    /// Partitions that have something to be written and cannot be, whatever their broker does.
+    held_up: BTreeSet<usize>,
     /// Topics with partitions that wait for a leader: how many answers in a row named none.
     leaderless: BTreeMap<u32, u32>,
     ledger: Ledger,
     next_request: u64,
     waiting: usize,
+    written: u64,
     bytes_per_broker: usize,
     identity: Option<Identity>,
     wants_identity: bool,
@@ -170,93 +181,6 @@ impl Dispatch {
         self.wants_identity = false;
         for at in 0..self.partitions.len() {
             self.touch(at, now);
-        }
-    }
-
-    /// Takes leaders and their epochs (−1 where the broker does not say) from metadata. `None`: the partition has no leader now.
-    pub(super) fn metadata(&mut self, leaders: &[(PartitionKey, Option<i32>, i32)], now: Instant) {
-        self.wants_metadata = false;
-        for (key, leader, epoch) in leaders {
-            if let Some(&at) = self.index.get(key) {
-                self.partitions[at].lead(*leader, *epoch);
-                self.touch(at, now);
-            }
-        }
-        // An answer may be about some topics only, and may lack a partition, or all of a topic: that is no reason to stop asking.
-        if self.partitions.iter().any(Partition::wants_leader) {
-            self.wants_metadata = true;
-            self.signals.driver = true;
-        }
-    }
-
-    /// As [`metadata`](Self::metadata), of all topics that are registered. `refused`: topics that come with an error code, and so
-    /// without partitions.
-    pub(super) fn refreshed(
-        &mut self,
-        leaders: &[(PartitionKey, Option<i32>, i32)],
-        refused: &[(u32, i16)],
-        now: Instant,
-    ) {
-        for (topic_id, code) in refused {
-            if verdict::is_missing(*code) {
-                for (at, key) in self.keys.iter().enumerate() {
-                    if key.topic_id == *topic_id {
-                        self.partitions[at].gone();
-                    }
-                }
-            }
-        }
-        self.metadata(leaders, now);
-        let mut waiting: BTreeMap<u32, PartitionKey> = BTreeMap::new();
-        for (key, partition) in self.keys.iter().zip(&self.partitions) {
-            if partition.wants_leader() {
-                waiting.entry(key.topic_id).or_insert(*key);
-            }
-        }
-        let had_none = std::mem::take(&mut self.leaderless);
-        for (topic_id, rounds) in &had_none {
-            if *rounds >= LEADERLESS_UNTIL_WARNING && !waiting.contains_key(topic_id) {
-                info!(topic = %self.topic(*topic_id), "the topic has leaders again");
-            }
-        }
-        for (topic_id, key) in waiting {
-            let rounds = had_none.get(&topic_id).map_or(1, |rounds| rounds + 1);
-            self.leaderless.insert(topic_id, rounds);
-            let topic = self.topic(topic_id);
-            let code = refused.iter().find(|(of, _)| *of == topic_id);
-            let code = code.map_or(0, |(_, code)| *code);
-            if verdict::is_lasting(code) {
-                self.fail(topics::unusable(&topic, code));
-            } else if rounds == LEADERLESS_UNTIL_WARNING {
-                let is_named = leaders.iter().any(|(of, ..)| *of == key);
-                let reason = self.leaderless_because(&topic, key, code, is_named);
-                warn!(%topic, partition = key.partition, %reason, "records cannot be written, retrying until they can");
-            }
-        }
-    }
-
-    /// Why nobody leads a partition, and what helps.
-    fn leaderless_because(
-        &self,
-        topic: &str,
-        key: PartitionKey,
-        code: i16,
-        is_named: bool,
-    ) -> String {
-        let of_topic = |of: &&PartitionKey| of.topic_id == key.topic_id;
-        let partitions = self.keys.iter().filter(of_topic).count();
-        match code {
-            _ if verdict::is_missing(code) => format!(
-                "the topic does not exist any more: {}; create it again (kafka-topics.sh --create --topic {topic} --partitions \
-                 {partitions})",
-                verdict::name(code)
-            ),
-            0 if !is_named => format!(
-                "the topic has no such partition any more; it had {partitions} when we started: give it as many (kafka-topics.sh --alter \
-                 --topic {topic} --partitions {partitions}), or start again"
-            ),
-            0 => "it has no leader".to_owned(),
-            code => format!("the topic cannot be asked about: {}", verdict::name(code)),
         }
     }
 
@@ -348,6 +272,10 @@ impl Dispatch {
             }
             self.touch(at, now);
         }
+        if let Some(state) = self.brokers.get_mut(&broker) {
+            state.is_unreachable = false;
+        }
+        self.note_traffic();
         self.wake(broker);
     }
 
@@ -374,6 +302,10 @@ impl Dispatch {
         let has_work = self.has_work(broker);
         self.wants_metadata |= has_work;
         self.signals.driver |= has_work;
+        if let Some(state) = self.brokers.get_mut(&broker) {
+            state.is_unreachable = true;
+        }
+        self.note_traffic();
     }
 
     /// Looks at what waited for time to pass; answers when to come again.
@@ -489,6 +421,7 @@ impl Dispatch {
         let topic = self.topic(topic_id);
         match self.partitions[at].answered(request, result.code, result.base_offset, now) {
             Outcome::Written { serial, next_offset } => {
+                self.written += 1;
                 self.ledger.written(serial, self.keys[at], next_offset);
                 self.signals.acknowledged |= self.ledger.is_ready();
             }
@@ -521,7 +454,7 @@ impl Dispatch {
             );
         }
         if let Some(code) = self.partitions[at].warning() {
-            warn!(%topic, partition, error = verdict::name(code), "records are not taken, retrying until they are");
+            warn!(%topic, partition, error = verdict::name(code), "records are not taken, retrying until they are; {OTHERS_GO_ON}");
         } else if self.partitions[at].recovered() {
             info!(%topic, partition, "records are taken again");
         }
@@ -544,6 +477,7 @@ impl Dispatch {
 
     /// Puts a partition where it belongs after anything has happened to it.
     fn touch(&mut self, at: usize, now: Instant) {
+        self.note_held_up(at);
         if self.partitions[at].is_unordered() {
             self.fail_unordered(at);
             return;

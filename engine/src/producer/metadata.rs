@@ -64,7 +64,8 @@ impl Cluster {
         self.cluster_id.as_deref()
     }
 
-    /// Asks any broker; goes through all that are known until one answers.
+    /// Asks any broker; goes through all that are known until one answers. What lasts at one of them, such as a wrong certificate, is a
+    /// lasting fault only where it is so at all of them.
     pub(super) async fn call<R: Response>(&mut self, request: &R::Request) -> Result<R, Fault> {
         Ok(self.call_with::<R, R>(request, None).await?.0)
     }
@@ -75,27 +76,35 @@ impl Cluster {
         request: &R::Request,
         along: Option<&A::Request>,
     ) -> Result<(R, Option<A>), Fault> {
-        let mut fault = None;
+        let mut before = None;
         if let Some((endpoint, mut connection)) = self.control.take() {
             match connection.call_with::<R, A>(request, along).await {
                 Ok(answer) => {
                     self.control = Some((endpoint, connection));
                     return Ok(answer);
                 }
-                Err(Fault::Passing(reason)) => fault = Some(Fault::Passing(reason)),
-                Err(lasting) => return Err(lasting),
+                Err(fault) => before = Some(fault),
             }
         }
+        let (mut lasting, mut passing) = (None, None);
         for endpoint in self.candidates() {
             match self.call_at::<R, A>(endpoint, request, along).await {
-                Err(Fault::Passing(reason)) => fault = Some(Fault::Passing(reason)),
-                other => return other,
+                Ok(answer) => return Ok(answer),
+                Err(Fault::Passing(reason)) => passing = Some(reason),
+                Err(Fault::Lasting(error)) => lasting = Some(error),
             }
         }
-        Err(fault.unwrap_or_else(|| Fault::Passing("no broker is known".to_owned())))
+        Err(match (lasting, passing) {
+            (Some(error), None) => Fault::Lasting(error),
+            (Some(error), Some(reason)) => Fault::Passing(format!("{reason}; {error}")),
+            (None, Some(reason)) => Fault::Passing(reason),
+            (None, None) => {
+                before.unwrap_or_else(|| Fault::Passing("no broker is known".to_owned()))
+            }
+        })
     }
 
-    /// Asks the controller, where the cluster says who it is.
+    /// Asks the controller, where the cluster says who it is and it can be had: others may pass the question on (with KRaft they do).
     pub(super) async fn call_controller<R: Response>(
         &mut self,
         request: &R::Request,
@@ -106,8 +115,11 @@ impl Cluster {
             .cloned()
         {
             Some(endpoint) if self.control.as_ref().is_none_or(|(of, _)| *of != endpoint) => {
-                let answer = self.call_at::<R, R>(endpoint, request, None).await;
-                answer.map(|(answer, _)| answer)
+                match self.call_at::<R, R>(endpoint, request, None).await {
+                    Ok((answer, _)) => Ok(answer),
+                    Err(Fault::Lasting(_)) => self.call::<R>(request).await,
+                    passing => passing.map(|(answer, _)| answer),
+                }
             }
             _ => self.call::<R>(request).await,
         }
@@ -196,3 +208,6 @@ impl Cluster {
 pub(super) fn topic_name(name: &str) -> TopicName {
     TopicName::from(StrBytes::from_string(name.to_owned()))
 }
+
+#[cfg(test)]
+mod tests;

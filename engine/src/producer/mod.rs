@@ -40,6 +40,7 @@ use crate::config::{KafkaSettings, ProducerKind};
 use crate::encoded::{EncodedBatch, Route};
 
 use self::dispatch::PartitionKey;
+pub use dispatch::Traffic;
 pub use error::ProducerError;
 
 /// Everything sent under an ordinal is written by all in-sync replicas.
@@ -262,6 +263,24 @@ impl Producer {
         match &self.client {
             Client::Native(native) => native.is_pressed(),
             Client::Rskafka(rskafka) => rskafka.waiting() > 0,
+        }
+    }
+
+    /// What is on its way, and whether some of it is held up. Nothing ever is where rskafka writes, which does not tell.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        match &self.client {
+            Client::Native(native) => native.traffic(),
+            Client::Rskafka(_) => Traffic::default(),
+        }
+    }
+
+    /// While partitions are held up: waits until something has been answered, or until they have come to be. Cancel safe; for one
+    /// caller at a time.
+    pub async fn traffic_changed(&self) {
+        match &self.client {
+            Client::Native(native) => native.traffic_changed().await,
+            Client::Rskafka(_) => std::future::pending().await,
         }
     }
 

@@ -26,14 +26,13 @@ use crate::encoded::{EncodedBatch, Route};
 use super::backoff::Backoff;
 use super::broker;
 use super::connection::{Connector, Endpoint, Fault};
-use super::dispatch::{Dispatch, PartitionKey, Signals};
+use super::dispatch::{Dispatch, PartitionKey, Signals, Traffic};
 use super::error::ProducerError;
 use super::metadata::Cluster;
 use super::partition::Identity;
 use super::registry::Registry;
 use super::response::{InitProducerId, TopicMetadata};
 use super::tail::{IsOurs, Leader, Leaders};
-use super::topics::Found;
 use super::{Acknowledged, NewId, ProducerMetrics, TailRecord, tail, topics, verdict};
 
 /// How long brokers may be silent at start before that is an error. Once connected, we wait for ever.
@@ -68,6 +67,7 @@ pub(super) struct Shared {
     /// Who wants to hear of a new producer id before it is used.
     new_ids: Mutex<Option<mpsc::UnboundedSender<NewId>>>,
     acknowledged: Notify,
+    traffic: Notify,
     driver: Notify,
     timer: Notify,
 }
@@ -97,6 +97,7 @@ impl Native {
             producer_ids: Mutex::new(vec![identity.id]),
             new_ids: Mutex::default(),
             acknowledged: Notify::new(),
+            traffic: Notify::new(),
             driver: Notify::new(),
             timer: Notify::new(),
         });
@@ -134,12 +135,12 @@ impl Native {
         names: &[&str],
         settings: Option<&TopicSettings>,
     ) -> Result<(), ProducerError> {
-        let new = lock(&self.shared.registry).unknown(names);
-        if !new.is_empty() {
-            let found = topics::ensure(&self.shared.cluster, &new, settings).await?;
+        let shared = &self.shared;
+        let found = topics::look_up(&shared.cluster, &shared.registry, names, settings).await?;
+        if !found.is_empty() {
             *lock(&self.shared.endpoints) = self.shared.cluster.lock().await.brokers().clone();
             for topic in &found {
-                self.shared.register(topic);
+                self.shared.register(&topic.metadata.name);
             }
             let leaders = self.shared.named(found.iter().map(|topic| &topic.metadata));
             self.shared
@@ -154,8 +155,7 @@ impl Native {
     }
 
     pub(super) fn batch_max(&self, topic_id: u32) -> usize {
-        let limit = lock(&self.shared.registry).message_bytes_max(topic_id);
-        limit.map_or(self.batch_max, |limit| limit.min(self.batch_max))
+        lock(&self.shared.registry).batch_max(topic_id, self.batch_max)
     }
 
     pub(super) fn send(&self, ordinal: u64, parts: Vec<EncodedBatch>) {
@@ -185,13 +185,12 @@ impl Native {
         visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
     ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
         let name = |topic_id| self.shared.name(topic_id);
-        let mut cluster = self.shared.cluster.lock().await;
         let keys = from.iter().map(|(topic_id, partition, _)| PartitionKey {
             topic_id: *topic_id,
             partition: *partition,
         });
         let leaders = self.shared.leaders(keys);
-        tail::read(&mut cluster, &name, from, leaders, is_ours, visit).await
+        tail::read(&self.shared.cluster, &name, from, leaders, is_ours, visit).await
     }
 
     pub(super) async fn ends(
@@ -199,9 +198,8 @@ impl Native {
         keys: &[PartitionKey],
     ) -> Result<BTreeMap<PartitionKey, i64>, ProducerError> {
         let name = |topic_id| self.shared.name(topic_id);
-        let mut cluster = self.shared.cluster.lock().await;
         let leaders = self.shared.leaders(keys.iter().copied());
-        tail::ends(&mut cluster, &name, keys, leaders).await
+        tail::ends(&self.shared.cluster, &name, keys, leaders).await
     }
 
     pub(super) fn in_flight_requests(&self) -> usize {
@@ -220,6 +218,14 @@ impl Native {
 
     pub(super) fn waiting(&self) -> usize {
         self.shared.with(|dispatch| dispatch.waiting())
+    }
+
+    pub(super) fn traffic(&self) -> Traffic {
+        self.shared.with(|dispatch| dispatch.traffic())
+    }
+
+    pub(super) async fn traffic_changed(&self) {
+        self.shared.traffic.notified().await;
     }
 
     pub(super) fn is_pressed(&self) -> bool {
@@ -287,6 +293,9 @@ impl Shared {
         if signals.acknowledged {
             self.acknowledged.notify_one();
         }
+        if signals.traffic {
+            self.traffic.notify_one();
+        }
         if signals.driver {
             self.driver.notify_one();
             self.timer.notify_one();
@@ -318,11 +327,11 @@ impl Shared {
         lock(&self.registry).id(name)
     }
 
-    fn register(&self, topic: &Found) {
-        let topic_id = lock(&self.registry).enter(topic);
-        let partitions = topic.metadata.partitions.len() as u32;
-        let name = topic.metadata.name.as_str().into();
-        self.with(|dispatch| dispatch.register(topic_id, name, partitions));
+    fn register(&self, name: &str) {
+        let route = lock(&self.registry).route(name);
+        if let Some(route) = route {
+            self.with(|dispatch| dispatch.register(route.topic_id, route.topic, route.partitions));
+        }
     }
 
     /// The leaders of these partitions as metadata said last; none where one of them is not known.

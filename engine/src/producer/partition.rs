@@ -209,6 +209,11 @@ impl Partition {
         self.leader.is_none() && !self.is_idle()
     }
 
+    /// Whether there is something to write and nothing of it can be now: nobody leads it, or its leader refuses.
+    pub(super) fn is_held_up(&self) -> bool {
+        !self.is_idle() && (self.leader.is_none() || self.forgotten || self.faults > 0)
+    }
+
     /// When a pause ends that keeps it from sending.
     pub(super) fn not_before(&self) -> Option<Instant> {
         self.not_before

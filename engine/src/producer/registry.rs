@@ -108,7 +108,10 @@ impl Registry {
         entry.is_some_and(|entry| entry.created)
     }
 
-    pub(super) fn message_bytes_max(&self, topic_id: u32) -> Option<usize> {
-        self.topics.get(topic_id as usize)?.message_bytes_max
+    /// The largest record batch that a topic takes, in bytes: `configured`, or what the topic itself says where that is less.
+    pub(super) fn batch_max(&self, topic_id: u32, configured: usize) -> usize {
+        let entry = self.topics.get(topic_id as usize);
+        let limit = entry.and_then(|entry| entry.message_bytes_max);
+        limit.map_or(configured, |limit| limit.min(configured))
     }
 }

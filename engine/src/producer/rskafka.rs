@@ -124,14 +124,7 @@ impl Rskafka {
         names: &[&str],
         settings: Option<&TopicSettings>,
     ) -> Result<(), ProducerError> {
-        let new = lock(&self.shared.registry).unknown(names);
-        if !new.is_empty() {
-            let found = topics::ensure(&self.cluster, &new, settings).await?;
-            let mut registry = lock(&self.shared.registry);
-            for topic in &found {
-                registry.enter(topic);
-            }
-        }
+        topics::look_up(&self.cluster, &self.shared.registry, names, settings).await?;
         Ok(())
     }
 
@@ -140,8 +133,7 @@ impl Rskafka {
     }
 
     pub(super) fn batch_max(&self, topic_id: u32) -> usize {
-        let limit = lock(&self.shared.registry).message_bytes_max(topic_id);
-        limit.map_or(self.batch_max, |limit| limit.min(self.batch_max))
+        lock(&self.shared.registry).batch_max(topic_id, self.batch_max)
     }
 
     pub(super) fn send(&self, ordinal: u64, parts: Vec<EncodedBatch>) {
@@ -193,8 +185,7 @@ impl Rskafka {
         visit: &mut (dyn FnMut(TailRecord<'_>) + Send),
     ) -> Result<Vec<(u32, i32, i64)>, ProducerError> {
         let name = |topic_id| lock(&self.shared.registry).name(topic_id);
-        let mut cluster = self.cluster.lock().await;
-        tail::read(&mut cluster, &name, from, BTreeMap::new(), is_ours, visit).await
+        tail::read(&self.cluster, &name, from, BTreeMap::new(), is_ours, visit).await
     }
 
     pub(super) async fn ends(
@@ -202,8 +193,7 @@ impl Rskafka {
         keys: &[PartitionKey],
     ) -> Result<BTreeMap<PartitionKey, i64>, ProducerError> {
         let name = |topic_id| lock(&self.shared.registry).name(topic_id);
-        let mut cluster = self.cluster.lock().await;
-        tail::ends(&mut cluster, &name, keys, BTreeMap::new()).await
+        tail::ends(&self.cluster, &name, keys, BTreeMap::new()).await
     }
 
     pub(super) fn in_flight_requests(&self) -> usize {

@@ -26,6 +26,7 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
 use protocol::kafka::record_batch::Decoder;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -94,7 +95,8 @@ impl End {
 }
 
 struct Reader<'a> {
-    cluster: &'a mut Cluster,
+    /// Free while records are asked for: others wait to learn who leads what has moved.
+    cluster: &'a Mutex<Cluster>,
     name: Name<'a>,
     leaders: Leaders,
     /// Partitions that metadata did not mention when they were asked for the leaders.
@@ -108,7 +110,7 @@ struct Reader<'a> {
 /// # Errors
 /// What does not pass. Everything else is waited out.
 pub(super) async fn read(
-    cluster: &mut Cluster,
+    cluster: &Mutex<Cluster>,
     name: Name<'_>,
     from: &[(u32, i32, i64)],
     leaders: Leaders,
@@ -154,7 +156,7 @@ pub(super) async fn read(
 /// # Errors
 /// What does not pass. Everything else is waited out.
 pub(super) async fn ends(
-    cluster: &mut Cluster,
+    cluster: &Mutex<Cluster>,
     name: Name<'_>,
     keys: &[PartitionKey],
     leaders: Leaders,
@@ -222,7 +224,8 @@ impl Reader<'_> {
             .collect();
         let wanted: BTreeSet<PartitionKey> = keys.iter().copied().collect();
         let asked: Vec<Arc<str>> = names.keys().cloned().collect();
-        for topic in self.cluster.metadata(&asked).await?.topics {
+        let metadata = self.cluster.lock().await.metadata(&asked).await?;
+        for topic in metadata.topics {
             let Some(&topic_id) = names.get(topic.name.as_str()) else {
                 continue;
             };
@@ -239,7 +242,7 @@ impl Reader<'_> {
                     continue;
                 }
                 if partition.leader < 0 {
-                    self.leaders.clear();
+                    self.leaders.remove(&key);
                     return Err(Fault::Passing(format!(
                         "\"{}\" partition {} has no leader",
                         topic.name, partition.index
@@ -252,8 +255,12 @@ impl Reader<'_> {
                 self.leaders.insert(key, leader);
             }
         }
-        let is_led = |key: &PartitionKey| self.leaders.contains_key(key);
-        self.absent = wanted.into_iter().filter(|key| !is_led(key)).collect();
+        for key in wanted {
+            match self.leaders.contains_key(&key) {
+                true => self.absent.remove(&key),
+                false => self.absent.insert(key),
+            };
+        }
         Ok(())
     }
 
@@ -378,10 +385,7 @@ impl Reader<'_> {
                 }
                 Ok(()) => "nothing is returned".to_owned(),
                 Err(Fault::Lasting(error)) => return Err(error),
-                Err(Fault::Passing(reason)) => {
-                    self.forget();
-                    reason
-                }
+                Err(Fault::Passing(reason)) => reason,
             };
             let topic = (self.name)(key.topic_id);
             if let Some(now) = self.log_end(key).await
@@ -402,7 +406,7 @@ impl Reader<'_> {
     /// Where a partition's log ends now, if its leader tells.
     async fn log_end(&mut self, key: PartitionKey) -> Option<i64> {
         // An end is asked for by the leader's term, and the one that we know may be over.
-        self.leaders.clear();
+        self.leaders.remove(&key);
         let ends = self.ends(&[key]).await;
         let end = ends.ok()?.get(&key).copied()?;
         end.log.map(|_| end.log())
@@ -491,10 +495,13 @@ impl Reader<'_> {
 
     async fn connection(&mut self, leader: i32) -> Result<&mut Connection, Fault> {
         if !self.connections.contains_key(&leader) {
-            let endpoint = self.cluster.brokers().get(&leader).cloned();
+            let cluster = self.cluster.lock().await;
+            let connector = Arc::clone(cluster.connector());
+            let endpoint = cluster.brokers().get(&leader).cloned();
+            drop(cluster);
             let endpoint = endpoint
                 .ok_or_else(|| Fault::Passing(format!("broker {leader} is not in the metadata")))?;
-            let connection = self.cluster.connector().connect(&endpoint).await?;
+            let connection = connector.connect(&endpoint).await?;
             self.connections.insert(leader, connection);
         }
         self.connections
@@ -502,7 +509,7 @@ impl Reader<'_> {
             .ok_or_else(|| Fault::Passing("the connection is gone".to_owned()))
     }
 
-    /// After a fault: leaders may have moved.
+    /// After a fault that may be anybody's: leaders may have moved.
     fn forget(&mut self) {
         self.leaders.clear();
         self.absent.clear();
@@ -570,3 +577,6 @@ fn show(
 fn by_topic(keys: &[PartitionKey]) -> impl Iterator<Item = &[PartitionKey]> {
     keys.chunk_by(|a, b| a.topic_id == b.topic_id)
 }
+
+#[cfg(test)]
+mod tests;

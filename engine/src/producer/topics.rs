@@ -1,7 +1,7 @@
 //! Topics: found, created where the configuration allows it, and asked how large a record batch they take.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{self, Arc, PoisonError};
 use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
@@ -20,6 +20,7 @@ use super::backoff::Backoff;
 use super::connection::Fault;
 use super::error::ProducerError;
 use super::metadata::{Cluster, topic_name};
+use super::registry::Registry;
 use super::response::{CreateTopics, DescribeConfigs, TopicMetadata};
 use super::verdict;
 
@@ -66,13 +67,37 @@ struct Created {
     unknown: BTreeMap<Arc<str>, u32>,
 }
 
+/// Enters those of these topics into the registry that it does not know yet, and answers them; missing ones are created by `settings`,
+/// or left out without.
+///
+/// # Errors
+/// As [`ensure`].
+pub(super) async fn look_up(
+    cluster: &Mutex<Cluster>,
+    registry: &sync::Mutex<Registry>,
+    names: &[&str],
+    settings: Option<&TopicSettings>,
+) -> Result<Vec<Found>, ProducerError> {
+    let registry = || registry.lock().unwrap_or_else(PoisonError::into_inner);
+    let new = registry().unknown(names);
+    if new.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = ensure(cluster, &new, settings).await?;
+    let mut registry = registry();
+    for topic in &found {
+        registry.enter(topic);
+    }
+    Ok(found)
+}
+
 /// The topics' partitions, each topic existing and each partition with a leader; missing topics are created, or left out without
 /// `settings`.
 /// A topic comes once, in the order of names.
 ///
 /// # Errors
 /// A topic that is missing and may not be created, that cannot be created, or that we may not see. Faults that pass are waited out.
-pub(super) async fn ensure(
+async fn ensure(
     cluster: &Mutex<Cluster>,
     names: &[Arc<str>],
     settings: Option<&TopicSettings>,

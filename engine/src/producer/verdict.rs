@@ -167,9 +167,10 @@ pub(super) fn remedy(topic: &str, code: i16, bytes: usize, message: Option<&str>
             "the broker does not take this compression: {name}{said}; zstd needs Kafka 2.1, otherwise set kafka.compression = \"lz4\""
         ),
         Some(E::InvalidTimestamp) => format!(
-            "the broker refuses the records' timestamps: {name}{said}; set the topic's message.timestamp.before.max.ms and \
-             message.timestamp.after.max.ms (message.timestamp.difference.max.ms before Kafka 3.6) wide enough for the age of the \
-             changes, or message.timestamp.type=LogAppendTime"
+            "the broker refuses the records' timestamps, which are the times at which they were encoded here: {name}{said}; compare this \
+             machine's clock with the broker's; if both are right, the records have waited too long to be written: set the topic's \
+             message.timestamp.before.max.ms and message.timestamp.after.max.ms (message.timestamp.difference.max.ms before Kafka 3.6) \
+             wider, or message.timestamp.type=LogAppendTime"
         ),
         Some(E::InvalidRecord | E::CorruptMessage) => format!(
             "the broker refuses the records: {name}{said}; a topic with cleanup.policy=compact takes no records without a key: set \
@@ -236,5 +237,13 @@ mod tests {
         }
         assert!(remedy("t", 29, 1, None).contains("kafka-acls.sh"));
         assert!(remedy("t", 31, 1, None).contains("IdempotentWrite"));
+        // Records carry the time of their encoding: of what may be wrong the clock comes first.
+        let text = remedy("t", 32, 1, None);
+        let at = |part| {
+            text.find(part)
+                .unwrap_or_else(|| panic!("{part} is missing in {text}"))
+        };
+        assert!(at("this machine's clock") < at("message.timestamp.before.max.ms"));
+        assert!(!text.contains("age of the changes"), "{text}");
     }
 }

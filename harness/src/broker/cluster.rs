@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection::LinkReceiver;
 use super::topics::Topic;
-use super::{Error, Listener, Shared};
+use super::{Error, Listener, ServerTls, Shared};
 
 /// Authorized operations that were not asked for.
 const NOT_ASKED: i32 = i32::MIN;
@@ -58,7 +58,7 @@ pub(super) struct Node {
     place: Option<netem::Host>,
     pub(super) observer: Option<SocketAddr>,
     pub(super) sasl: bool,
-    pub(super) tls: Option<TlsAcceptor>,
+    tls: Mutex<Option<TlsAcceptor>>,
     link: watch::Sender<Link>,
 }
 
@@ -112,7 +112,7 @@ impl Node {
                 place,
                 observer,
                 sasl: listener.sasl,
-                tls,
+                tls: Mutex::new(tls),
                 link,
             },
             socket,
@@ -134,6 +134,19 @@ impl Node {
             Some(address) if by.is_observer => (address.ip().to_string(), address.port()),
             _ => (self.host.clone(), self.port),
         }
+    }
+
+    pub(super) fn tls(&self) -> Option<TlsAcceptor> {
+        self.tls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn renew_tls(&self, tls: &ServerTls) -> Result<(), Error> {
+        let acceptor = super::tls::acceptor(tls)?;
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(acceptor);
+        Ok(())
     }
 
     pub(super) fn link(&self) -> LinkReceiver {

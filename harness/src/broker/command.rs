@@ -51,7 +51,7 @@ pub async fn run(args: Args) -> Outcome {
         message_max_bytes: args.message_max_bytes,
         validate_records: args.validate_records,
         discard: args.discard,
-        users: Vec::new(),
+        ..Settings::default()
     })
     .await?;
     for topic in &args.topic {

@@ -70,7 +70,7 @@ async fn connect(shared: Arc<Shared>, by: Entrance, stream: TcpStream) {
         .map(|peer| peer.to_string())
         .unwrap_or_default();
     let serve = async {
-        match shared.nodes[id].tls.clone() {
+        match shared.nodes[id].tls() {
             Some(tls) => {
                 let stream = tls.accept(stream).await?;
                 let (reader, writer) = tokio::io::split(stream);
@@ -143,6 +143,9 @@ async fn read<R: AsyncRead + Unpin>(
         }
         let request = Request::parse(frame)?;
         let fate = shared.faults.fate(request.api);
+        if fate.drop.is_some() {
+            shared.faults.dropped(answers.capacity() < QUEUED_MAX);
+        }
         if fate.drop == Some(Drop::Before) {
             let _ = answers.send((None, None)).await;
             break;

@@ -35,7 +35,7 @@ mod tls;
 mod topics;
 
 pub use command::{Args, run};
-pub use faults::{Drop, Faults};
+pub use faults::{Drop, Drops, Faults};
 pub use partition::Figures;
 pub use tls::{ServerTls, Tls};
 
@@ -124,6 +124,9 @@ pub struct Settings {
     pub discard: bool,
     /// Names and passwords for listeners with SASL: PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
     pub users: Vec<(String, String)>,
+    /// After how many milliseconds clients are told to log in again (`connections.max.reauth.ms`); 0 for never. Nothing is done to
+    /// those that do not.
+    pub session_lifetime_ms: i64,
 }
 
 impl Default for Settings {
@@ -136,6 +139,7 @@ impl Default for Settings {
             validate_records: false,
             discard: false,
             users: Vec::new(),
+            session_lifetime_ms: 0,
         }
     }
 }
@@ -203,7 +207,7 @@ impl Broker {
             nodes,
             groups: Groups::default(),
             faults: Faults::default(),
-            credentials: Credentials::new(&settings.users),
+            credentials: Credentials::new(&settings.users, settings.session_lifetime_ms),
             message_max_bytes: AtomicUsize::new(settings.message_max_bytes),
             auto_create: settings.auto_create,
             validate_records: settings.validate_records,
@@ -327,6 +331,38 @@ impl Broker {
             .with(topic, partition, |p| p.hold_high_watermark(at))?;
         self.shared.topics.appended.notify_waiters();
         Ok(())
+    }
+
+    /// Has a partition's leader refuse everything that is to be written there; `None` ends it.
+    ///
+    /// # Errors
+    /// Where the partition does not exist.
+    pub fn refuse(
+        &self,
+        topic: &str,
+        partition: i32,
+        error: Option<ResponseError>,
+    ) -> Result<(), ResponseError> {
+        self.shared
+            .topics
+            .with(topic, partition, |p| p.refusal = error)
+    }
+
+    /// How often clients have logged in by SASL.
+    #[must_use]
+    pub fn logins(&self) -> u64 {
+        self.shared.credentials.logins()
+    }
+
+    /// Gives `node` another certificate, and other clients to let in; connections that are open stay.
+    ///
+    /// # Errors
+    /// [`Error::Tls`].
+    pub fn renew_tls(&self, node: usize, tls: &ServerTls) -> Result<(), Error> {
+        match self.shared.nodes.get(node) {
+            Some(node) => node.renew_tls(tls),
+            None => Ok(()),
+        }
     }
 
     /// Sets the largest record batch taken (`message.max.bytes`).

@@ -68,6 +68,8 @@ pub(super) struct Partition {
     next_offset: i64,
     /// Set: consumers see no further than this.
     held_high_watermark: Option<i64>,
+    /// Set: what every append is refused with.
+    pub(super) refusal: Option<ResponseError>,
     producers: HashMap<i64, ProducerState>,
     /// Node that leads it.
     pub(super) leader: i32,
@@ -83,6 +85,7 @@ impl Partition {
             discard,
             next_offset: 0,
             held_high_watermark: None,
+            refusal: None,
             producers: HashMap::new(),
             leader,
             epochs: vec![(0, 0)],
@@ -141,6 +144,9 @@ impl Partition {
         bytes: Bytes,
         now: Instant,
     ) -> Result<Appended, ResponseError> {
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
         if header.producer_id >= 0
             && let Some(base_offset) = self.duplicate_of(header)?
         {

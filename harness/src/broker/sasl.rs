@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -87,11 +88,22 @@ struct ScramKeys {
 pub(super) struct Credentials {
     passwords: HashMap<String, String>,
     scram: HashMap<(String, Mechanism), ScramKeys>,
+    /// Told to those who have logged in.
+    session_lifetime_ms: i64,
+    logins: AtomicU64,
 }
 
 impl Credentials {
-    pub(super) fn new(users: &[(String, String)]) -> Self {
-        let mut credentials = Self::default();
+    /// How often somebody has logged in.
+    pub(super) fn logins(&self) -> u64 {
+        self.logins.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn new(users: &[(String, String)], session_lifetime_ms: i64) -> Self {
+        let mut credentials = Self {
+            session_lifetime_ms,
+            ..Self::default()
+        };
         for (user, password) in users {
             for mechanism in [Mechanism::ScramSha256, Mechanism::ScramSha512] {
                 let salt: [u8; 16] = rand::random();
@@ -173,7 +185,9 @@ impl Session {
         token: &[u8],
     ) -> SaslAuthenticateResponse {
         match self.step(credentials, token) {
-            Ok(answer) => SaslAuthenticateResponse::default().with_auth_bytes(Bytes::from(answer)),
+            Ok(answer) => SaslAuthenticateResponse::default()
+                .with_auth_bytes(Bytes::from(answer))
+                .with_session_lifetime_ms(credentials.session_lifetime_ms),
             Err(why) => {
                 self.state = State::Refused;
                 SaslAuthenticateResponse::default()
@@ -206,6 +220,7 @@ impl Session {
             State::Chosen(Mechanism::Plain) => {
                 plain(credentials, token)?;
                 self.state = State::Done;
+                credentials.logins.fetch_add(1, Ordering::Relaxed);
                 Ok(Vec::new())
             }
             State::Chosen(mechanism) => {
@@ -229,6 +244,7 @@ impl Session {
                     token,
                 )?;
                 self.state = State::Done;
+                credentials.logins.fetch_add(1, Ordering::Relaxed);
                 Ok(answer)
             }
             State::Fresh | State::Refused | State::Done => Err("no handshake came first"),

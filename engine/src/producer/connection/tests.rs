@@ -131,3 +131,20 @@ fn reads_endpoints() {
         );
     }
 }
+
+#[test]
+fn a_connection_is_replaced_before_its_session_ends() {
+    let begun = clock::now();
+    for (lifetime, expected) in [
+        (0, None),
+        (-1, None),
+        (1, Some(SESSION_MIN)),
+        (1_000, Some(Duration::from_millis(850))),
+        (3_600_000, Some(Duration::from_secs(3060))),
+    ] {
+        let after = replace_at(begun, lifetime).map(|at| at - begun);
+        assert_eq!(after, expected, "{lifetime} ms");
+    }
+    // It may be longer than clocks count.
+    assert!(replace_at(begun, i64::MAX).is_none_or(|at| at > begun));
+}

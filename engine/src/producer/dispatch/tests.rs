@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::leaders::LEADERLESS_UNTIL_WARNING;
 use super::*;
 use crate::clock;
 
@@ -15,6 +16,7 @@ const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 const NOT_LEADER: i16 = 6;
 const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+const NOT_ENOUGH_REPLICAS: i16 = 19;
 const OUT_OF_ORDER_SEQUENCE: i16 = 45;
 
 /// What the log says when records are gone.
@@ -250,4 +252,73 @@ fn tells_of_a_partition_that_begins_anew() {
     let results = vec![result(1, 0, 1)];
     let second = told(|| dispatch.response(BROKER, request.id, results, now));
     assert!(!second.contains(LOST), "{second}");
+}
+
+/// Ordinals come in order, so the one that is refused keeps the next one from being told; that it is written shows all the same.
+#[test]
+fn shows_what_is_written_beside_a_partition_that_is_held_up() {
+    let now = clock::now();
+    for code in [NOT_ENOUGH_REPLICAS, NOT_LEADER] {
+        let mut dispatch = Dispatch::default();
+        dispatch.register(0, TOPIC.into(), PARTITIONS);
+        dispatch.identify(Identity { id: 100, epoch: 0 }, now);
+        dispatch.refreshed(&led(), &[], now);
+        assert_eq!(dispatch.traffic(), Traffic::default());
+        dispatch.enqueue(0, vec![part(1)], now);
+        let request = dispatch.next_request(BROKER, now).unwrap();
+        let busy = Traffic {
+            is_busy: true,
+            ..Traffic::default()
+        };
+        assert_eq!(dispatch.traffic(), busy);
+        assert!(!dispatch.take_signals().traffic, "nothing is held up");
+        dispatch.response(BROKER, request.id, vec![result(1, code, -1)], now);
+        let held_up = Traffic {
+            is_held_up: true,
+            ..Traffic::default()
+        };
+        assert_eq!(dispatch.traffic(), held_up, "{code}");
+        assert!(dispatch.take_signals().traffic, "{code}");
+
+        dispatch.enqueue(1, vec![part(0)], now);
+        let request = dispatch.next_request(BROKER, now).unwrap();
+        assert!(dispatch.traffic().is_busy, "{code}");
+        dispatch.response(BROKER, request.id, vec![result(0, 0, 0)], now);
+        assert!(dispatch.take_signals().traffic, "{code}");
+        let written = Traffic {
+            written: 1,
+            ..held_up
+        };
+        assert_eq!(dispatch.traffic(), written, "{code}");
+        assert_eq!(dispatch.poll_acknowledged(), None, "{code}");
+
+        let later = now + Duration::from_secs(5);
+        dispatch.refreshed(&led(), &[], later);
+        dispatch.elapsed(later);
+        let request = dispatch.next_request(BROKER, later).unwrap();
+        dispatch.response(BROKER, request.id, vec![result(1, 0, 0)], later);
+        let written = Traffic {
+            written: 2,
+            ..Traffic::default()
+        };
+        assert_eq!(dispatch.traffic(), written, "{code}");
+    }
+}
+
+#[test]
+fn a_broker_that_cannot_be_reached_holds_up_what_it_leads() {
+    let (mut dispatch, now) = (Dispatch::default(), clock::now());
+    dispatch.register(0, TOPIC.into(), PARTITIONS);
+    dispatch.identify(Identity { id: 100, epoch: 0 }, now);
+    dispatch.refreshed(&led(), &[], now);
+    dispatch.unreachable(BROKER);
+    assert!(!dispatch.traffic().is_held_up, "nothing is to be written");
+    dispatch.enqueue(0, vec![part(1)], now);
+    dispatch.unreachable(BROKER);
+    assert!(dispatch.take_signals().traffic);
+    let traffic = dispatch.traffic();
+    assert!(traffic.is_held_up && !traffic.is_busy, "{traffic:?}");
+    let request = dispatch.next_request(BROKER, now).unwrap();
+    dispatch.response(BROKER, request.id, vec![result(1, 0, 0)], now);
+    assert!(!dispatch.traffic().is_held_up);
 }

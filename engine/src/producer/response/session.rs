@@ -70,6 +70,8 @@ pub(in crate::producer) struct SaslAuthenticate {
     pub(in crate::producer) message: Option<String>,
     /// The mechanism's own message.
     pub(in crate::producer) bytes: Vec<u8>,
+    /// Milliseconds after which the broker takes no requests over this connection (`connections.max.reauth.ms`); 0: no end.
+    pub(in crate::producer) session_lifetime_ms: i64,
 }
 
 impl Response for SaslAuthenticate {
@@ -79,14 +81,14 @@ impl Response for SaslAuthenticate {
     const VERSIONS: RangeInclusive<i16> = 0..=1;
 
     fn read(cursor: &mut Cursor<'_>, version: i16) -> Result<Self, DecodeError> {
-        let answer = Self {
+        Ok(Self {
             code: cursor.i16_be("SaslAuthenticate error code")?,
             message: nullable_string(cursor, "SaslAuthenticate error message")?,
             bytes: nullable_bytes(cursor, "SaslAuthenticate bytes")?.unwrap_or_default(),
-        };
-        if version >= 1 {
-            cursor.i64_be("SaslAuthenticate session lifetime")?;
-        }
-        Ok(answer)
+            session_lifetime_ms: match version {
+                0 => 0,
+                _ => cursor.i64_be("SaslAuthenticate session lifetime")?,
+            },
+        })
     }
 }

@@ -263,8 +263,11 @@ fn reads_what_opens_a_connection() {
         let message = SaslAuthenticateResponse::default()
             .with_error_code(58)
             .with_error_message(Some(text("no")))
-            .with_auth_bytes(Bytes::from_static(b"x"));
+            .with_auth_bytes(Bytes::from_static(b"x"))
+            .with_session_lifetime_ms(3_600_000);
         let answer = through(&message, version, SaslAuthenticate::read);
+        let lifetime = answer.session_lifetime_ms;
+        assert_eq!(lifetime, 3_600_000 * i64::from(version), "since version 1");
         assert_eq!(
             (answer.code, answer.message.as_deref(), answer.bytes),
             (58, Some("no"), b"x".to_vec())
