@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -18,6 +19,12 @@ use crate::config::Config;
 use crate::pipeline::{self, Outcome, PipelineError, Progress, Until};
 use crate::report::{self, Report};
 use crate::source::ring;
+
+/// How long threads that are blocked (by a name server that does not answer) keep the process alive when everything else is over.
+const BLOCKED_MAX: Duration = Duration::from_secs(1);
+
+/// Exit status of a process that a signal ends, as shells have it: this and the signal's number.
+const KILLED_BY: i32 = 128;
 
 /// How often the progress line is drawn.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -45,12 +52,12 @@ pub fn run(arguments: &RunArguments, quiet: bool) -> Exit {
             return Exit::Halted;
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("io")
         .build();
     let exit = match runtime {
-        Ok(runtime) => runtime.block_on(stream(&Arc::new(config), arguments, quiet)),
+        Ok(runtime) => over(runtime, stream(&Arc::new(config), arguments, quiet)),
         Err(e) => {
             error!("cannot start the asynchronous runtime: {e}");
             Exit::Halted
@@ -58,6 +65,13 @@ pub fn run(arguments: &RunArguments, quiet: bool) -> Exit {
     };
     drop(lock);
     exit
+}
+
+/// What `work` came to. Nothing that it left behind is waited for: a runtime that is dropped waits for every blocked thread.
+fn over<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(BLOCKED_MAX);
+    result
 }
 
 async fn stream(config: &Arc<Config>, arguments: &RunArguments, quiet: bool) -> Exit {
@@ -144,17 +158,29 @@ fn finish(outcomes: &[(String, Outcome)], arguments: &RunArguments, exit: Exit) 
     exit
 }
 
+/// The first signal stops everything in order; the second one does not wait for that.
 fn stop_on_signals(stop: watch::Sender<bool>) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => info!("received SIGTERM"),
-            _ = interrupt.recv() => info!("received SIGINT"),
-        }
+        let (name, _) = received(&mut terminate, &mut interrupt).await;
+        info!("received {name}");
         stop.send_replace(true);
+        let (name, number) = received(&mut terminate, &mut interrupt).await;
+        warn!(
+            "received {name} while stopping: ending at once; the next start goes on after the last checkpoint"
+        );
+        std::process::exit(KILLED_BY + number);
     });
     Ok(())
+}
+
+/// Name and number of the next signal.
+async fn received(terminate: &mut Signal, interrupt: &mut Signal) -> (&'static str, i32) {
+    tokio::select! {
+        _ = terminate.recv() => ("SIGTERM", SignalKind::terminate().as_raw_value()),
+        _ = interrupt.recv() => ("SIGINT", SignalKind::interrupt().as_raw_value()),
+    }
 }
 
 /// Draws one line for all sources: changes so far, and the rate of the last interval.
@@ -187,5 +213,28 @@ struct Cleared(ProgressBar);
 impl Drop for Cleared {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It would wait for ever, and this test with it.
+    #[test]
+    fn a_thread_that_is_blocked_for_ever_is_not_waited_for() {
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let runtime = runtime::Builder::new_multi_thread().build().unwrap();
+        let answer = over(runtime, async {
+            let (blocking, blocks) = tokio::sync::oneshot::channel();
+            tokio::task::spawn_blocking(move || {
+                let _ = blocking.send(());
+                let _ = blocked.recv();
+            });
+            blocks.await.unwrap();
+            7
+        });
+        assert_eq!(answer, 7);
+        drop(release);
     }
 }

@@ -15,6 +15,13 @@ use crate::position::Position;
 use crate::producer::Acknowledged;
 use crate::source::Identity;
 
+/// What a batch takes until it is acknowledged in its turn, beside its records and what it knows of its transactions: entries here and
+/// at the producer, positions with names of files and GTIDs. While a partition cannot be written there may be very many.
+const DEPARTURE_BYTES: usize = 1 << 10;
+
+/// The same for each of its record batches: the offset that the producer keeps for it.
+const PART_BYTES: usize = 40;
+
 /// What a submitted batch leaves behind when its bytes are recycled.
 #[derive(Debug)]
 pub(super) struct Departure {
@@ -55,6 +62,11 @@ impl Departure {
             bytes: batch.bytes.len(),
         }
     }
+
+    /// Bytes that are held until it is acknowledged, however soon its record batches are written: so many of them.
+    pub(super) fn held(&self, parts: usize) -> usize {
+        DEPARTURE_BYTES + parts * PART_BYTES + size_of_val(&*self.commits)
+    }
 }
 
 /// Where the last transaction of `batch` begins.
@@ -81,7 +93,7 @@ struct InFlight {
     changes: u64,
     records: u64,
     bytes: u64,
-    /// Held until the broker has the records.
+    /// What this takes; records have their own, held until the broker has them.
     _memory: Reservation,
 }
 

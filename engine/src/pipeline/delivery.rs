@@ -136,17 +136,20 @@ impl Delivery {
         drop(stretch);
         // The feed may be gone already; then nobody needs the batch.
         drop(self.free.send(batch));
-        let parts = parts?;
+        let mut parts = parts?;
         let (mut changes, mut records, mut bytes, mut held) = (0, 0, 0, 0);
-        for part in &parts {
+        for part in &mut parts {
             changes += u64::from(part.changes);
             records += u64::from(part.records);
             bytes += part.bytes.len() as u64;
             held += part.bytes.capacity();
+            // Given back part by part: while one partition cannot be written, others' records take no room for longer than they need.
+            let memory = self.memory.reserve(part.bytes.capacity());
+            part.bytes.keep(memory);
         }
         let ordinal = departure.ordinal;
         let received = departure.bytes as u64;
-        let memory = self.memory.reserve(held);
+        let memory = self.memory.reserve(departure.held(parts.len()));
         self.account
             .departed(departure, at, changes, records, bytes, memory);
         self.producer.send(ordinal, parts);

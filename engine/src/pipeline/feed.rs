@@ -89,9 +89,13 @@ pub(super) struct Feed {
     pub(super) announced: Identity,
     /// The server that the last batch was read from.
     pub(super) read_from: Identity,
+    /// The server that the batch is read from that is being filled.
+    pub(super) filled_from: Identity,
     pub(super) ordinal: u64,
     /// Acknowledged batches when the last one was sealed.
     pub(super) acknowledged_at_seal: u64,
+    /// Record batches written by then.
+    pub(super) written_at_seal: u64,
 }
 
 impl Feed {
@@ -108,9 +112,12 @@ impl Feed {
                     Ok(()) => Ok(Filled::Nothing),
                     Err(_) => return Ok(FeedEnd::DeliveryEnded),
                 },
+                () = self.producer.traffic_changed(), if has_more => Ok(Filled::Nothing),
             };
+            // Of a batch of two servers nobody could say whose places its end and its rows have.
+            let moved = self.filled_from != *self.source.identity();
             let seal = match &filled {
-                Ok(Filled::Nothing) => has_more && self.may_seal_early(),
+                Ok(Filled::Nothing) => has_more && (moved || self.may_seal_early()),
                 Ok(Filled::More) => {
                     has_more = true;
                     self.may_seal_early()
@@ -128,6 +135,9 @@ impl Feed {
                     return Ok(FeedEnd::DeliveryEnded);
                 }
                 has_more = false;
+            }
+            if moved {
+                self.filled_from.clone_from(self.source.identity());
             }
             match filled? {
                 Filled::End => return Ok(FeedEnd::Reached),
@@ -154,6 +164,22 @@ impl Feed {
             || (encoding < self.threads.count() as u64
                 && progress.acknowledged > self.acknowledged_at_seal
                 && !self.producer.is_pressed())
+            || self.may_overtake(encoding)
+    }
+
+    /// Whether a batch that is not full should leave although nothing is acknowledged, because partitions that cannot be written hold
+    /// up what is before it: others are not to wait for them. As for [`may_seal_early`](Self::may_seal_early), of what is not held up.
+    /// Not when memory is scarce: full batches take the least of it.
+    fn may_overtake(&self, encoding: u64) -> bool {
+        let traffic = self.producer.traffic();
+        if !traffic.is_held_up || self.memory.is_scarce() {
+            return false;
+        }
+        let is_idle = encoding == 0 && !traffic.is_busy;
+        is_idle
+            || (encoding < self.threads.count() as u64
+                && traffic.written > self.written_at_seal
+                && !self.producer.is_pressed())
     }
 
     /// Lets a batch that is full grow, where that is for the better; false when it has to leave.
@@ -174,8 +200,7 @@ impl Feed {
             return Ok(false);
         };
         // A reconnect may have reached another server: a restart must know whose changes are in the topics.
-        let server = self.source.identity().clone();
-        let other = (self.read_from != server).then_some(server);
+        let other = (self.read_from != self.filled_from).then(|| self.filled_from.clone());
         if let Some(server) = &other {
             self.read_from = server.clone();
             if self.settled.is_some() {
@@ -195,6 +220,7 @@ impl Feed {
         let compression = self.compression();
         self.ordinal += 1;
         self.acknowledged_at_seal = self.progress.borrow().acknowledged;
+        self.written_at_seal = self.producer.traffic().written;
         let departure = Departure::of(self.ordinal, &batch, other, decoded_at);
         let encoded = self.threads.submit(Job {
             batch,
@@ -302,7 +328,7 @@ impl Feed {
 
     /// Has the checkpoint name topics and the server before records of them are sent; false when the delivery is gone.
     async fn announce(&mut self, new: Vec<NewTopic>) -> Result<bool, PipelineError> {
-        self.announced.clone_from(self.source.identity());
+        self.announced.clone_from(&self.filled_from);
         let (done, durable) = oneshot::channel();
         let told = self.new_topics.send(NewTopics {
             topics: new,

@@ -13,6 +13,7 @@
 //! for nothing, and a busy one grows its batches by itself. Kafka takes one record batch per partition and request, and a request
 //! takes its time however little is in it: where answers take longer than batches take to fill, and requests are small, a full one
 //! may grow beyond the usual size, and none is sealed early while others wait for a place on the wire (docs/decisions/producer.md).
+//! Acknowledgements come in order, so while a partition cannot be written, what the others have written counts instead.
 
 mod account;
 mod codec;
@@ -62,6 +63,9 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a stopping pipeline waits for acknowledgements.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the delivery may take to write its checkpoint after that: a disk that does not answer would hold it for ever.
+const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A batch is full at this many received bytes, where `memory_max` allows as much.
 const BATCH_BYTES_MAX: usize = 512 << 10;
@@ -238,6 +242,7 @@ pub async fn run(
         auto: (config.kafka.compression == Compression::Auto).then(Auto::default),
         announced: resumed.source.identity().clone(),
         read_from: resumed.source.identity().clone(),
+        filled_from: resumed.source.identity().clone(),
         source: resumed.source,
         producer: Arc::clone(&producer),
         threads,
@@ -251,6 +256,7 @@ pub async fn run(
         settled: resumed.settled,
         ordinal: 0,
         acknowledged_at_seal: 0,
+        written_at_seal: 0,
     };
     let mut delivering = tokio::spawn(delivery.run());
     let (fed, early) = tokio::select! {
@@ -259,7 +265,7 @@ pub async fn run(
             info!(source = %settings.name, "stopping: waiting for acknowledgements");
             (Ok(FeedEnd::Stopped), None)
         }
-        delivered = &mut delivering => (Ok(FeedEnd::DeliveryEnded), Some(delivered)),
+        delivered = &mut delivering => (Ok(FeedEnd::DeliveryEnded), Some(ended(delivered))),
     };
     let counters = feed.source.counters();
     let io = feed.source.io();
@@ -275,8 +281,7 @@ pub async fn run(
         Some(delivered) => delivered,
         None => drain(delivering, patience, &mut stop, &give_up).await,
     };
-    let (account, delivered) =
-        delivered.map_err(|e| PipelineError::Halt(format!("the delivery task ended: {e}")))?;
+    let (account, delivered) = delivered?;
     confirmer.close().await;
     let metrics = producer.metrics();
     // Nobody else holds it any more. What it has not got acknowledged by now has had its time.
@@ -310,7 +315,7 @@ async fn drain(
     patience: Option<Duration>,
     stop: &mut watch::Receiver<bool>,
     give_up: &Notify,
-) -> Result<Delivered, JoinError> {
+) -> Result<Delivered, PipelineError> {
     let out_of_patience = async {
         if patience.is_none() && stop.wait_for(|stop| *stop).await.is_err() {
             std::future::pending::<()>().await;
@@ -318,13 +323,32 @@ async fn drain(
         tokio::time::sleep(patience.unwrap_or(DRAIN_TIMEOUT)).await;
     };
     tokio::select! {
-        delivered = &mut delivering => delivered,
+        delivered = &mut delivering => ended(delivered),
         () = out_of_patience => {
             warn!("Kafka has not acknowledged everything in time; the next start writes the rest");
             give_up.notify_one();
-            delivering.await
+            given_up(delivering, GIVE_UP_TIMEOUT).await
         }
     }
+}
+
+/// Waits for a delivery that was told to give up, for so long.
+async fn given_up(
+    delivering: JoinHandle<Delivered>,
+    patience: Duration,
+) -> Result<Delivered, PipelineError> {
+    match tokio::time::timeout(patience, delivering).await {
+        Ok(delivered) => ended(delivered),
+        Err(_) => Err(PipelineError::Halt(format!(
+            "the checkpoint could not be written within {} s of giving up: the disk of the `state` directory does not answer; the next \
+             start goes on after the last checkpoint that was written",
+            patience.as_secs()
+        ))),
+    }
+}
+
+fn ended(delivering: Result<Delivered, JoinError>) -> Result<Delivered, PipelineError> {
+    delivering.map_err(|e| PipelineError::Halt(format!("the delivery task ended: {e}")))
 }
 
 /// Received bytes that fill a batch: an eighth of what a buffer could have of the memory, so that records and events fit beside it.
@@ -341,7 +365,18 @@ fn stretch(memory_max: usize, batch_bytes: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{STRETCHED_MAX, batch_bytes, stretch};
+    use std::time::Duration;
+
+    use super::{STRETCHED_MAX, batch_bytes, given_up, stretch};
+
+    /// It would wait for ever, and this test with it.
+    #[tokio::test]
+    async fn a_delivery_that_does_not_give_up_is_left() {
+        let delivering = tokio::spawn(std::future::pending());
+        let error = given_up(delivering, Duration::ZERO).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("checkpoint could not be written"), "{text}");
+    }
 
     #[test]
     fn buffers_take_no_more_than_a_quarter_of_the_memory() {

@@ -153,6 +153,7 @@ async fn read_tails(
     });
     let mut tails = Tails::new(checkpoint, source.identity());
     tails.share_history(source.ancestors());
+    tails.end_at(source.end());
     let mut from = Vec::new();
     for (route, (topic, partitions)) in routes.iter().zip(&checkpoint.offsets) {
         for (partition, offset) in partitions {

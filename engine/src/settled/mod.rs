@@ -16,6 +16,9 @@
 //!   written again from the checkpoint on, in order. Tails without GTIDs, or with transactions that the new server never
 //!   had, halt.
 //!
+//! The same server is the same log: one that goes by the same name and has another log comes with another identity
+//! ([`Identity::with_another_log`](crate::source::Identity::with_another_log)).
+//!
 //! PostgreSQL's `pos` is `<commit LSN>/<row>`, and its server is a timeline of a cluster. Another timeline of the same cluster is the same
 //! server up to the place where it branched off.
 //!

@@ -441,7 +441,7 @@ impl World {
 
 fn server(name: &str, log: Vec<usize>, with_gtids: bool) -> Server {
     Server {
-        identity: Identity::MySql { uuid: name.into() },
+        identity: format!("mysql:{name}").parse().unwrap(),
         log,
         with_gtids,
     }

@@ -13,7 +13,7 @@ use crate::source::Identity;
 /// Names of transactions that one message lists; the rest is counted.
 const NAMED_MAX: usize = 8;
 
-/// Why the tails cannot be continued on this server. Both halt.
+/// Why the tails cannot be continued on this server. All halt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettledError {
     /// Another server's records, and no GTIDs to recognise them by.
@@ -47,6 +47,24 @@ pub enum SettledError {
         names: String,
         /// The server that is read now.
         server: String,
+    },
+    /// This server's records, from behind the end of its log.
+    #[error(
+        "partition {partition} of topic {topic} holds changes at {pos} that were read from server {server}, whose binary log ends before \
+         that, at {end}: it lost them in a crash, was built anew, or is another server of the same name. Undo their changes downstream or \
+         replay them there; then go on with `walbrook position set`, naming a position of this server"
+    )]
+    BehindTheEnd {
+        /// Topic of the first such partition.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// `pos` of its last record.
+        pos: String,
+        /// The server.
+        server: String,
+        /// Where its log ends.
+        end: String,
     },
     /// A record of ours that we cannot have written.
     #[error(
@@ -100,14 +118,21 @@ struct Tail {
 pub struct Tails {
     /// The server that is read now.
     server: String,
+    /// The server that the checkpoint's position was read from.
+    position_of: Option<String>,
     /// Producer id to the server that it wrote changes of; `AMBIGUOUS` when it wrote of several.
     producers: HashMap<i64, usize>,
+    /// Producer ids that wrote changes of several servers, with these.
+    several: Vec<(i64, Vec<usize>)>,
     servers: Vec<String>,
     partitions: BTreeMap<(u32, i32), Tail>,
     ancestors: Vec<(Identity, Position)>,
+    /// Where the log of the server that is read now ends.
+    end: Option<Position>,
 }
 
-/// Server number of records whose producer wrote changes of more than one: only their GTIDs say anything.
+/// Server number of records whose producer wrote changes of more than one: only their GTIDs say anything, unless the servers are of one
+/// history ([`Tails::share_history`]).
 const AMBIGUOUS: usize = usize::MAX;
 
 impl Tails {
@@ -116,38 +141,74 @@ impl Tails {
     pub fn new(checkpoint: &Checkpoint, server: &Identity) -> Self {
         let mut tails = Self {
             server: server.to_string(),
+            position_of: checkpoint.server.as_ref().map(ToString::to_string),
             producers: HashMap::new(),
+            several: Vec::new(),
             servers: Vec::new(),
             partitions: BTreeMap::new(),
             ancestors: Vec::new(),
+            end: None,
         };
         for (id, servers) in &checkpoint.producers {
-            let mut numbers =
-                servers.iter().map(
-                    |server| match tails.servers.iter().position(|s| s == server) {
-                        Some(number) => number,
-                        None => {
-                            tails.servers.push(server.clone());
-                            tails.servers.len() - 1
-                        }
-                    },
-                );
-            let first = numbers.next();
-            let number = if numbers.next().is_some() {
-                AMBIGUOUS
-            } else {
-                first.unwrap_or(AMBIGUOUS)
+            let mut number = |server: &String| match tails.servers.iter().position(|s| s == server)
+            {
+                Some(number) => number,
+                None => {
+                    tails.servers.push(server.clone());
+                    tails.servers.len() - 1
+                }
             };
-            // Drains what is left so that every server has its number.
-            numbers.for_each(drop);
+            let numbers: Vec<usize> = servers.iter().map(&mut number).collect();
+            let number = match numbers[..] {
+                [number] => number,
+                _ => AMBIGUOUS,
+            };
             tails.producers.insert(*id, number);
+            tails.several.push((*id, numbers));
         }
+        tails.several.retain(|(_, numbers)| numbers.len() > 1);
         tails
     }
 
-    /// Servers whose history the present one shares up to a position: rows before it are the same on both.
+    /// Servers whose history the present one shares up to a position, one after the other: rows before it are the same on both. To be told
+    /// before the first record.
     pub fn share_history(&mut self, ancestors: &[(Identity, Position)]) {
         self.ancestors = ancestors.to_vec();
+        for (id, numbers) in &self.several {
+            if let Some(number) = self.one_of_history(numbers) {
+                self.producers.insert(*id, number);
+            }
+        }
+    }
+
+    /// The server whose places all records of a producer can be judged by that wrote changes of several servers; `None` where these are not
+    /// of one history.
+    ///
+    /// A batch is of one server, and a source goes on at the next one only behind what the two share. So once an end of the latest one was
+    /// acknowledged (the checkpoint's position is of it), whatever was written of the others is of its history too, and all places are its
+    /// own. Before that a row may be there that it never had: then all have to lie where the earliest one's history is everybody's.
+    fn one_of_history(&self, numbers: &[usize]) -> Option<usize> {
+        let rank = |number: &usize| {
+            let name = self.servers.get(*number)?;
+            let ancestor = |(ancestor, _): &(Identity, Position)| ancestor.to_string() == *name;
+            match *name == self.server {
+                true => Some(self.ancestors.len()),
+                false => self.ancestors.iter().position(ancestor),
+            }
+        };
+        let ranks: Option<Vec<(usize, usize)>> = (numbers.iter())
+            .map(|number| Some((rank(number)?, *number)))
+            .collect();
+        let ranks = ranks?;
+        let (_, earliest) = *ranks.iter().min()?;
+        let (_, latest) = *ranks.iter().max()?;
+        let is_reached = self.position_of.as_ref() == self.servers.get(latest);
+        Some(if is_reached { latest } else { earliest })
+    }
+
+    /// Where the log of the server that is read now ends: none of its records is from behind that.
+    pub fn end_at(&mut self, end: &Position) {
+        self.end = Some(end.clone());
     }
 
     /// Tells by its producer and its `pos` whether a record says anything: others need only their offsets noted.
@@ -229,6 +290,7 @@ impl Tails {
     /// The tails hold another server's records that cannot be recognised on this one, or that it never had.
     pub fn settled(&self, executed: Option<&GtidSet>) -> Result<Settled, SettledError> {
         let here = self.here();
+        self.check_end()?;
         let mut unknown = BTreeSet::new();
         let mut settled = Settled::nothing();
         for ((topic_id, partition), tail) in &self.partitions {
@@ -312,6 +374,32 @@ impl Tails {
 }
 
 impl Tails {
+    /// Refuses records of the server that is read now from behind the end of its log: its places are not what they were.
+    fn check_end(&self) -> Result<(), SettledError> {
+        let Some(Position::MySql { binlog: end, .. }) = &self.end else {
+            return Ok(());
+        };
+        let (end_base, end_number) = pos::split_file(&end.file);
+        let own = (self.servers.iter()).position(|server| *server == self.server);
+        for ((_, partition), tail) in &self.partitions {
+            let behind = tail.highest.iter().find(|(server, base, place)| {
+                Some(*server) == own
+                    && **base == *end_base
+                    && (place.number, place.offset) >= (end_number, end.offset)
+            });
+            if let Some((_, base, place)) = behind {
+                return Err(SettledError::BehindTheEnd {
+                    topic: tail.topic.to_string(),
+                    partition: *partition,
+                    pos: format!("{base}.{:06}:{}/{}", place.number, place.offset, place.row),
+                    server: self.server.clone(),
+                    end: end.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Numbers of the servers whose places mean the same as on the one that is read now.
     fn here(&self) -> Vec<usize> {
         let shared = |number: usize, until: &Position| {

@@ -56,6 +56,8 @@ pub enum Identity {
     MySql {
         /// As the server spells it.
         uuid: String,
+        /// Which of the logs that went by this uuid, from 1: [`Identity::with_another_log`].
+        log: u32,
     },
     /// MariaDB, which has no uuid.
     MariaDb {
@@ -63,6 +65,8 @@ pub enum Identity {
         server_id: u32,
         /// `@@gtid_domain_id`.
         domain: u32,
+        /// Which of the logs that went by these numbers, from 1: [`Identity::with_another_log`].
+        log: u32,
     },
     /// PostgreSQL: a timeline of a cluster. A standby that is promoted begins another one.
     Postgres {
@@ -73,12 +77,56 @@ pub enum Identity {
     },
 }
 
+impl Identity {
+    /// Number of the first log of a server.
+    pub const FIRST_LOG: u32 = 1;
+
+    /// Whether `other` says of itself what this one does, whichever log it has.
+    #[must_use]
+    pub fn is_called_as(&self, other: &Self) -> bool {
+        self.with_log(Self::FIRST_LOG) == other.with_log(Self::FIRST_LOG)
+    }
+
+    /// The same name with a log in which this one's places mean nothing: a cluster whose servers share their numbers, or a server that was
+    /// built anew under its old uuid.
+    #[must_use]
+    pub fn with_another_log(&self) -> Self {
+        match self {
+            Self::MySql { log, .. } | Self::MariaDb { log, .. } => {
+                self.with_log(log.saturating_add(1))
+            }
+            // A timeline is one log.
+            Self::Postgres { .. } => self.clone(),
+        }
+    }
+
+    fn with_log(&self, number: u32) -> Self {
+        let mut identity = self.clone();
+        match &mut identity {
+            Self::MySql { log, .. } | Self::MariaDb { log, .. } => *log = number,
+            Self::Postgres { .. } => {}
+        }
+        identity
+    }
+}
+
+/// `mysql:UUID`, `mariadb:SERVER_ID:DOMAIN` or `postgres:SYSTEM:TIMELINE`; behind the first two `/2` for the second log of that name.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::MySql { uuid } => write!(f, "mysql:{uuid}"),
-            Self::MariaDb { server_id, domain } => write!(f, "mariadb:{server_id}:{domain}"),
-            Self::Postgres { system, timeline } => write!(f, "postgres:{system}:{timeline}"),
+        let log = match self {
+            Self::MySql { uuid, log } => write!(f, "mysql:{uuid}").map(|()| *log)?,
+            Self::MariaDb {
+                server_id,
+                domain,
+                log,
+            } => write!(f, "mariadb:{server_id}:{domain}").map(|()| *log)?,
+            Self::Postgres { system, timeline } => {
+                return write!(f, "postgres:{system}:{timeline}");
+            }
+        };
+        match log {
+            Self::FIRST_LOG => Ok(()),
+            log => write!(f, "/{log}"),
         }
     }
 }
@@ -100,13 +148,21 @@ impl std::str::FromStr for Identity {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (kind, rest) = text.split_once(':').ok_or(InvalidIdentity)?;
+        let (name, log) = match rest.split_once('/') {
+            Some((name, log)) => (name, log.parse().map_err(|_| InvalidIdentity)?),
+            None => (rest, Self::FIRST_LOG),
+        };
         match kind {
-            "mysql" if !rest.is_empty() => Ok(Self::MySql { uuid: rest.into() }),
+            "mysql" if !name.is_empty() => Ok(Self::MySql {
+                uuid: name.into(),
+                log,
+            }),
             "mariadb" => {
-                let (server_id, domain) = rest.split_once(':').ok_or(InvalidIdentity)?;
+                let (server_id, domain) = name.split_once(':').ok_or(InvalidIdentity)?;
                 Ok(Self::MariaDb {
                     server_id: server_id.parse().map_err(|_| InvalidIdentity)?,
                     domain: domain.parse().map_err(|_| InvalidIdentity)?,
+                    log,
                 })
             }
             "postgres" => {
@@ -131,7 +187,8 @@ fn truncate_passed_over(schema: &str, table: &str) -> String {
 /// What one call of [`Source::fill`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filled {
-    /// The read completed nothing: part of an event, or a heartbeat that says what was known.
+    /// The read completed nothing: part of an event, or a heartbeat that says what was known. Or the connection was established anew, and
+    /// what comes next may be another server's ([`Source::identity`]).
     Nothing,
     /// The batch has more to it: events, or at least a later position.
     More,
@@ -445,6 +502,37 @@ fn key_columns(schema: &str, table: &str, key: &[String], columns: &[String]) ->
 mod tests {
     use super::*;
     use crate::config::{Keys, Origin, Selection, SlotSettings, SourceAddress, Start};
+
+    #[test]
+    fn names_of_servers_are_read_as_they_are_printed() {
+        for text in [
+            "mysql:u-1",
+            "mariadb:7:3",
+            "postgres:9:1",
+            "mysql:u/2",
+            "mariadb:7:3/4",
+        ] {
+            let read: Identity = text.parse().unwrap();
+            assert_eq!(read.to_string(), text);
+        }
+        let [first, second]: [Identity; 2] =
+            ["mariadb:7:3", "mariadb:7:3/2"].map(|text| text.parse().unwrap());
+        assert_eq!(first.with_another_log(), second);
+        assert!(first != second && first.is_called_as(&second) && second.is_called_as(&first));
+        assert!(!first.is_called_as(&"mariadb:7:4".parse().unwrap()));
+        for text in [
+            "",
+            "mysql:",
+            "mysql:/2",
+            "mysql:u/",
+            "mysql:u/x",
+            "mariadb:7",
+            "mariadb:7/2",
+            "oracle:1",
+        ] {
+            assert_eq!(text.parse::<Identity>(), Err(InvalidIdentity), "{text}");
+        }
+    }
 
     /// Port 1 of this machine: nobody listens there.
     fn nobody(kind: &str) -> SourceSettings {

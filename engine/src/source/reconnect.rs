@@ -264,17 +264,20 @@ impl<D: Database> Reconnecting<D> {
             if batch.events.len() > events || self.database.progress() > progress {
                 return Ok(Filled::More);
             }
-            self.read(batch).await?;
+            if self.read(batch).await? {
+                return Ok(Filled::Nothing);
+            }
         }
     }
 
-    /// Awaits one read, or a step of coming back.
-    async fn read(&mut self, batch: &mut Batch) -> Result<(), SourceError> {
+    /// Awaits one read, or a step of coming back; whether that has come back. Then nothing has been decoded yet of what follows, which may
+    /// be another server's.
+    async fn read(&mut self, batch: &mut Batch) -> Result<bool, SourceError> {
         let line = match &mut self.link {
             Link::Up(line) => line,
             Link::Coming(task) => {
                 let done = task.await;
-                return self.came_back(batch, done);
+                return self.came_back(batch, done).map(|()| true);
             }
             Link::Down => {
                 return Err(SourceError::halt(format!(
@@ -287,7 +290,7 @@ impl<D: Database> Reconnecting<D> {
         let rest = self.database.rest(batch);
         let patience = self.database.patience(self.asked);
         let deadline = tokio::time::Instant::from_std(self.last_read + patience);
-        match tokio::time::timeout_at(deadline, D::read(line, &mut batch.bytes)).await {
+        let read = match tokio::time::timeout_at(deadline, D::read(line, &mut batch.bytes)).await {
             Ok(Ok((length, at))) => {
                 self.last_read = clock::now();
                 self.asked = false;
@@ -307,7 +310,8 @@ impl<D: Database> Reconnecting<D> {
                 patience.as_secs(),
                 D::SILENT
             ))),
-        }
+        };
+        read.map(|()| false)
     }
 
     /// Bytes that cannot be read: once per place the line may have damaged them, twice it was not the line.

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::Client;
 
 use crate::postgres_faults::{NAME, complete, prepare};
-use crate::{configured, ready, until};
+use crate::{configured, killed_unheard, often, ready, until};
 
 const CHANGES: u64 = 60_000;
 
@@ -121,7 +121,8 @@ async fn postgres_standby_without_the_slot_is_named() {
     assert!(log.contains(&words), "{}", engine.last_words());
 }
 
-/// From version 17 on the standby has it, and everything goes on there.
+/// From version 17 on the standby has it, and everything goes on there; also after a kill, which leaves records behind the checkpoint that
+/// the same producer wrote as those from before the promotion.
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_17_goes_on_at_the_promoted_standby() {
     let Some((program, mut primary)) = ready(Flavour::Postgres17).await else {
@@ -156,7 +157,7 @@ async fn postgres_17_goes_on_at_the_promoted_standby() {
     let url = address.url(&primary);
     let engine = configured(&program, directory.path(), &url, &["walbrook.*"], &broker);
     start_now(&engine);
-    let running = engine.start_until_stopped().expect("the engine starts");
+    let mut running = engine.start_until_stopped().expect("the engine starts");
     let failover = format!("SELECT failover FROM pg_replication_slots WHERE slot_name = '{NAME}'");
     until("the slot", async || truth_of(&client, &failover).await).await;
     let other = standby.connect_postgres().await.expect("a connection");
@@ -178,9 +179,20 @@ async fn postgres_17_goes_on_at_the_promoted_standby() {
     until("the first records", async || broker.counts().records > 1000).await;
     drop(client);
     let client = promote(&mut primary, &standby, &address).await;
-    seed::write(&client, rest.into_iter())
-        .await
-        .expect("the second half");
+    until("a position on the new timeline", async || {
+        let state = engine.directory.join("walbrook-state/live.checkpoint");
+        let text = std::fs::read_to_string(state).expect("a checkpoint");
+        text.contains(r#""server":"postgres:"#) && text.contains(r#":2","selection""#)
+    })
+    .await;
+    let mut rest = rest.into_iter();
+    let more = rest.by_ref().take(20);
+    killed_unheard(&mut running, &broker, async {
+        (seed::write(&client, more).await).expect("more");
+    })
+    .await;
+    let running = engine.start_until_stopped().expect("the engine starts");
+    seed::write(&client, rest).await.expect("the rest");
     complete(
         &engine,
         running,
@@ -190,6 +202,110 @@ async fn postgres_17_goes_on_at_the_promoted_standby() {
     .await;
     let log = std::fs::read_to_string(engine.log()).expect("a log");
     assert!(log.contains("going on after a promotion"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_17_goes_on_after_the_promotion_of_its_standby() {
+    through_a_promotion(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_17_comes_back_after_the_promotion_of_its_standby() {
+    through_a_promotion(true).await;
+}
+
+/// The engine reads from a standby, which is promoted under the stream, and writes on; then the engine is killed and started again, or its
+/// connection is cut.
+async fn through_a_promotion(is_cut: bool) {
+    let Some((program, mut primary)) = ready(Flavour::Postgres17).await else {
+        return;
+    };
+    let client = primary.connect_postgres().await.expect("a connection");
+    seed::prepare(&client, Identity::Default)
+        .await
+        .expect("a table");
+    seed::publish(&client, NAME, Some(seed::TABLE))
+        .await
+        .expect("a publication");
+    let extra = "CREATE TABLE walbrook.extra (id int PRIMARY KEY)";
+    client.batch_execute(extra).await.expect("a table");
+    let standby = primary
+        .standby("standby", &["-c", "hot_standby_feedback=on"])
+        .await
+        .expect("a standby");
+    let address = Address::of(&standby).await;
+    let broker = Broker::loopback().await.expect("a broker");
+    let directory = tempfile::tempdir().expect("a directory");
+    // Who may alter the publication, where it can be altered.
+    let url = standby.url();
+    let mut engine = configured(&program, directory.path(), &url, &["walbrook.*"], &broker);
+    start_now(&engine);
+    engine.program = often(&engine);
+    let mut running = engine.start_until_stopped().expect("the engine starts");
+    let other = standby.connect_postgres().await.expect("a connection");
+    let reads = format!(
+        "SELECT active AND confirmed_flush_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_name = '{NAME}'"
+    );
+    until("the slot", async || {
+        let ended = running.ended(std::time::Instant::now()).await;
+        assert!(ended.expect("a child").is_none(), "{}", engine.last_words());
+        // A standby cannot make one before there is a snapshot.
+        let snapshot = "SELECT pg_log_standby_snapshot()";
+        client.batch_execute(snapshot).await.expect("a snapshot");
+        truth_of(&other, &reads).await
+    })
+    .await;
+    let said = || std::fs::read_to_string(engine.log()).expect("a log");
+    let statement = format!(
+        "run ALTER PUBLICATION {NAME} ADD TABLE ONLY walbrook.extra on the primary, as their owner"
+    );
+    until("the missing table to be named", async || {
+        // At the start, and by the look at the publication.
+        said().matches(&statement).count() >= 2
+    })
+    .await;
+
+    let workload = Workload::new(CHANGES, 42);
+    let (first, mut rest) = halves(&workload);
+    let last = rest.split_off(rest.len() / 2);
+    seed::write(&client, std::iter::once(first))
+        .await
+        .expect("the first half");
+    until("the first records", async || broker.counts().records > 1000).await;
+    drop(client);
+    let client = promote(&mut primary, &standby, &address).await;
+    seed::write(&client, rest.into_iter())
+        .await
+        .expect("what the promoted one writes");
+    let row = client
+        .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
+        .await
+        .expect("a place");
+    let end: String = row.get(0);
+    let read = format!(
+        "SELECT confirmed_flush_lsn >= '{end}'::pg_lsn FROM pg_replication_slots WHERE slot_name = '{NAME}'"
+    );
+    until("it to be read", async || truth_of(&client, &read).await).await;
+    if is_cut {
+        let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots";
+        client.batch_execute(end).await.expect("it ends");
+    } else {
+        running.kill().expect("a running engine");
+        drop(running);
+        running = engine.start_until_stopped().expect("the engine starts");
+    }
+    seed::write(&client, last.into_iter())
+        .await
+        .expect("the rest");
+    complete(
+        &engine,
+        running,
+        &broker,
+        Truth::with(&workload, Images::Key),
+    )
+    .await;
+    let words = "going on after a promotion that the stream went through";
+    assert_eq!(said().matches(words).count(), 1, "{}", said());
 }
 
 /// Has the engine make its slot itself.

@@ -108,19 +108,21 @@ impl Variables {
         }
     }
 
-    /// Who the server is; `None` when it does not say.
+    /// Who the server says it is; `None` when it does not say. Others may say the same of themselves: `session::known_as`.
     pub(super) fn identity(&self) -> Option<Identity> {
         match self.flavour() {
-            Flavour::MySql => Some(match self.text("server_uuid") {
-                Some(uuid) if !uuid.is_empty() => Identity::MySql { uuid: uuid.into() },
-                // Before 5.6 there was no uuid.
-                _ => Identity::MySql {
-                    uuid: format!("server-id-{}", self.number("server_id")?),
+            Flavour::MySql => Some(Identity::MySql {
+                uuid: match self.text("server_uuid") {
+                    Some(uuid) if !uuid.is_empty() => uuid.into(),
+                    // Before 5.6 there was no uuid.
+                    _ => format!("server-id-{}", self.number("server_id")?),
                 },
+                log: Identity::FIRST_LOG,
             }),
             Flavour::MariaDb => Some(Identity::MariaDb {
                 server_id: self.number("server_id")?,
                 domain: self.number("gtid_domain_id").unwrap_or(0),
+                log: Identity::FIRST_LOG,
             }),
         }
     }

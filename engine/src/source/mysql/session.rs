@@ -21,6 +21,8 @@ use super::transaction::{Place, Point};
 use crate::config::Io;
 use crate::source::{Identity, Requirement, SourceError, Verdict};
 
+mod known;
+
 /// The server says at least this often that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Where a dump begins.
@@ -155,6 +157,7 @@ impl Session {
         let identity = variables.identity().ok_or_else(|| {
             SourceError::halt("the server says neither server_uuid nor server_id")
         })?;
+        let identity = known::named(&mut connection, plan, &variables, identity).await?;
         let flavour = variables.flavour();
         let has_gtids = variables.has_gtids();
         let end = end(&mut connection, &variables, status).await?;

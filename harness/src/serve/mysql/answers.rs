@@ -29,6 +29,8 @@ pub(super) struct Facts {
     pub(super) executed: String,
     /// GTIDs before the first event.
     pub(super) purged: String,
+    /// MariaDB: where each transaction begins, with the GTIDs up to its own.
+    pub(super) sets: Vec<(BinlogPosition, String)>,
 }
 
 /// One client's view.
@@ -286,7 +288,7 @@ impl<'a> Answers<'a> {
         })
     }
 
-    /// `BINLOG_GTID_POS('file', offset)` where it is the recording's start or end.
+    /// `BINLOG_GTID_POS('file', offset)`: NULL for a file that there is not.
     fn gtid_position(&self, text: &str) -> Option<Cell> {
         let open = text.find('(')?;
         let (name, rest) = text.split_at(open);
@@ -297,11 +299,19 @@ impl<'a> Answers<'a> {
         if !name.trim().eq_ignore_ascii_case("BINLOG_GTID_POS") {
             return None;
         }
-        if *self.facts.end.file == *file && self.facts.end.offset == offset {
-            return Some(Some(self.facts.executed.clone()));
-        }
         let start = &self.sidecar.start;
-        (start.file == file && start.offset == offset).then(|| Some(self.facts.purged.clone()))
+        let known = file == start.file || *file == *self.facts.end.file;
+        let has_file = |(begin, _): &(BinlogPosition, String)| *begin.file == *file;
+        if !known && !self.facts.sets.iter().any(has_file) {
+            return Some(None);
+        }
+        // Names of files are of one length.
+        let before = (self.facts.sets)
+            .partition_point(|(begin, _)| (&*begin.file, begin.offset) < (&file, offset));
+        let last = before.checked_sub(1).and_then(|at| self.facts.sets.get(at));
+        Some(Some(
+            last.map_or(&self.facts.purged, |(_, set)| set).clone(),
+        ))
     }
 }
 
@@ -341,6 +351,7 @@ mod tests {
             end: "binlog.000009:77".parse().unwrap(),
             executed: "set".into(),
             purged: String::new(),
+            sets: Vec::new(),
         };
         let mut answers = Answers::new(&recording.sidecar, &facts, "cdc", 7);
         let some = |text: &str| Some(text.to_owned());

@@ -152,6 +152,25 @@ impl Film {
         Ok(())
     }
 
+    /// Of MariaDB, which is asked for it: where each transaction begins, with the GTIDs up to its own.
+    pub(super) fn sets(&self) -> Vec<(BinlogPosition, String)> {
+        let mut set = self.purged.clone();
+        let mut after = |transaction: &Transaction| {
+            set.add(transaction.gtid.as_ref()?);
+            let shot = self.shot(transaction.first);
+            let file = self.files.get(shot.file as usize)?;
+            let begin = BinlogPosition {
+                file: file.name.as_str().into(),
+                offset: shot.offset,
+            };
+            Some((begin, set.to_string()))
+        };
+        match self.flavour {
+            Flavour::MariaDb => self.transactions.iter().filter_map(&mut after).collect(),
+            Flavour::MySql => Vec::new(),
+        }
+    }
+
     /// Number of events.
     pub(super) fn count(&self) -> u64 {
         match &self.repeat {

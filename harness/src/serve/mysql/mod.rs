@@ -50,6 +50,7 @@ impl Shared {
                 end: film.end.clone(),
                 executed: film.executed.to_string(),
                 purged: film.purged.to_string(),
+                sets: film.sets(),
             },
             film,
             sidecar: recording.sidecar.clone(),

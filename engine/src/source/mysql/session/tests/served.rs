@@ -114,6 +114,15 @@ async fn receive(stream: &mut TcpStream) -> Vec<u8> {
 
 /// Opens a session with a server that answers so; what it was asked.
 async fn open(from: From, answers: Vec<(&'static str, Rows)>) -> (Session, Vec<String>, Dump) {
+    open_after(None, from, answers).await
+}
+
+/// The same with a point that was read from the server of this name.
+async fn open_after(
+    server_before: Option<&str>,
+    from: From,
+    answers: Vec<(&'static str, Rows)>,
+) -> (Session, Vec<String>, Dump) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server: JoinHandle<_> = tokio::spawn(async move { serve(&listener, &answers).await });
@@ -133,7 +142,7 @@ async fn open(from: From, answers: Vec<(&'static str, Rows)>) -> (Session, Vec<S
         },
         server_id: 85_744,
         from,
-        server: None,
+        server: server_before.map(|name| name.parse().unwrap()),
         check: false,
         io: Io::Epoll,
     };
@@ -244,5 +253,92 @@ async fn a_set_longer_than_what_show_variables_tells_is_gone_on_from() {
         let answers = mysql_answers(&executed, cut_at, place);
         let (again, ..) = open(From::Point(session.start.clone()), answers).await;
         assert_eq!(again.start.gtids, session.start.gtids);
+    }
+}
+
+/// The names of a server that is gone on from at `place` of one called `before`, and what it is asked to begin with.
+async fn named(
+    before: &str,
+    place: &str,
+    gtids: Option<&str>,
+    answers: &[(&'static str, Rows)],
+) -> (String, String) {
+    let point = Point {
+        place: Place::new(&place.parse().unwrap()),
+        gtids: gtids.map(|set| set.parse().unwrap()),
+    };
+    let from = From::Point(point);
+    let (session, ..) = open_after(Some(before), from, answers.to_vec()).await;
+    let start = session.start.place.to_position().to_string();
+    (session.identity.to_string(), start)
+}
+
+#[tokio::test]
+async fn a_mariadb_of_the_same_number_is_another_server_where_the_place_has_other_gtids() {
+    let answers = |before: Option<&str>| {
+        let mut answers = vec![
+            (
+                "SHOW GLOBAL VARIABLES",
+                rows(&[
+                    &["version", "10.11.6-MariaDB-log"],
+                    &["server_id", "7"],
+                    &["gtid_domain_id", "0"],
+                    &["gtid_binlog_pos", "0-7-100"],
+                ]),
+            ),
+            ("SELECT @@GLOBAL.gtid_binlog_pos", rows(&[&["0-7-100"]])),
+            (
+                "SHOW BINARY LOG STATUS",
+                rows(&[&["b.000012", "330", "", ""]]),
+            ),
+            (
+                "SELECT BINLOG_GTID_POS('b.000012', 330)",
+                rows(&[&["0-7-100"]]),
+            ),
+            ("SHOW BINARY LOGS", rows(&[&["b.000001", "9999"]])),
+        ];
+        answers
+            .extend(before.map(|set| ("SELECT BINLOG_GTID_POS('b.000057', 900)", rows(&[&[set]]))));
+        answers
+    };
+    let (place, set) = ("b.000057:900", Some("0-7-90"));
+    let name = |before: &'static str, answers: Vec<(&'static str, Rows)>| async move {
+        named(before, place, set, &answers).await
+    };
+    let own = answers(Some("0-7-90"));
+    let expected = ("mariadb:7:0".to_owned(), place.to_owned());
+    assert_eq!(name("mariadb:7:0", own.clone()).await, expected);
+    assert_eq!(name("mariadb:7:0/3", own).await.0, "mariadb:7:0/3");
+    // Other transactions before the place, and no such file (nothing is answered where the server says NULL): GTIDs alone say where to
+    // begin.
+    for other in [answers(Some("0-7-89")), answers(None)] {
+        let expected = ("mariadb:7:0/2".to_owned(), "b.000001:4".to_owned());
+        assert_eq!(name("mariadb:7:0", other.clone()).await, expected);
+        assert_eq!(
+            name("mariadb:7:0/2", other.clone()).await.0,
+            "mariadb:7:0/3"
+        );
+        assert_eq!(name("mariadb:8:0", other).await.0, "mariadb:7:0");
+    }
+}
+
+#[tokio::test]
+async fn a_mysql_of_the_same_uuid_is_another_server_where_the_place_is_gone() {
+    let before = format!("mysql:{UUID}");
+    let other = (format!("{before}/2"), "binlog.000001:4".to_owned());
+    let set = format!("{UUID}:1-9");
+    let answers = mysql_answers(&set, 1024, ["binlog.000001", "5000"]);
+    for (place, is_own) in [
+        ("binlog.000001:5000", true),
+        // Its only file has 9,999 bytes.
+        ("binlog.000001:10000", false),
+        ("binlog.000057:5000", false),
+    ] {
+        let expected = match is_own {
+            true => (before.clone(), place.to_owned()),
+            false => other.clone(),
+        };
+        let found = named(&before, place, Some(&set), &answers).await;
+        assert_eq!(found, expected, "{place}");
     }
 }
