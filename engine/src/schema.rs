@@ -21,7 +21,7 @@ pub struct Table {
 /// Columns in table order, as the source's decoder needs them.
 #[derive(Debug)]
 pub enum Columns {
-    /// MySQL and MariaDB.
+    /// MySQL and MariaDB. Those at the end without a name are the server's own: images hold them, records do not.
     MySql(Box<[mysql::Column]>),
     /// PostgreSQL.
     Postgres(Postgres),

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use protocol::DecodeError;
 use protocol::kafka::record_batch::BuildError;
+use protocol::{DecodeError, DecodeErrorKind};
 
 /// A row that cannot become a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +93,18 @@ impl fmt::Display for EncodeError {
 impl fmt::Display for EncodeErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Value { column, error } => write!(f, "column {column}: {error}"),
+            Self::Value { column, error } => {
+                write!(f, "column {column}: {error}")?;
+                match error.kind {
+                    // The log keeps what was written once.
+                    DecodeErrorKind::Encoding => write!(
+                        f,
+                        "; correct the row on the server and go on behind its correction by `walbrook position set`, or exclude the table in \
+                         source.tables"
+                    ),
+                    _ => Ok(()),
+                }
+            }
             Self::Label {
                 column,
                 value,

@@ -110,7 +110,7 @@ impl Template {
         settings: &EncodeSettings,
     ) -> Result<Arc<Self>, UnknownKeyColumn> {
         let columns: Vec<(&str, bool)> = match &table.columns {
-            Columns::MySql(columns) => columns
+            Columns::MySql(columns) => of_mysql::written(columns)
                 .iter()
                 .map(|column| (&*column.name, of_mysql::keeps_ascii(column)))
                 .collect(),

@@ -96,6 +96,8 @@ pub(crate) fn expected(column: &Column, cell: Option<&[u8]>) -> Value {
         "point" => shape(bytes, true),
         "geometry" | "linestring" | "polygon" | "multipoint" | "multilinestring"
         | "multipolygon" | "geometrycollection" | "geomcollection" => shape(bytes, false),
+        // Labels are text whatever their column's character set.
+        "enum" | "set" => text().into(),
         "vector" => bytes
             .chunks_exact(4)
             .map(|four| json!(f32::from_le_bytes(four.try_into().expect("4 bytes"))))

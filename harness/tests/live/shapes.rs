@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable as _;
 use serde_json::{Value, json};
 
 use crate::records::{records, states};
-use crate::{configured, position, ready, run_to_end, run_to_halt};
+use crate::{configured, position, ready, run_to_end, run_to_halt, select};
 
 /// A server that writes no names, an engine, and where its records go.
 struct Nameless {
@@ -259,6 +259,111 @@ async fn mariadb_versioned_tables_have_their_hidden_columns() {
             assert_eq!(row["v"], if key == now { 2 } else { 1 }, "{told}");
         }
         assert!(rows.contains_key(now), "{told}");
+    }
+}
+
+/// MariaDB adds a column to a table for each of its unique indices that is a hash: no SELECT shows it, and no record.
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_hashes_of_unique_indices_are_not_written() {
+    let Some(mut it) = Nameless::new(Flavour::Mariadb).await else {
+        return;
+    };
+    it.run("SET NAMES utf8mb4").await;
+    for (n, metadata) in ["NO_LOG", "MINIMAL", "FULL"].iter().enumerate() {
+        let set = format!("SET GLOBAL binlog_row_metadata = {metadata}");
+        it.run(&set).await;
+        // A name that is taken, several, one that is NULL, one over two columns; with a history.
+        for definition in [
+            "one# (id INT PRIMARY KEY, t TEXT, DB_ROW_HASH_1 INT, UNIQUE (t))",
+            "many# (id INT PRIMARY KEY, t TEXT, b BIGINT UNSIGNED, v VARCHAR(20), UNIQUE (t), UNIQUE (v, b) USING HASH, UNIQUE (v))",
+            "past# (id INT PRIMARY KEY, t TEXT, UNIQUE (t)) WITH SYSTEM VERSIONING",
+        ] {
+            let create = format!("CREATE TABLE shop.{definition}").replace('#', &n.to_string());
+            it.run(&create).await;
+        }
+        for change in [
+            "INSERT INTO shop.one# VALUES (1, 'ü', 5), (2, NULL, 6), (3, 'x', 7)",
+            "UPDATE shop.one# SET t = 'y' WHERE id = 2",
+            "DELETE FROM shop.one# WHERE id = 3",
+            "INSERT INTO shop.many# VALUES (1, 'a', 18446744073709551615, 'b'), (2, NULL, NULL, NULL), (3, 'c', 3, 'd')",
+            "SET SESSION binlog_row_image = MINIMAL",
+            "UPDATE shop.many# SET t = 'z', b = 7, v = 'w' WHERE id = 2",
+            "DELETE FROM shop.many# WHERE id = 3",
+            "SET SESSION binlog_row_image = FULL",
+            "INSERT INTO shop.past# VALUES (1, 'a'), (2, NULL)",
+        ] {
+            it.run(&change.replace('#', &n.to_string())).await;
+        }
+    }
+    run_to_end(&it.engine).await;
+    let mut compared = 0;
+    for n in 0..3 {
+        for table in ["one", "many"] {
+            let table = format!("{table}{n}");
+            let (columns, _) = select::columns(&mut it.connection, "shop", &table).await;
+            let rows = select::rows(&mut it.connection, "shop", &table, &columns).await;
+            let expected = rows.iter().map(|row| {
+                let cells = columns.iter().zip(row);
+                let cells = cells.map(|(column, cell)| {
+                    let value = select::expected(column, cell.as_deref());
+                    (column.name.clone(), value)
+                });
+                let row: serde_json::Map<String, Value> = cells.collect();
+                (format!("{{\"id\":{}}}", row["id"]), Value::Object(row))
+            });
+            let expected: BTreeMap<String, Value> = expected.collect();
+            assert_eq!(expected.len(), 2, "{table}");
+            assert_eq!(it.rows(&table).await, expected, "{table}");
+            compared += 1;
+        }
+        let rows = it.rows(&format!("past{n}")).await;
+        let texts: Vec<&Value> = rows.values().map(|row| &row["t"]).collect();
+        assert_eq!(texts, [&json!("a"), &Value::Null]);
+        for row in rows.values() {
+            let mut names: Vec<&String> = row.as_object().expect("a row").keys().collect();
+            names.sort();
+            assert_eq!(names, ["id", "row_end", "row_start", "t"]);
+        }
+    }
+    assert_eq!(compared, 6);
+}
+
+/// With names in the binary log, only the types that it does not tell are asked: a table that is altered later is read as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_names_in_the_log_outlast_an_alter() {
+    let Some(mut it) = Nameless::new(Flavour::Mariadb).await else {
+        return;
+    };
+    const UUID: &str = "123e4567-e89b-12d3-a456-426655440000";
+    for statement in [
+        "SET GLOBAL binlog_row_metadata = FULL",
+        "CREATE TABLE shop.text (id INT PRIMARY KEY, a CHAR(1), b CHAR(4), c CHAR(16) CHARACTER SET latin1) CHARACTER SET utf8mb4",
+        "CREATE TABLE shop.ids (id INT PRIMARY KEY, u UUID, b BINARY(4))",
+        "INSERT INTO shop.text VALUES (1, 'a', 'b', 'c')",
+        &format!("INSERT INTO shop.ids VALUES (1, '{UUID}', X'00010203')"),
+        "ALTER TABLE shop.text ADD COLUMN n INT FIRST, RENAME COLUMN b TO d",
+        "ALTER TABLE shop.ids ADD COLUMN n INT FIRST",
+    ] {
+        it.run(statement).await;
+    }
+    run_to_end(&it.engine).await;
+    let row = |row: Value| BTreeMap::from([("{\"id\":1}".to_owned(), row)]);
+    let text = row(json!({"id": 1, "a": "a", "b": "b", "c": "c"}));
+    assert_eq!(it.rows("text").await, text);
+    let ids = row(json!({"id": 1, "u": UUID, "b": "AAECAw=="}));
+    assert_eq!(it.rows("ids").await, ids);
+
+    it.run(&format!("INSERT INTO shop.ids VALUES (5, 2, '{UUID}', '')"))
+        .await;
+    it.run("ALTER TABLE shop.ids DROP COLUMN u").await;
+    let said = run_to_halt(&it.engine).await;
+    for part in [
+        "the types of shop.ids's columns",
+        "it has no column u",
+        "walbrook position set",
+        "tables = [\"!shop.ids\"]",
+    ] {
+        assert!(said.contains(part), "{part:?} is missing:\n{said}");
     }
 }
 

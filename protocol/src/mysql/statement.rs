@@ -128,6 +128,13 @@ impl Reader<'_> {
         if self.peek_is("SET") && self.0.lookahead(1).is_some_and(|t| t.is("STATEMENT")) {
             while !self.0.next()?.is("FOR") {}
         }
+        // MariaDB: `ANALYZE [FORMAT = JSON] statement` runs it; `ANALYZE TABLE` is none that is known here.
+        if self.skip("ANALYZE") && self.skip("FORMAT") {
+            self.skip_sign('=');
+            self.0.next()?;
+        }
+        // Around queries alone.
+        while self.skip_sign('(') {}
         let Token::Word(verb) = self.0.next()? else {
             return None;
         };
@@ -304,7 +311,8 @@ impl Reader<'_> {
         }
         self.skip_if_exists();
         let mut tables = vec![self.table_name()?];
-        // `RENAME [TO | AS | =] new_name`, but not `RENAME COLUMN | INDEX | KEY`; `EXCHANGE PARTITION p WITH TABLE other`.
+        // `RENAME [TO | AS | =] new_name`, but not `RENAME COLUMN | INDEX | KEY`; `EXCHANGE PARTITION p WITH TABLE other`; MariaDB's
+        // `CONVERT TABLE other TO PARTITION p` and `CONVERT PARTITION p TO TABLE new_name`.
         let mut depth = 0;
         while let Some(token) = self.0.next() {
             match token {
@@ -320,7 +328,11 @@ impl Reader<'_> {
                         tables.push(self.table_name()?);
                     }
                 }
-                token if depth == 0 && token.is("WITH") && self.skip("TABLE") => {
+                token
+                    if depth == 0
+                        && ["WITH", "CONVERT", "TO"].iter().any(|word| token.is(word))
+                        && self.skip("TABLE") =>
+                {
                     tables.push(self.table_name()?);
                 }
                 _ => {}

@@ -97,6 +97,18 @@ impl<'a> TableMap<'a> {
     /// # Errors
     /// A type that we do not know, metadata that do not fit their columns, labels in a character set that we do not read.
     pub fn describe(&self) -> Result<Description, DecodeError> {
+        self.described(true)
+    }
+
+    /// The same without labels, which nobody needs who only passes over rows: theirs are no text that could be wrong.
+    ///
+    /// # Errors
+    /// As [`Self::describe`], but for labels.
+    pub fn describe_without_labels(&self) -> Result<Description, DecodeError> {
+        self.described(false)
+    }
+
+    fn described(&self, with_labels: bool) -> Result<Description, DecodeError> {
         let mut columns = Vec::with_capacity(self.types.len());
         let mut cursor = Cursor::new(self.metadata);
         for (index, wire_type) in self.types.iter().enumerate() {
@@ -116,7 +128,8 @@ impl<'a> TableMap<'a> {
         cursor
             .finish("TABLE_MAP metadata")
             .map_err(|error| error.shifted(self.metadata_at as u64))?;
-        metadata::describe(columns, self.types, self.optional, self.mariadb)
+        let (types, optional) = (self.types, self.optional);
+        metadata::describe(columns, types, optional, self.mariadb, with_labels)
             .map_err(|error| error.shifted(self.optional_at as u64))
     }
 }
@@ -130,4 +143,64 @@ fn name<'a>(cursor: &mut Cursor<'a>, what: &'static str) -> Result<&'a str, Deco
         return Err(cursor.invalid(what, u64::from(nul)));
     }
     std::str::from_utf8(bytes).map_err(|_| DecodeError::new(what, at, DecodeErrorKind::Encoding))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `CREATE TABLE im (id INT PRIMARY KEY, m ENUM('A', 'ü'), s SET('x', 'é')) DEFAULT CHARSET=binary` as MariaDB 10.11 writes it with
+    /// `binlog_row_metadata=FULL`, its labels' collation and the last one of ENUM given.
+    fn with_labels(collation: u8, label: &[u8]) -> TableMap<'static> {
+        let mut optional = b"\x01\x01\0\x04\x07\x02id\x01m\x01s".to_vec();
+        optional.extend_from_slice(&[10, 1, collation]);
+        optional.extend_from_slice(b"\x05\x06\x02\x01x\x02\xc3\xa9");
+        optional.extend_from_slice(&[6, 4 + label.len() as u8, 2, 1, b'A', label.len() as u8]);
+        optional.extend_from_slice(label);
+        optional.extend_from_slice(&[8, 1, 0]);
+        TableMap {
+            table_id: 31,
+            database: "shop",
+            table: "im",
+            body: &[],
+            mariadb: true,
+            types: &[3, 254, 254],
+            metadata: &[247, 1, 248, 1],
+            nullable: &[0b110],
+            optional: optional.leak(),
+            metadata_at: 0,
+            optional_at: 0,
+        }
+    }
+
+    fn labels(description: &Description) -> Vec<Vec<&str>> {
+        let labels = description.columns.iter().map(|column| match &column.kind {
+            ColumnType::Enum { labels, .. } | ColumnType::Set { labels, .. } => &**labels,
+            _ => &[],
+        });
+        labels
+            .map(|labels| labels.iter().map(|label| &**label).collect())
+            .collect()
+    }
+
+    #[test]
+    fn labels_of_binary_are_text() {
+        let description = with_labels(63, "ü".as_bytes()).describe().unwrap();
+        assert_eq!(
+            labels(&description),
+            [vec![], vec!["A", "ü"], vec!["x", "é"]]
+        );
+        assert!(description.labels && description.names);
+    }
+
+    #[test]
+    fn labels_that_are_no_text_are_an_error_for_who_needs_them() {
+        for (collation, label) in [(63, &b"\xfc"[..]), (45, b"\xfc"), (0x7f, b"y")] {
+            let map = with_labels(collation, label);
+            map.describe().unwrap_err();
+            let description = map.describe_without_labels().unwrap();
+            assert_eq!(labels(&description), [const { Vec::<&str>::new() }; 3]);
+            assert!(!description.labels && description.names);
+        }
+    }
 }

@@ -110,9 +110,13 @@ pub(super) fn write_row(
         return write_full_row(out, template, image.bytes, values);
     }
     let columns = template.mysql_columns();
+    let written = template.columns.len();
     let mut reader = image.read(template)?;
     let mut expected = 0;
     while let Some((column, value)) = reader.next()? {
+        if column >= written {
+            continue;
+        }
         if column != expected {
             write_lacking(out, template, expected..column, before, values)?;
         }
@@ -135,8 +139,8 @@ pub(super) fn write_row(
             return Err(unwritable(template, column, error));
         }
     }
-    if expected != columns.len() {
-        write_lacking(out, template, expected..columns.len(), before, values)?;
+    if expected != written {
+        write_lacking(out, template, expected..written, before, values)?;
     }
     out.push(b'}');
     Ok(())
@@ -159,7 +163,8 @@ fn write_full_row(
         written_of(written, template, reader.column() - 1)?;
     }
     out.push(b'}');
-    let finished = reader.finish();
+    // Past what is not written.
+    let finished = (reader.skip_to(columns, columns.len())).and_then(|()| reader.finish());
     finished.map_err(|error| broken(template, columns.len(), error))
 }
 
@@ -374,7 +379,8 @@ pub(super) fn write_unchanged(
     other: Option<&[u8]>,
 ) {
     out.clear();
-    for (n, column) in template.mysql_columns().iter().enumerate() {
+    let columns = template.mysql_columns();
+    for (n, column) in columns.iter().take(template.columns.len()).enumerate() {
         if !holds(present, n) && !other.is_some_and(|other| holds(other, n)) {
             out.push(if out.is_empty() { b'[' } else { b',' });
             crate::encode::text::write_string(out, &column.name);

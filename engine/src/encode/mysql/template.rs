@@ -17,6 +17,12 @@ pub(in crate::encode) fn source_parts(table: &Table) -> SourceParts {
     }
 }
 
+/// The columns that records have, of a table's columns: those at its end without a name are the server's own.
+pub(in crate::encode) fn written(columns: &[Column]) -> &[Column] {
+    let end = columns.iter().rposition(|column| !column.name.is_empty());
+    &columns[..end.map_or(0, |last| last + 1)]
+}
+
 /// Whether ASCII bytes of the column are the same in UTF-8. Asks the decoder itself, rather than a second list of character sets.
 pub(in crate::encode) fn keeps_ascii(column: &Column) -> bool {
     let charset = match &column.kind {

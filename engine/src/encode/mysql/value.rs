@@ -281,8 +281,13 @@ fn write_label<const KEY: bool>(
     Ok(())
 }
 
-/// `{"x":…,"y":…,"wkb":…,"srid":…}` for a column declared POINT, without coordinates for others.
+/// `{"x":…,"y":…,"wkb":…,"srid":…}` for a column declared POINT, without coordinates for others. Null for no bytes at all: what the
+/// servers keep in a NOT NULL column that an INSERT leaves out (MariaDB and MySQL 5.6, without a strict `sql_mode`).
 fn write_geometry(out: &mut Vec<u8>, column: &Column, bytes: &[u8]) -> Result<(), DecodeError> {
+    if bytes.is_empty() {
+        out.extend_from_slice(b"null");
+        return Ok(());
+    }
     let mut cursor = Cursor::new(bytes);
     let srid = cursor.u32_le("geometry SRID")?;
     let wkb = cursor.rest();

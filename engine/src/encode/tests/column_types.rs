@@ -264,6 +264,9 @@ fn geometry_is_an_object() {
         value(geometry(false), &stored),
         format!("{{\"wkb\":\"{wkb}\",\"srid\":4326}}")
     );
+    for point in [true, false] {
+        assert_eq!(value(geometry(point), &[0]), "null");
+    }
 }
 
 #[test]

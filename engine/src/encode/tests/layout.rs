@@ -150,6 +150,58 @@ fn columns_that_the_server_does_not_send() {
     assert!(records.iter().all(|record| record.key.is_some()));
 }
 
+/// MariaDB's hashes of unique indices: at the table's end, in every image, and without a name.
+#[test]
+fn columns_of_the_server_itself_are_passed_over() {
+    let hash = column("", ColumnType::BigInt { unsigned: true });
+    let table = table("t", &[0], vec![int("id"), varchar("a"), hash.clone(), hash]);
+    let stored = |id, a, hash: Option<u64>| {
+        let hash = hash.map(|hash| hash.to_le_bytes().to_vec());
+        [stored_int(id), stored_text(a), hash.clone(), hash]
+    };
+    let mut maker = Maker::new();
+    maker.group(&table);
+    maker.row(None, Some(&stored(1, "x", Some(7))));
+    let (old, new) = (stored(1, "x", Some(7)), stored(1, "y", None));
+    maker.row(Some(&old), Some(&new));
+    // binlog_row_image=MINIMAL, of which the hash is a part or not.
+    maker.group_of(&table, &bitmap(4, [0]), &bitmap(4, [1, 3]));
+    maker.row(Some(&old[..1]), Some(&[stored_text("z"), old[3].clone()]));
+    maker.group_of(&table, &bitmap(4, [0, 2]), &bitmap(4, [1]));
+    let after = [stored_text("z")];
+    maker.row(Some(&[stored_int(1), old[2].clone()]), Some(&after));
+    maker.group_of(&table, &bitmap(4, [0]), &bitmap(4, [2]));
+    maker.row(Some(&old[..1]), Some(&old[2..3]));
+    let records = encode(&maker.batch);
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let json = record.json();
+            assert_eq!(record.key.as_deref(), Some("{\"id\":1}"));
+            (
+                json["before"].to_string(),
+                json["after"].to_string(),
+                record.header("unchanged").unwrap_or("-").to_owned(),
+            )
+        })
+        .collect();
+    let row = |before: &str, after: &str, unchanged: &str| {
+        (before.to_owned(), after.to_owned(), unchanged.to_owned())
+    };
+    let (x, z) = (r#"{"a":"x","id":1}"#, r#"{"a":"z","id":1}"#);
+    let key_only = r#"{"a":null,"id":1}"#;
+    assert_eq!(
+        told,
+        [
+            row("null", x, "-"),
+            row(x, r#"{"a":"y","id":1}"#, "-"),
+            row(key_only, z, "-"),
+            row(key_only, z, "-"),
+            row(key_only, key_only, r#"["a"]"#),
+        ]
+    );
+}
+
 #[test]
 fn a_key_that_no_image_holds_is_an_error() {
     let mut maker = Maker::new();

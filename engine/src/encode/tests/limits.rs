@@ -130,6 +130,22 @@ fn an_oversize_row_halts_and_names_everything() {
 }
 
 #[test]
+fn what_is_no_text_in_its_character_set_halts_and_says_what_to_do() {
+    let mut maker = Maker::new();
+    maker.group(&table("t", &[0], vec![int("id"), varchar("name")]));
+    maker.row(None, Some(&[stored_int(1), stored_text(b"ab\xfc")]));
+    let error = encode_with(&maker.batch, settings()).unwrap_err();
+    let text = error.to_string();
+    for part in [
+        "table tt.t at binlog.000002:1000/0: column name: ",
+        "`walbrook position set`",
+        "source.tables",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
 fn an_encoder_goes_on_after_an_error() {
     let mut maker = Maker::new();
     maker.group(&text_table());

@@ -335,7 +335,7 @@ impl Decoder {
                 match self.tables.note(&map, &self.selection) {
                     Ok(None) => Ok(Next::Event),
                     Ok(Some(wanted)) => Ok(Next::Ask(Box::new(wanted))),
-                    Err(error) => Err(self.unreadable(header.kind, offset, error)),
+                    Err(error) => Err(self.undescribed(&map, offset, error)),
                 }
             }
             // The statement's text: Debezium leaves it out of its records unless told otherwise (`include.query`), and so do we.

@@ -5,19 +5,27 @@
 //! column count, types, sizes, NULL-ability. What disagrees was changed since: the shape at this place cannot be known, and the
 //! stream halts rather than guess. So it does where nothing disagrees but the binary log changes the table between this place and
 //! the server's end ([`super::outlook`]): a column that was renamed has the type it had.
+//!
+//! With `FULL` everything is in the TABLE_MAP but for what MariaDB writes of some types. Of these columns alone the type is asked, by
+//! the name that they have there: the table may have been altered since.
 
 mod declared;
+mod hashes;
+mod untold;
 mod versioned;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use protocol::mysql::Column;
 use protocol::mysql::gtid::Flavour;
 use protocol::mysql::table_map::Description;
-use protocol::mysql::{Column, ColumnType};
 use tokio::sync::Mutex;
 
 use self::declared::{Declared, charset};
+pub(super) use self::hashes::unname as unname_hashes;
+pub(super) use self::untold::{hidden_widths, hides_widths, is_whole};
+use self::untold::{says_all, settle};
 use super::connection::{ConnectOptions, Connection};
 use super::outlook::Outlook;
 use super::server::Answer;
@@ -27,43 +35,6 @@ use super::transaction::Place;
 use super::versions::Described;
 use crate::config::Selection;
 use crate::source::{Identity, SourceError, asker};
-
-/// Whether MariaDB may have written UUID, INET4 or INET6 columns as these: their TABLE_MAP does not tell them from CHAR and BINARY.
-pub(super) fn may_hide_types(columns: &[Column]) -> bool {
-    columns.iter().any(|column| {
-        matches!(
-            column.kind,
-            ColumnType::Binary { width: 4 | 16, .. } | ColumnType::Char { width: 4 | 16, .. }
-        )
-    })
-}
-
-/// Whether MariaDB wrote temporal columns in its form before 10.1 (`mysql56_temporal_format=OFF`): their TABLE_MAP does not tell how
-/// many fractional digits they have, and with that not even how long their values are.
-pub(super) fn hides_widths(columns: &[Column]) -> bool {
-    columns.iter().any(hides_width)
-}
-
-/// Names of these columns, separated by commas, where there are any; by number where the stream does not name them.
-pub(super) fn hidden_widths(columns: &[Column]) -> Option<String> {
-    let hidden = columns.iter().enumerate().filter(|(_, c)| hides_width(c));
-    let names: Vec<String> = hidden
-        .map(|(index, column)| match column.name.is_empty() {
-            true => format!("number {}", index + 1),
-            false => column.name.to_string(),
-        })
-        .collect();
-    (!names.is_empty()).then(|| names.join(", "))
-}
-
-fn hides_width(column: &Column) -> bool {
-    matches!(
-        column.kind,
-        ColumnType::Time { old: true, .. }
-            | ColumnType::DateTime { old: true, .. }
-            | ColumnType::Timestamp { old: true, .. }
-    )
-}
 
 /// A table as the server describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,11 +143,19 @@ impl asker::Catalog for Catalog {
         let shape = shape(wanted, described, self.flavour).map_err(|mismatch| {
             let Wanted { schema, name, .. } = wanted;
             let at = question.from.to_position();
-            SourceError::halt(format!(
-                "the shape of {schema}.{name} at {at} cannot be known: the binary log has only its columns' types there, and the \
-                 table is another one now ({mismatch}); run SET GLOBAL binlog_row_metadata = FULL for what comes, and start \
-                 after the table's last ALTER by `walbrook position set`, or leave it out by tables = [\"!{schema}.{name}\"]"
-            ))
+            SourceError::halt(match says_all(&wanted.description, wanted.captured) {
+                false => format!(
+                    "the shape of {schema}.{name} at {at} cannot be known: the binary log has only its columns' types there, and the \
+                     table is another one now ({mismatch}); run SET GLOBAL binlog_row_metadata = FULL for what comes, and start \
+                     after the table's last ALTER by `walbrook position set`, or leave it out by tables = [\"!{schema}.{name}\"]"
+                ),
+                true => format!(
+                    "the types of {schema}.{name}'s columns at {at} cannot be known: MariaDB's binary log does not tell UUID and INET \
+                     from BINARY, nor how many digits temporal columns from before 10.1 have, and the table is another one now \
+                     ({mismatch}); take a new snapshot of the table and start after its last ALTER by `walbrook position set`, or \
+                     leave it out by tables = [\"!{schema}.{name}\"]"
+                ),
+            })
         })?;
         // Names in the stream itself are proof enough.
         if wanted.captured && !wanted.description.names {
@@ -205,7 +184,7 @@ pub(super) fn columns_query(schema: &str, table: &str) -> String {
 
 fn keys_query(wanted: &Wanted) -> String {
     format!(
-        "SELECT INDEX_NAME, SEQ_IN_INDEX, COLUMN_NAME, NULLABLE, NON_UNIQUE FROM information_schema.STATISTICS \
+        "SELECT INDEX_NAME, SEQ_IN_INDEX, COLUMN_NAME, NULLABLE, NON_UNIQUE, INDEX_TYPE FROM information_schema.STATISTICS \
          WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
         quoted(&wanted.schema),
         quoted(&wanted.name)
@@ -222,23 +201,27 @@ pub(super) fn shape(
     flavour: Flavour,
 ) -> Result<Shape, Mismatch> {
     let description = &wanted.description;
-    let columns = &described.columns;
-    if columns.is_empty() {
+    let listed = &described.columns;
+    if listed.is_empty() {
         return Err("it is gone, or the user may not see it: GRANT SELECT on it".into());
     }
-    if columns.len() != description.columns.len() {
-        return Err(format!(
-            "{} columns, {} there",
-            columns.len(),
-            description.columns.len()
-        ));
-    }
-    let joined = description
-        .columns
-        .iter()
-        .zip(columns)
-        .map(|(column, row)| join(description, column, row, flavour))
-        .collect::<Result<Vec<Column>, Mismatch>>()?;
+    let hashes = match flavour {
+        Flavour::MariaDb => hashes::count(description, &described),
+        Flavour::MySql => 0,
+    };
+    let (shown, hashes) = (description.columns).split_at(description.columns.len() - hashes);
+    let mut joined = if says_all(description, wanted.captured) {
+        let settle = |column| settle(wanted, column, listed, flavour);
+        shown.iter().map(settle).collect()
+    } else if listed.len() != shown.len() {
+        Err(format!("{} columns, {} there", listed.len(), shown.len()))
+    } else {
+        let joined = shown.iter().zip(listed);
+        joined
+            .map(|(column, row)| join(description, column, row, flavour))
+            .collect::<Result<Vec<Column>, Mismatch>>()
+    }?;
+    joined.extend(hashes.iter().cloned());
     let key = key(description, &joined, &described.keys);
     Ok(Shape {
         columns: joined,
@@ -315,6 +298,7 @@ fn join(
 
 #[cfg(test)]
 mod tests {
+    use protocol::mysql::ColumnType;
     use protocol::mysql::charset::Charset;
     use protocol::mysql::table_map::KeyPart;
 

@@ -165,9 +165,9 @@ impl Tables {
     }
 
     fn shape(&mut self, map: &TableMap<'_>, selection: &Selection) -> Result<Shape, DecodeError> {
-        let description = map.describe()?;
-        let hides_widths = map.mariadb && shapes::hides_widths(&description.columns);
         if !selection.includes(map.database, map.table) {
+            let description = map.describe_without_labels()?;
+            let hides_widths = map.mariadb && shapes::hides_widths(&description.columns);
             return Ok(match hides_widths {
                 false => Shape::Excluded(description.columns.into_iter().map(bare).collect()),
                 true => Shape::Wanted {
@@ -176,15 +176,13 @@ impl Tables {
                 },
             });
         }
-        let complete = description.names
-            && description.signedness
-            && description.charsets
-            && description.labels
-            && !hides_widths
-            && !(map.mariadb && shapes::may_hide_types(&description.columns));
+        let mut description = map.describe()?;
+        if map.mariadb {
+            shapes::unname_hashes(&mut description.columns);
+        }
         match &description.primary_key {
             // With names in the log, none says that there was no key: see `shapes`.
-            Some(parts) if complete => {
+            Some(parts) if shapes::is_whole(&description, map.mariadb) => {
                 let key = parts.iter().map(|part| part.column).collect();
                 Ok(Shape::Captured(self.table(
                     map.database,

@@ -580,6 +580,7 @@ fn files_are_compared_by_number() {
 }
 
 mod far;
+mod labels;
 mod large;
 mod long;
 mod many;

@@ -110,11 +110,13 @@ struct Describer<'a> {
 /// Labels as written, each column's in order: they can be read only once their character set is known, whatever the fields' order.
 type RawLabels<'a> = Vec<(usize, Vec<(usize, &'a [u8])>)>;
 
+/// `with_labels`: whether labels are made into text, or passed over as if the server had written none.
 pub(super) fn describe(
     columns: Vec<Column>,
     types: &[u8],
     optional: &[u8],
     mariadb: bool,
+    with_labels: bool,
 ) -> Result<Description, DecodeError> {
     let mut table = Describer {
         columns,
@@ -181,7 +183,9 @@ pub(super) fn describe(
         read.and_then(|()| value.finish("TABLE_MAP optional field"))
             .map_err(|error| error.shifted(at))?;
     }
-    table.set_labels(raw_labels, &label_charsets)?;
+    if with_labels {
+        table.set_labels(raw_labels, &label_charsets)?;
+    }
     Ok(Description {
         names: names || table.columns.is_empty(),
         signedness: signedness || table.indices(Class::Numeric).next().is_none(),
@@ -307,9 +311,12 @@ impl Describer<'_> {
 
     fn set_labels(&mut self, raw: RawLabels<'_>, charsets: &[Charset]) -> Result<(), DecodeError> {
         for (index, raw) in raw {
-            // A server that writes labels writes their character sets; without them only ASCII can be read.
             let charset = match charsets.get(index) {
+                // Labels are text also where values count as bytes: those of `binary` have the bytes of the statement that made them,
+                // and information_schema shows them as UTF-8.
+                Some(charset) if *charset == Charset::BINARY => Charset::UTF8MB4,
                 Some(charset) if *charset != Charset::UNKNOWN => *charset,
+                // A server that writes labels writes their character sets; without them only ASCII can be read.
                 _ => Charset::ASCII,
             };
             let decoded: Result<Box<[Box<str>]>, DecodeError> = raw

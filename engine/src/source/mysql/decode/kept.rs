@@ -1,6 +1,10 @@
-//! Shapes of tables that the stream does not tell: kept from where they were asked for, up to the statement that changes the table.
+//! Shapes of tables that the stream does not tell: kept from where they were asked for, up to the statement that changes the table; and
+//! those that cannot be read.
 
+use protocol::DecodeError;
+use protocol::mysql::event::Kind;
 use protocol::mysql::gtid::Flavour;
+use protocol::mysql::table_map::TableMap;
 
 use super::super::shapes::{self, Shape};
 use super::super::tables::Wanted;
@@ -48,6 +52,26 @@ impl Decoder {
                 false
             }
         }
+    }
+
+    /// A TABLE_MAP that cannot be read: where that is for its labels alone, nobody else need suffer for its table.
+    #[cold]
+    pub(super) fn undescribed(
+        &self,
+        map: &TableMap<'_>,
+        offset: u64,
+        error: DecodeError,
+    ) -> SourceError {
+        if map.describe_without_labels().is_err() {
+            return self.unreadable(Kind::TABLE_MAP, offset, error);
+        }
+        let table = format!("{}.{}", map.database, map.table);
+        let text = format!(
+            "labels of an ENUM or SET column of {table} are no text in their character set, or their character set is not known here; \
+             leave the table out by tables = [\"!{table}\"], or give the column other labels by ALTER TABLE and go on behind it by \
+             `walbrook position set`"
+        );
+        self.refuse(offset, text).because(error)
     }
 
     /// Gives a wanted table the shape that was asked for, and keeps it.

@@ -13,7 +13,7 @@ use protocol::mysql::ColumnType;
 use super::super::server::Answer;
 use super::super::tables::Wanted;
 use super::super::versions::Described;
-use super::quoted;
+use super::{hashes, quoted};
 
 /// Their names, in the order of the columns.
 const START: &str = "row_start";
@@ -22,6 +22,8 @@ const END: &str = "row_end";
 /// Whether a table has two more columns in the stream than it lists, and these could be the ones.
 pub(super) fn may_be(wanted: &Wanted, described: &Described) -> bool {
     let columns = &wanted.description.columns;
+    let hashes = hashes::count(&wanted.description, described);
+    let columns = &columns[..columns.len() - hashes];
     let Some((listed, added @ [start, end])) = columns.split_last_chunk::<2>() else {
         return false;
     };
@@ -32,8 +34,17 @@ pub(super) fn may_be(wanted: &Wanted, described: &Described) -> bool {
                 ColumnType::Timestamp { fsp: 6, .. } | ColumnType::Timestamp { old: true, .. }
             )
     });
-    let named = !wanted.description.names || (&*start.name, &*end.name) == (START, END);
-    !listed.is_empty() && listed.len() == described.columns.len() && fits && named
+    let named = match wanted.description.names {
+        // The table may have been altered since.
+        true => (&*start.name, &*end.name) == (START, END) && !lists(described, START),
+        false => listed.len() == described.columns.len(),
+    };
+    !listed.is_empty() && fits && named
+}
+
+fn lists(described: &Described, name: &str) -> bool {
+    let mut names = described.columns.iter().filter_map(|row| row.first());
+    names.any(|listed| listed.as_deref() == Some(name))
 }
 
 /// Asks for a table's type.
@@ -61,7 +72,7 @@ pub(super) fn complete(mut described: Described) -> Described {
     }
     let mut parts: BTreeMap<String, usize> = BTreeMap::new();
     for key in &described.keys {
-        if let [Some(index), .., Some(non_unique)] = key.as_slice()
+        if let [Some(index), _, _, _, Some(non_unique), ..] = key.as_slice()
             && non_unique == "0"
         {
             *parts.entry(index.clone()).or_default() += 1;
