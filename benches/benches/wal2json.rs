@@ -2,7 +2,7 @@
 //!
 //! Input: the row messages among the first frames of the recording `postgres-15-wal2json-20k`; CPU time per message. Everybody ends with
 //! every member read and every column's name, type and value at hand:
-//! - ours (a scanner that knows the plugin's writing, and falls back to JSON proper where it differs) rewrites the row in place into the
+//! - ours (a scanner that knows the plugin's writing, and reads any other JSON more slowly) rewrites the row in place into the
 //!   tuples that pgoutput would have sent, which is what the engine encodes; it checks the whole message and copies values once;
 //! - the others make a tree (`Value`), borrowed where they can, or fill borrowed structs of exactly this shape (`typed`), which is the
 //!   least that they can do. Numbers become numbers; ours stay text, as the server wrote them.

@@ -238,8 +238,9 @@ fn settled_rows_are_left_out() {
     let (all, count) = encode(None);
     assert_eq!(u64::from(count), changes);
 
-    let uuid = "f2c86e73-e59c-11f1-baeb-02fc00000001".to_owned();
-    let server = Identity::MySql { uuid };
+    let server: Identity = "mysql:f2c86e73-e59c-11f1-baeb-02fc00000001"
+        .parse()
+        .unwrap();
     let start = Position::MySql {
         binlog: "binlog.000001:4".parse().unwrap(),
         gtids: None,

@@ -68,7 +68,8 @@ pub struct SlotSettings {
     pub publication: Box<str>,
     /// What decodes the log there.
     pub plugin: Plugin,
-    /// What becomes of tables that `tables` selects and the publication lacks, when it may not be altered.
+    /// What becomes of tables that `tables` selects and the publication lacks, when it may not be altered, and of those that wal2json leaves
+    /// rows out of.
     pub on_unpublished: OnUnpublished,
     /// Whether the server is to send large transactions before they commit.
     pub streaming: bool,

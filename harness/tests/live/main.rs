@@ -19,6 +19,7 @@ mod postgres_commands;
 mod postgres_encodings;
 mod postgres_faults;
 mod postgres_identities;
+mod postgres_left_out;
 mod postgres_pieces;
 mod postgres_promotion;
 mod postgres_refusals;
@@ -43,6 +44,7 @@ use harness::replay::program_for_test;
 use harness::servers::{Flavour, Server};
 use harness::truth::Truth;
 use harness::verify;
+use kafka_protocol::messages::ApiKey;
 
 /// The engine and a server, or `None` after saying why not.
 async fn ready(flavour: Flavour) -> Option<(PathBuf, Server)> {
@@ -131,6 +133,27 @@ async fn stop(engine: &Engine, mut running: harness::replay::engine::Running) {
         "the engine ended with {status}:\n{}",
         engine.last_words()
     );
+}
+
+/// Kills a running engine when Kafka has records of which it never heard: what it wrote is beyond its checkpoint. `write` is what there is
+/// to be read.
+async fn killed_unheard(
+    running: &mut harness::replay::engine::Running,
+    broker: &Broker,
+    write: impl Future<Output = ()>,
+) {
+    let never = std::time::Duration::from_secs(3600);
+    broker.faults().delay(Some(ApiKey::Produce), never);
+    let before = broker.counts().records;
+    write.await;
+    until("records beyond the checkpoint", async || {
+        broker.counts().records > before
+    })
+    .await;
+    running.kill().expect("a running engine");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    running.ended(deadline).await.expect("a child");
+    broker.faults().clear();
 }
 
 /// Runs the engine until it has what the server held at start.

@@ -31,16 +31,24 @@ const APART_WAL2JSON: [(&str, &str); 1] = [("parted", "it names the partitions, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_types() {
-    types("pgoutput", &[]).await;
+    types(Flavour::Postgres, "pgoutput", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_types_by_wal2json() {
-    types("wal2json", &APART_WAL2JSON).await;
+    types(Flavour::Postgres, "wal2json", &APART_WAL2JSON).await;
 }
 
-async fn types(plugin: &str, also_apart: &[(&str, &str)]) {
-    let Some((program, server)) = ready(Flavour::Postgres).await else {
+/// Debian 13 has the plugin's version 2.6, which writes every number.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_17_types_by_wal2json() {
+    types(Flavour::Postgres17, "wal2json", &APART_WAL2JSON).await;
+}
+
+async fn types(flavour: Flavour, plugin: &str, also_apart: &[(&str, &str)]) {
+    // Debian 12 has its version 2.5.
+    let loses = plugin == "wal2json" && flavour == Flavour::Postgres;
+    let Some((program, server)) = ready(flavour).await else {
         return;
     };
     let broker = Broker::loopback().await.expect("a broker");
@@ -115,7 +123,7 @@ async fn types(plugin: &str, also_apart: &[(&str, &str)]) {
                 let (narrow, column) = (types.is_narrow(column), &column.name);
                 let expected = &row[column];
                 compared += 1;
-                let lost = plugin == "wal2json" && is_lost(expected, &found[column]);
+                let lost = loses && is_lost(expected, &found[column]);
                 if !lost && !agrees(narrow, expected, &found[column]) {
                     let (found, expected) = (short(&found[column]), short(expected));
                     differences.push(format!(

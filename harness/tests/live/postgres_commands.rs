@@ -97,11 +97,16 @@ async fn postgres_check_says_what_is_missing_and_changes_nothing() {
         .run(
             "CREATE TABLE walbrook.log (kind int, PRIMARY KEY (kind)) PARTITION BY LIST (kind); \
              CREATE TABLE walbrook.log_1 PARTITION OF walbrook.log FOR VALUES IN (1); \
-             CREATE TABLE walbrook.work (a int)",
+             CREATE TABLE walbrook.work (a int); \
+             CREATE TABLE walbrook.made (a int PRIMARY KEY, twice int GENERATED ALWAYS AS (a * 2) STORED)",
         )
         .await;
     let (status, said) = check(&cdc).await;
     assert_eq!(status, Some(0), "{said}");
+    expect(
+        &said,
+        &["note  live: generated columns are captured: records lack walbrook.made.twice"],
+    );
     assert!(
         said.contains("ALTER TABLE walbrook.work REPLICA IDENTITY FULL"),
         "{said}"
@@ -132,6 +137,12 @@ async fn postgres_check_says_what_is_missing_and_changes_nothing() {
         &said,
         &["FAIL  live: the role may replicate: cdc has it not; run ALTER ROLE cdc REPLICATION"],
     );
+    // On Amazon RDS nobody can be given it: members of a role may.
+    stage
+        .run("CREATE ROLE rds_replication; GRANT rds_replication TO cdc")
+        .await;
+    let (_, said) = check(&cdc).await;
+    expect(&said, &["ok    live: the role may replicate"]);
     assert_eq!(made(&stage).await, [NAME, NAME]);
 }
 

@@ -1,11 +1,14 @@
 //! Tables that cannot be published without harm: the server's own refusal of an UPDATE says which these are, and the engine has to know it
 //! before.
 
+use std::collections::BTreeSet;
+
 use harness::replay::engine::Engine;
 use harness::seed::postgres::{self as seed, Identity};
 
 use crate::postgres_faults::NAME;
 use crate::postgres_refusals::{Stage, configure};
+use crate::records::records;
 use crate::{stop, until};
 
 /// An engine that makes its publication itself, as the administrator, and looks at it several times a second.
@@ -85,7 +88,30 @@ async fn postgres_identities_that_the_server_does_not_take_are_withheld() {
     })
     .await;
     assert!(updates(&stage, "later").await);
+    // What is advised has it captured, under its key: the engine adds it by itself.
+    stage
+        .run("ALTER TABLE walbrook.late REPLICA IDENTITY FULL")
+        .await;
+    until("the table to be published", async || {
+        let row = stage.client.query_one(&published, &[]).await;
+        let names: Option<String> = row.expect("tables").get(0);
+        names.as_deref() == Some("events kept late")
+    })
+    .await;
+    let before = stage.broker.counts().records;
+    stage.run("INSERT INTO walbrook.late VALUES (2, 1)").await;
+    assert!(updates(&stage, "late").await);
+    until("its records", async || {
+        stage.broker.counts().records >= before + 3
+    })
+    .await;
     stop(&engine, running).await;
+    let keys: BTreeSet<Option<String>> = (records(&stage.broker).await.into_iter())
+        .filter(|(topic, _)| topic == "live.walbrook.late")
+        .map(|(_, record)| record.key.map(|key| String::from_utf8(key).expect("text")))
+        .collect();
+    let expected = [r#"{"id":1}"#, r#"{"id":2}"#].map(|key| Some(key.to_owned()));
+    assert_eq!(keys, BTreeSet::from(expected));
 }
 
 /// The root is published when a partition comes: an application's updates fail, and the engine says why.

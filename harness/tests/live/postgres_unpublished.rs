@@ -5,8 +5,9 @@ use harness::seed::postgres as seed;
 use harness::servers::{Flavour, install};
 
 use crate::postgres_faults::{NAME, prepare};
-use crate::postgres_refusals::{Stage, refused};
-use crate::{often, ready_with, run_to_end, until};
+use crate::postgres_refusals::{Stage, configure, refused};
+use crate::records::states;
+use crate::{often, ready_with, run_to_end, stop, until};
 
 async fn stage() -> Option<Stage> {
     // Debian has it in the unstable suite alone, which is another one every day: a day without it fails nothing, in CI either.
@@ -104,4 +105,39 @@ async fn postgres_publication_that_goes_stops_the_stream() {
             .await
             .expect("a slot");
     }
+}
+
+/// Stored generated columns are published where they can be; before version 18 they are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_generated_columns_are_captured() {
+    let Some(stage) = stage().await else {
+        return;
+    };
+    stage
+        .run(
+            "CREATE SCHEMA walbrook; CREATE TABLE walbrook.made (id int PRIMARY KEY, \
+             twice int GENERATED ALWAYS AS (id * 2) STORED, half int GENERATED ALWAYS AS (id / 2) VIRTUAL)",
+        )
+        .await;
+    let engine = stage.engine_at("generated", &stage.server.url());
+    configure(&engine, "start = \"earliest\"", "start = \"now\"");
+    let running = engine.start_until_stopped().expect("the engine starts");
+    let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{NAME}'");
+    until("the engine to read", async || {
+        let row = stage.client.query_opt(&active, &[]).await.expect("slots");
+        row.is_some_and(|row| row.get(0))
+    })
+    .await;
+    stage.run("INSERT INTO walbrook.made VALUES (8)").await;
+    until("the record", async || stage.broker.counts().records >= 1).await;
+    stop(&engine, running).await;
+    let states = states(&stage.broker).await;
+    let rows = &states[&("walbrook".to_owned(), "made".to_owned())];
+    assert_eq!(
+        rows[r#"{"id":8}"#],
+        serde_json::json!({"id": 8, "twice": 16})
+    );
+    let said = std::fs::read_to_string(engine.log()).expect("a log");
+    let words = "no record has a value of walbrook.made.half";
+    assert!(said.contains(words), "{said}");
 }

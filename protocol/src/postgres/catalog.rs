@@ -48,6 +48,15 @@ pub const ROLE: &str = "SELECT rolname, rolsuper, rolreplication, \
      pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') AS may_create \
      FROM pg_catalog.pg_roles WHERE rolname = current_user";
 
+/// Whether our role is a member of `rds_replication`, one row: `is_member`. On Amazon RDS and Aurora nobody can be given REPLICATION, and
+/// members of that role may replicate. Not in [`WHOLE`]: asked only by a role without REPLICATION.
+pub const RDS_REPLICATION: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication' \
+     AND pg_catalog.pg_has_role(current_user, oid, 'USAGE')) AS is_member";
+
+/// When the server was started, one row: `started`. It tells one run of a server from any other, and stays what it is when a standby is
+/// promoted. Not in [`WHOLE`]: asked only of standbys, and of what they may have become.
+pub const STARTED: &str = "SELECT pg_catalog.pg_postmaster_start_time() AS started";
+
 /// Replication slots, one row each, with whatever columns the version has (`slot_name`, `plugin`, `slot_type`, `database`, `active`,
 /// `restart_lsn`, `confirmed_flush_lsn`, `wal_status`; `invalidation_reason`, `failover` and `synced` from 17).
 pub const SLOTS: &str = "SELECT * FROM pg_catalog.pg_replication_slots";
@@ -76,13 +85,15 @@ pub const PARTITIONS: &str = "SELECT c.oid, a.relid::pg_catalog.oid AS above \
      WHERE c.relispartition AND c.relkind IN ('r', 'p') AND a.relid <> c.oid ORDER BY c.oid, a.level";
 
 /// Columns of unique indices that can be keys (no expressions, no predicate, no nullable column), a row per column: `relation` (OID),
-/// `index`, `indisprimary`, `indisreplident`, `position` (from 1), `attname`.
-pub const KEYS: &str = "SELECT i.indrelid AS relation, x.relname AS index, i.indisprimary, i.indisreplident, k.position, a.attname \
+/// `index`, `indisprimary`, `indisreplident`, `indimmediate` (`f`: deferrable, which can be a key, but no replica identity), `position`
+/// (from 1), `attname`.
+pub const KEYS: &str = "SELECT i.indrelid AS relation, x.relname AS index, i.indisprimary, i.indisreplident, i.indimmediate, \
+     k.position, a.attname \
      FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid \
      JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position) \
      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
-     WHERE i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL \
+     WHERE i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL \
      AND k.position <= i.indnkeyatts AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') \
      AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute o WHERE o.attrelid = i.indrelid \
      AND o.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND NOT o.attnotnull)";
@@ -102,8 +113,16 @@ pub const COLUMNS: &str = "SELECT a.attrelid AS relation, n.nspname, c.relname, 
      WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p') \
      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
 
+/// Generated columns of user tables, a row each: `nspname`, `relname`, `attname`, `attgenerated` (`s` stored, `v` virtual, which there is
+/// from version 18 on).
+pub const GENERATED: &str = "SELECT n.nspname, c.relname, a.attname, a.attgenerated \
+     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE a.attgenerated <> '' AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' \
+     AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
+
 /// Everything that a recording has to answer for a client to begin.
-pub const WHOLE: [&str; 10] = [
+pub const WHOLE: [&str; 11] = [
     SETTINGS,
     STATUS,
     ROLE,
@@ -114,13 +133,24 @@ pub const WHOLE: [&str; 10] = [
     KEYS,
     TYPES,
     COLUMNS,
+    GENERATED,
 ];
+
+/// How a publication treats stored generated columns, from version 18 on, a row of it: `pubgencols` (`n` none, `s` stored). Not in
+/// [`WHOLE`]: earlier versions have no such column.
+#[must_use]
+pub fn publishes_generated(publication: &str) -> String {
+    format!(
+        "SELECT pubgencols FROM pg_catalog.pg_publication WHERE pubname = {}",
+        literal(publication)
+    )
+}
 
 /// [`KEYS`] of each index that can be a replica identity, its first column only: the server takes no deferrable primary key for one, and
 /// nothing in the place of an index that was dropped (`RelationGetReplicaIndex`).
 #[must_use]
 pub fn identities() -> String {
-    format!("{KEYS} AND k.position = 1 AND (i.indisprimary OR i.indisreplident)")
+    format!("{KEYS} AND k.position = 1 AND i.indimmediate AND (i.indisprimary OR i.indisreplident)")
 }
 
 /// [`KEYS`] of these relations only.

@@ -1,9 +1,10 @@
 //! What a server must have for its changes to be captured whole, and the statement that mends what it lacks.
 
+use super::generated::{self, Generated};
 use super::partitions;
 use super::publication::{self, Lacking};
-use super::server::{Publication, Role, Settings, Slot, UserTable};
-use crate::config::{Plugin, Selection, SlotSettings};
+use super::server::{Answer, Publication, Role, Settings, Slot, UserTable};
+use crate::config::{OnUnpublished, Plugin, Selection, SlotSettings};
 use crate::source::{Outcome, Requirement, SourceError};
 
 /// What [`requirements`] judges: answers of one server to our role.
@@ -16,8 +17,8 @@ pub(super) struct Facts<'a> {
     pub(super) recovery: bool,
     pub(super) ours: &'a SlotSettings,
     pub(super) slot: Option<&'a Slot>,
-    /// Slots of all kinds that the server has.
-    pub(super) slots: usize,
+    /// Slots of all kinds that the server has, as it says them.
+    pub(super) slots: &'a Answer,
     pub(super) publication: Option<&'a Publication>,
     /// Tables of the publication, as (schema, table).
     pub(super) published: &'a [(String, String)],
@@ -25,6 +26,7 @@ pub(super) struct Facts<'a> {
     pub(super) selection: &'a Selection,
     /// Whether a TRUNCATE becomes a change.
     pub(super) truncates: bool,
+    pub(super) generated: &'a Generated,
 }
 
 impl Facts<'_> {
@@ -62,6 +64,8 @@ pub(super) fn requirements(facts: &Facts<'_>) -> Vec<Requirement> {
         senders(facts.settings),
         slot(facts),
     ];
+    list.extend(standby(facts));
+    list.extend(failover(facts));
     list.extend(encoding_of(
         facts.settings,
         facts.ours.plugin,
@@ -74,7 +78,9 @@ pub(super) fn requirements(facts: &Facts<'_>) -> Vec<Requirement> {
     }
     list.extend(partitions::selected_in_vain(facts));
     list.push(identities(facts));
+    list.extend(generated::requirement_of(facts));
     list.extend(keeping(facts.settings));
+    list.extend(idling(facts.settings));
     list.extend(wal2json(facts.ours));
     list
 }
@@ -140,7 +146,7 @@ fn wal_level(settings: &Settings) -> Requirement {
 }
 
 fn role(role: &Role) -> Requirement {
-    let outcome = match role.superuser || role.replication || role.name.is_empty() {
+    let outcome = match role.may_replicate() {
         true => Outcome::Met,
         false => Outcome::Missing(format!(
             "{0} has it not; run ALTER ROLE {0} REPLICATION (on Amazon RDS: GRANT rds_replication TO {0})",
@@ -168,7 +174,7 @@ fn slot(facts: &Facts<'_>) -> Requirement {
             .settings
             .number("max_replication_slots")
             .unwrap_or(i64::MAX);
-        let full = usize::try_from(most).is_ok_and(|most| facts.slots >= most);
+        let full = usize::try_from(most).is_ok_and(|most| facts.slots.rows.len() >= most);
         let outcome = match full {
             true => Outcome::Missing(format!(
                 "it is not there and all {most} slots are taken; drop one (SELECT pg_drop_replication_slot(…)), or run ALTER \
@@ -184,6 +190,40 @@ fn slot(facts: &Facts<'_>) -> Requirement {
         usable(slot, facts.ours, facts.database, facts.recovery)
             .map_or_else(Outcome::Missing, |()| Outcome::Met),
     )
+}
+
+/// Standbys decode their log from version 16 on.
+fn standby(facts: &Facts<'_>) -> Option<Requirement> {
+    let outcome = match facts.settings.major() {
+        _ if !facts.recovery => return None,
+        16.. => Outcome::Met,
+        other => Outcome::Missing(format!(
+            "it is version {other}, whose standbys cannot: they do from 16 on; connect to the primary"
+        )),
+    };
+    Some(requirement("the standby decodes its log", outcome))
+}
+
+/// Where standbys may take over, they should have our slot.
+fn failover(facts: &Facts<'_>) -> Option<Requirement> {
+    const FROM: u32 = 17;
+    let slot = facts.slot?;
+    let has_standbys = (facts.slots.rows()).any(|row| row.text("slot_type") == Some("physical"));
+    if facts.settings.major() < FROM || facts.recovery || facts.ours.temporary || !has_standbys {
+        return None;
+    }
+    let outcome = match slot.failover {
+        true => Outcome::Met,
+        false => Outcome::Advice(format!(
+            "it was made without FAILOVER, so a standby that is promoted would not have it; while nobody reads from it, run \
+             ALTER_REPLICATION_SLOT {} (FAILOVER true) over a connection with replication=database",
+            super::server::quoted(&slot.name)
+        )),
+    };
+    Some(requirement(
+        format!("slot {} goes over to a promoted standby", slot.name),
+        outcome,
+    ))
 }
 
 /// Whether a slot that exists is ours to use; the error says what it is instead.
@@ -316,11 +356,15 @@ fn encoding_of(settings: &Settings, plugin: Plugin, has_slot: bool) -> Option<Re
     ))
 }
 
-/// Tables whose updates and deletes the server refuses or sends without an old image.
+/// Tables whose updates and deletes the server refuses, or, with wal2json, does not send.
 fn identities(facts: &Facts<'_>) -> Requirement {
     let outcome = match without_identity(&facts.refusing()) {
         None => Outcome::Met,
-        Some(text) => Outcome::Advice(text),
+        // Nothing is lost of what the server refuses.
+        Some(text) => match (facts.ours.plugin, facts.ours.on_unpublished) {
+            (Plugin::Wal2Json, OnUnpublished::Halt) => Outcome::Missing(text),
+            _ => Outcome::Advice(text),
+        },
     };
     requirement("captured tables have a replica identity", outcome)
 }
@@ -349,6 +393,18 @@ fn keeping(settings: &Settings) -> Option<Requirement> {
     Some(requirement("the server keeps log for slots", outcome))
 }
 
+/// From version 18 on a slot can be lost by time alone.
+fn idling(settings: &Settings) -> Option<Requirement> {
+    let outcome = match settings.number("idle_replication_slot_timeout")? {
+        0 => Outcome::Met,
+        seconds => Outcome::Advice(format!(
+            "idle_replication_slot_timeout is {seconds} s: an engine that is down for longer loses its slot; run ALTER SYSTEM SET \
+             idle_replication_slot_timeout = 0"
+        )),
+    };
+    Some(requirement("the server keeps slots that are idle", outcome))
+}
+
 fn wal2json(ours: &SlotSettings) -> Option<Requirement> {
     (ours.plugin == Plugin::Wal2Json).then(|| {
         requirement(
@@ -372,121 +428,4 @@ pub(super) fn listed(names: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::source::postgres::server::Answer;
-
-    fn slot() -> Slot {
-        Slot {
-            name: "walbrook_shop".into(),
-            plugin: Some("pgoutput".into()),
-            database: Some("shop".into()),
-            active_pid: None,
-            active: false,
-            confirmed: None,
-            wal_status: Some("reserved".into()),
-            invalidation: None,
-            failover: false,
-            synced: false,
-        }
-    }
-
-    /// wal2json's text is converted by nobody.
-    #[test]
-    fn text_is_utf_8_or_the_start_says_so() {
-        let judged = |encoding: &str, plugin, has_slot| {
-            let settings = Settings::read(&Answer {
-                columns: vec!["name".into(), "setting".into()],
-                rows: vec![vec![Some("server_encoding".into()), Some(encoding.into())]],
-            });
-            let found = encoding_of(&settings, plugin, has_slot);
-            found.expect("a setting").outcome
-        };
-        for plugin in [Plugin::PgOutput, Plugin::Wal2Json] {
-            assert_eq!(judged("UTF8", plugin, false), Outcome::Met);
-            assert!(matches!(
-                judged("SQL_ASCII", plugin, false),
-                Outcome::Advice(_)
-            ));
-        }
-        assert_eq!(judged("LATIN1", Plugin::PgOutput, false), Outcome::Met);
-        for (has_slot, expected) in [(false, "converts it"), (true, "with another slot = …")] {
-            let Outcome::Missing(text) = judged("LATIN1", Plugin::Wal2Json, has_slot) else {
-                panic!("LATIN1 taken for UTF-8");
-            };
-            assert!(text.contains("LATIN1; set plugin = \"pgoutput\""), "{text}");
-            assert!(text.contains(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn each_way_that_a_slot_is_not_ours_is_named() {
-        let ours = SlotSettings::of("shop");
-        assert_eq!(usable(&slot(), &ours, "shop", false), Ok(()));
-        let cases: [(Slot, &str); 8] = [
-            (
-                Slot {
-                    plugin: None,
-                    ..slot()
-                },
-                "physical",
-            ),
-            (
-                Slot {
-                    plugin: Some("wal2json".into()),
-                    ..slot()
-                },
-                "decodes with wal2json",
-            ),
-            (
-                Slot {
-                    database: Some("other".into()),
-                    ..slot()
-                },
-                "belongs to database other",
-            ),
-            (
-                Slot {
-                    active: true,
-                    active_pid: Some("77".into()),
-                    confirmed: Some(protocol::postgres::Lsn(1)),
-                    ..slot()
-                },
-                "somebody reads from it (server process 77)",
-            ),
-            (
-                Slot {
-                    active: true,
-                    active_pid: Some("77".into()),
-                    ..slot()
-                },
-                "server process 77 is still making it",
-            ),
-            (
-                Slot {
-                    wal_status: Some("lost".into()),
-                    ..slot()
-                },
-                "max_slot_wal_keep_size",
-            ),
-            (
-                Slot {
-                    invalidation: Some("wal_removed".into()),
-                    ..slot()
-                },
-                "invalidated (wal_removed)",
-            ),
-            (
-                Slot {
-                    synced: true,
-                    ..slot()
-                },
-                "kept here for a failover",
-            ),
-        ];
-        for (slot, words) in cases {
-            let error = usable(&slot, &ours, "shop", true).unwrap_err();
-            assert!(error.contains(words), "{error}");
-        }
-    }
-}
+mod tests;

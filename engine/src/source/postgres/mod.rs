@@ -12,6 +12,7 @@ mod coalesce;
 pub mod connection;
 mod decode;
 mod feedback;
+mod generated;
 mod held;
 mod line;
 mod partitions;
@@ -27,6 +28,7 @@ mod transaction;
 mod wal2json;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,6 +40,7 @@ use self::connection::{ConnectOptions, Streaming};
 use self::decode::Decoder;
 pub(in crate::source) use self::feedback::Confirmed;
 use self::feedback::Feedback;
+use self::refusals::Warned;
 use self::session::{From, Plan, Session};
 use self::shapes::{Catalog, Shape};
 use self::silence::Silence;
@@ -65,6 +68,8 @@ pub struct Postgres {
     confirmed: Arc<Confirmed>,
     identity: Identity,
     ancestors: Vec<(Identity, Position)>,
+    /// Where the server is a standby, when it was started: what [`Plan::standby`] says of the next session.
+    standby: Option<String>,
     end: Position,
     end_lsn: Lsn,
     until_end: bool,
@@ -72,6 +77,8 @@ pub struct Postgres {
     chunk: usize,
     /// Whether the publication was made by us.
     made_publication: bool,
+    /// Tables of which wal2json left rows out, and we said so.
+    left_out: BTreeSet<(String, String)>,
     silence: Silence,
     /// What is to read the stream, and what has read it.
     wanted: Io,
@@ -93,6 +100,7 @@ fn plan(settings: &SourceSettings, from: From, server: Option<Identity>) -> Plan
         truncates: settings.truncates,
         from,
         server,
+        standby: None,
         first: true,
     }
 }
@@ -170,11 +178,13 @@ impl Postgres {
             confirmed,
             identity: session.identity,
             ancestors: session.ancestors,
+            standby: session.standby,
             end: Position::Postgres { lsn: session.end },
             end_lsn: session.end,
             until_end: limits.until_end,
             chunk: (limits.batch_bytes / 2).clamp(READ_MIN, READ_MAX),
             made_publication: session.made_publication,
+            left_out: BTreeSet::new(),
             silence: Silence::default(),
             wanted: limits.io,
             io: limits.io,
@@ -264,12 +274,14 @@ impl Database for Postgres {
         let line = self.line(session.streaming, session.feedback)?;
         self.identity = session.identity;
         self.ancestors = session.ancestors;
+        self.standby = session.standby;
         Ok(line)
     }
 
     fn aim(&self, plan: &mut Plan) {
         plan.from = From::Point(self.stream.decoder.safe());
         plan.server = Some(self.identity.clone());
+        plan.standby.clone_from(&self.standby);
     }
 
     fn gone_with_the_line(plan: &Plan) -> Option<&'static str> {
@@ -298,8 +310,15 @@ impl Database for Postgres {
                 Step::Ask(question) => Next::Ask(*question),
                 Step::Refused(error) => Next::Lost(refusals::refused(&error, plan, self.place())),
                 Step::Warned(warning) => match refusals::warned(&warning, plan, self.place()) {
-                    Some(error) => Next::Lost(error),
-                    None => continue,
+                    Warned::Nothing => continue,
+                    Warned::LeftOut { table, text } => {
+                        // The server says it of every row.
+                        if self.left_out.insert(table) {
+                            tracing::warn!("{text}");
+                        }
+                        continue;
+                    }
+                    Warned::Lost(error) => Next::Lost(error),
                 },
                 Step::Ended => Next::Lost(SourceError::retry("the server ended the stream")),
             });

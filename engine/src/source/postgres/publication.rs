@@ -4,6 +4,7 @@
 //! Replication", section "Publication"): an engine that only reads must not do that to an application. Such tables are withheld.
 
 use super::checks::{Facts, listed, requirement};
+use super::generated;
 use super::server::{Publication, Role, UserTable, quoted};
 use crate::config::{OnUnpublished, Selection};
 use crate::source::{Outcome, Requirement};
@@ -88,17 +89,29 @@ pub(super) fn add(publication: &str, tables: &[Missing]) -> String {
     )
 }
 
-/// `CREATE PUBLICATION …` for these tables, or for all.
-pub(super) fn create(publication: &str, tables: &[Missing], all: bool) -> String {
+/// `CREATE PUBLICATION …` for these tables, or for all, on a server of version `major`.
+pub(super) fn create(publication: &str, tables: &[Missing], all: bool, major: u32) -> String {
     let what = match (all, tables.is_empty()) {
         (true, _) => " FOR ALL TABLES".to_owned(),
         (false, true) => String::new(),
         (false, false) => format!(" FOR TABLE {}", names(tables)),
     };
+    let generated = match major >= generated::PUBLISHED_FROM {
+        true => ", publish_generated_columns = stored",
+        false => "",
+    };
     format!(
-        "CREATE PUBLICATION {}{what} WITH (publish_via_partition_root = true)",
+        "CREATE PUBLICATION {}{what} WITH (publish_via_partition_root = true{generated})",
         quoted(publication)
     )
+}
+
+/// Where, and as whom, a publication that lacks these tables is extended; nothing is altered on a standby.
+pub(super) fn by_whom(recovery: bool) -> &'static str {
+    match recovery {
+        true => "on the primary, as their owner",
+        false => "as their owner",
+    }
 }
 
 /// Each by itself: without ONLY the tables that inherit from one come along, which need not be selected, and do not inherit its key.
@@ -146,7 +159,7 @@ pub(super) fn requirements(facts: &Facts<'_>) -> Vec<Requirement> {
     let what = format!("publication {name} has every captured table");
     let outcome = if missing.is_empty() {
         Outcome::Met
-    } else if publication.owned && missing.iter().all(|table| table.owned) {
+    } else if publication.owned && missing.iter().all(|table| table.owned) && !facts.recovery {
         // Added when the stream begins.
         Outcome::Met
     } else {
@@ -154,9 +167,10 @@ pub(super) fn requirements(facts: &Facts<'_>) -> Vec<Requirement> {
         unpublished(
             facts,
             format!(
-                "it lacks {}; run {} as their owner",
+                "it lacks {}; run {} {}",
                 listed(&names),
-                add(name, missing)
+                add(name, missing),
+                by_whom(facts.recovery)
             ),
         )
     };
@@ -189,11 +203,17 @@ fn creatable(facts: &Facts<'_>, wanted: &[Missing]) -> Requirement {
     let all = may_be_of_all(facts.role, facts.tables, facts.selection);
     let may =
         facts.role.superuser || (facts.role.may_create && wanted.iter().all(|table| table.owned));
-    let outcome = match may && !facts.recovery {
-        true => Outcome::Met,
-        false => Outcome::Missing(format!(
+    let statement = || create(name, wanted, all, facts.settings.major());
+    let outcome = match (may, facts.recovery) {
+        (true, false) => Outcome::Met,
+        (false, false) => Outcome::Missing(format!(
             "it is not there and we may not create it; run {} in database {}",
-            create(name, wanted, all),
+            statement(),
+            facts.database
+        )),
+        (_, true) => Outcome::Missing(format!(
+            "it is not there, and a standby cannot create it; run {} in database {} of the primary",
+            statement(),
             facts.database
         )),
     };
@@ -233,7 +253,9 @@ fn operations(name: &str, publication: &Publication) -> Requirement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::postgres::server::Answer;
+    use crate::config::SlotSettings;
+    use crate::source::postgres::generated::Generated;
+    use crate::source::postgres::server::{Answer, Settings};
 
     fn table(name: &str, partitioned: bool, is_partition: bool) -> UserTable {
         UserTable {
@@ -381,6 +403,49 @@ mod tests {
         }
     }
 
+    /// What is missing there has to be added on the primary, by somebody else.
+    #[test]
+    fn a_publication_is_not_extended_on_a_standby() {
+        let tables = [table("events", false, false)];
+        let found = publication(true);
+        let selection = Selection::everything();
+        let outcome = |recovery, on_unpublished| {
+            let ours = SlotSettings {
+                on_unpublished,
+                ..SlotSettings::of("shop")
+            };
+            let facts = Facts {
+                settings: &Settings::default(),
+                role: &Role::default(),
+                database: "shop",
+                recovery,
+                ours: &ours,
+                slot: None,
+                slots: &Answer::default(),
+                publication: Some(&found),
+                published: &[],
+                tables: &tables,
+                selection: &selection,
+                truncates: false,
+                generated: &Generated::default(),
+            };
+            let mut list = requirements(&facts).into_iter();
+            let what = "publication walbrook_shop has every captured table";
+            list.find(|it| it.what == what).expect("a line").outcome
+        };
+        assert_eq!(outcome(false, OnUnpublished::Halt), Outcome::Met);
+        let statement =
+            "run ALTER PUBLICATION walbrook_shop ADD TABLE ONLY public.events on the primary";
+        let Outcome::Advice(text) = outcome(true, OnUnpublished::Warn) else {
+            panic!("nothing said");
+        };
+        assert!(text.contains(statement), "{text}");
+        let Outcome::Missing(text) = outcome(true, OnUnpublished::Halt) else {
+            panic!("not refused");
+        };
+        assert!(text.contains(statement), "{text}");
+    }
+
     #[test]
     fn statements_are_ready_to_run() {
         let missing = |quoted: &str| Missing {
@@ -394,9 +459,13 @@ mod tests {
             "ALTER PUBLICATION walbrook_shop ADD TABLE ONLY public.a, ONLY public.\"B\""
         );
         assert_eq!(
-            create("w", &tables, false),
+            create("w", &tables, false, 17),
             "CREATE PUBLICATION w FOR TABLE ONLY public.a, ONLY public.\"B\" WITH (publish_via_partition_root = true)"
         );
-        assert!(create("w", &tables, true).contains("FOR ALL TABLES"));
+        assert!(create("w", &tables, true, 17).contains("FOR ALL TABLES"));
+        // Whatever the server has computed is sent where it can be.
+        assert!(create("w", &tables, true, 18).ends_with(
+            " WITH (publish_via_partition_root = true, publish_generated_columns = stored)"
+        ));
     }
 }

@@ -4,9 +4,10 @@ use protocol::postgres::Lsn;
 use protocol::postgres::resultset::ServerError;
 
 use super::connection::server_verdict;
-use super::server::Slot;
+use super::publication;
+use super::server::{Slot, quoted};
 use super::session::Plan;
-use crate::config::{Plugin, SlotSettings};
+use crate::config::{OnUnpublished, Plugin, SlotSettings};
 use crate::source::{SourceError, Verdict};
 
 /// Whether this is a standby that was reached before its promotion is over. At the first start it is where we were told to go: then
@@ -35,17 +36,7 @@ pub(super) fn refused_at_start(
 pub(super) fn refused(error: &ServerError, plan: &Plan, at: Lsn) -> SourceError {
     let name = &plan.slot.name;
     let text = format!("the server ends the stream of slot {name} at {at}: {error}");
-    let gone = [
-        "has already been removed",
-        "no longer",
-        "invalidated",
-        "can no longer get changes",
-        "conflict",
-    ];
-    if gone
-        .iter()
-        .any(|words| error.message.contains(words) || error.detail.contains(words))
-    {
+    if is_gone(error) {
         return SourceError::resync(format!(
             "{text}: the log it needs is gone; take a new snapshot of the captured tables, drop the slot, and start again with `walbrook \
              position reset`"
@@ -65,20 +56,94 @@ pub(super) fn refused(error: &ServerError, plan: &Plan, at: Lsn) -> SourceError 
     }
 }
 
-/// What it means that the server warns of something while it streams; `None`: nothing to us.
-pub(super) fn warned(warning: &ServerError, plan: &Plan, at: Lsn) -> Option<SourceError> {
+/// Whether the server says that it has the log no more that the slot needs: `requested WAL segment … has already been removed`, `can no
+/// longer get changes from replication slot …` (to 17) or `can no longer access replication slot …`, with the reason as the detail.
+///
+/// A process that is ended by a conflict with recovery (40001) may have lost its slot to it: then the slot says so when we come back.
+fn is_gone(error: &ServerError) -> bool {
+    let says = |words: &str| error.message.contains(words);
+    says("has already been removed")
+        || error.code != "40001"
+            && says("replication slot")
+            && (says("can no longer")
+                || says("invalidated")
+                || error.detail.contains("invalidated"))
+}
+
+/// What it means to us that the server warns of something while it streams.
+#[derive(Debug)]
+pub(super) enum Warned {
+    Nothing,
+    /// wal2json leaves rows of a captured table out of the stream.
+    LeftOut {
+        /// Its schema and name.
+        table: (String, String),
+        text: String,
+    },
+    /// The stream must not go on.
+    Lost(SourceError),
+}
+
+/// What it means that the server warns of something while it streams.
+pub(super) fn warned(warning: &ServerError, plan: &Plan, at: Lsn) -> Warned {
+    match plan.slot.plugin {
+        Plugin::PgOutput => match without_publication(warning, plan, at) {
+            Some(error) => Warned::Lost(error),
+            None => Warned::Nothing,
+        },
+        Plugin::Wal2Json => left_out(warning, plan, at),
+    }
+}
+
+/// wal2json warns of each row that it leaves out: `no tuple identifier for UPDATE in table "schema"."table"`, in English alone.
+fn left_out(warning: &ServerError, plan: &Plan, at: Lsn) -> Warned {
+    let Some((what, schema, name)) = row_left_out(&warning.message) else {
+        return Warned::Nothing;
+    };
+    if !plan.selection.includes(schema, name) {
+        return Warned::Nothing;
+    }
+    let text = format!(
+        "wal2json leaves rows out of the stream of slot {} after {at}: {what} of {schema}.{name}, which has no replica identity ({}): run \
+         ALTER TABLE {}.{} REPLICA IDENTITY FULL",
+        plan.slot.name,
+        publication::NO_IDENTITY,
+        quoted(schema),
+        quoted(name)
+    );
+    match plan.slot.on_unpublished {
+        OnUnpublished::Warn => Warned::LeftOut {
+            table: (schema.to_owned(), name.to_owned()),
+            text: format!(
+                "{text}; what was left out before cannot be had any more: take a new snapshot of the table"
+            ),
+        },
+        OnUnpublished::Halt => Warned::Lost(SourceError::halt(format!(
+            "{text}; what was left out before cannot be had any more: take a new snapshot of the table, then go on with on_unpublished = \
+             \"warn\" until the stream is behind that place"
+        ))),
+    }
+}
+
+/// Operation, schema and table of a row that wal2json left out.
+fn row_left_out(message: &str) -> Option<(&str, &str, &str)> {
+    let (what, table) = message
+        .strip_prefix("no tuple identifier for ")?
+        .split_once(" in table \"")?;
+    // Quotes inside of names are as they are: the first that can be between them counts.
+    let (schema, name) = table.strip_suffix('"')?.split_once("\".\"")?;
+    Some((what, schema, name))
+}
+
+/// Whether pgoutput leaves rows out because the publication is not there.
+fn without_publication(warning: &ServerError, plan: &Plan, at: Lsn) -> Option<SourceError> {
     let SlotSettings {
-        name,
-        publication,
-        plugin,
-        ..
+        name, publication, ..
     } = &plan.slot;
     // From version 18 on, pgoutput goes on without a publication that is not there and sends nothing (`LoadPublications`); the warning
     // comes before the first row that it leaves out. Its words are in the server's language, but the name is among them. With the same
     // code the server names standbys' slots that it waits for.
-    let is_gone = *plugin == Plugin::PgOutput
-        && warning.code == "55000"
-        && names(&warning.message, publication);
+    let is_gone = warning.code == "55000" && names(&warning.message, publication);
     is_gone.then(|| {
         SourceError::halt(format!(
             "the server leaves rows out of the stream of slot {name} after {at}: {warning}: {}",
@@ -135,7 +200,17 @@ mod tests {
             truncates: false,
             from: From::Now,
             server: None,
+            standby: None,
             first: true,
+        }
+    }
+
+    fn warning(code: &str, message: &str) -> ServerError {
+        ServerError {
+            severity: "WARNING".into(),
+            code: code.into(),
+            message: message.into(),
+            ..ServerError::default()
         }
     }
 
@@ -211,18 +286,14 @@ mod tests {
     /// As PostgreSQL 18 says it in two languages.
     #[test]
     fn rows_that_are_left_out_for_want_of_the_publication_stop_the_stream() {
-        let warning = |code: &str, message: &str| ServerError {
-            severity: "WARNING".into(),
-            code: code.into(),
-            message: message.into(),
-            ..ServerError::default()
-        };
         let pgoutput = plan();
         for message in [
             "skipped loading publication \"walbrook_shop\"",
             "Laden der Publikation »walbrook_shop« wurde übersprungen",
         ] {
-            let error = warned(&warning("55000", message), &pgoutput, Lsn(7)).unwrap();
+            let Warned::Lost(error) = warned(&warning("55000", message), &pgoutput, Lsn(7)) else {
+                panic!("read over: {message}");
+            };
             assert_eq!(error.verdict(), Verdict::Halt);
             let text = error.to_string();
             for words in ["after 0/7", "publication walbrook_shop is gone", message] {
@@ -234,14 +305,105 @@ mod tests {
             "skipped loading publication \"other\"",
             "replication slot \"walbrook_shop_standby\" specified in parameter \"synchronized_standby_slots\" does not have active_pid",
         ] {
-            assert!(warned(&warning("55000", other), &pgoutput, Lsn(7)).is_none());
+            let warned = warned(&warning("55000", other), &pgoutput, Lsn(7));
+            assert!(matches!(warned, Warned::Nothing), "{warned:?}");
         }
         let identity = "no tuple identifier for UPDATE in table \"walbrook_shop\"";
-        assert!(warned(&warning("01000", identity), &pgoutput, Lsn(7)).is_none());
         let mut wal2json = plan();
         wal2json.slot.plugin = Plugin::Wal2Json;
         let same = "skipped loading publication \"walbrook_shop\"";
-        assert!(warned(&warning("55000", same), &wal2json, Lsn(7)).is_none());
+        for (plan, code, message) in [
+            (&pgoutput, "01000", identity),
+            (&wal2json, "55000", same),
+            (&wal2json, "01000", identity),
+        ] {
+            let warned = warned(&warning(code, message), plan, Lsn(7));
+            assert!(matches!(warned, Warned::Nothing), "{warned:?}");
+        }
+    }
+
+    #[test]
+    fn rows_that_wal2json_leaves_out_are_named_or_stop_the_stream() {
+        let mut plan = plan();
+        plan.slot.plugin = Plugin::Wal2Json;
+        plan.selection = Selection::new(&["public.*"]).unwrap();
+        let of = |operation: &str, schema: &str| {
+            let table = format!("\"{schema}\".\"Orders\"");
+            warning(
+                "01000",
+                &format!("no tuple identifier for {operation} in table {table}"),
+            )
+        };
+        for operation in ["UPDATE", "DELETE"] {
+            let Warned::LeftOut { table, text } = warned(&of(operation, "public"), &plan, Lsn(7))
+            else {
+                panic!("read over");
+            };
+            assert_eq!(table, ("public".to_owned(), "Orders".to_owned()));
+            for words in [
+                operation,
+                "after 0/7",
+                "ALTER TABLE public.\"Orders\" REPLICA IDENTITY FULL",
+            ] {
+                assert!(text.contains(words), "{text}");
+            }
+        }
+        let other = warned(&of("UPDATE", "other"), &plan, Lsn(7));
+        assert!(matches!(other, Warned::Nothing), "{other:?}");
+        plan.slot.on_unpublished = OnUnpublished::Halt;
+        let Warned::Lost(error) = warned(&of("DELETE", "public"), &plan, Lsn(7)) else {
+            panic!("read over");
+        };
+        assert_eq!(error.verdict(), Verdict::Halt);
+        assert!(error.to_string().contains("DELETE of public.Orders"));
+    }
+
+    /// As versions 15 to 18 say it.
+    #[test]
+    fn a_conflict_is_a_loss_only_where_the_slot_is_lost() {
+        let plan = plan();
+        let verdict = |code: &str, message: &str, detail: &str| {
+            let error = ServerError {
+                code: code.into(),
+                message: message.into(),
+                detail: detail.into(),
+                ..ServerError::default()
+            };
+            refused(&error, &plan, Lsn(1)).verdict()
+        };
+        for (message, detail) in [
+            (
+                "can no longer get changes from replication slot \"s\"",
+                "This slot has been invalidated because it was conflicting with recovery.",
+            ),
+            (
+                "can no longer access replication slot \"s\"",
+                "This replication slot has been invalidated due to \"idle_timeout\".",
+            ),
+            (
+                "cannot read from logical replication slot \"s\"",
+                "This slot has been invalidated because it exceeded the maximum reserved size.",
+            ),
+        ] {
+            assert_eq!(verdict("55000", message, detail), Verdict::Resync);
+        }
+        let recovery = "terminating connection due to conflict with recovery";
+        for detail in [
+            "User query might have needed to see row versions that must be removed.",
+            "User was using a logical replication slot that must be invalidated.",
+        ] {
+            assert_eq!(verdict("40001", recovery, detail), Verdict::Retry);
+        }
+        for (code, message, expected) in [
+            ("XX000", "conflicting or redundant options", Verdict::Halt),
+            (
+                "57P03",
+                "the database system is no longer accepting connections",
+                Verdict::Retry,
+            ),
+        ] {
+            assert_eq!(verdict(code, message, ""), expected, "{message}");
+        }
     }
 
     #[test]

@@ -109,6 +109,7 @@ impl Status {
 pub(super) struct Role {
     pub(super) name: String,
     pub(super) superuser: bool,
+    /// Has REPLICATION, or what stands for it on Amazon RDS.
     pub(super) replication: bool,
     /// May create a publication in the database.
     pub(super) may_create: bool,
@@ -123,6 +124,11 @@ impl Role {
             may_create: row.is("may_create"),
         };
         answer.first().map(read).unwrap_or_default()
+    }
+
+    /// Whether it may replicate, or does not say who it is: then the server will.
+    pub(super) fn may_replicate(&self) -> bool {
+        self.superuser || self.replication || self.name.is_empty()
     }
 }
 
@@ -230,7 +236,8 @@ impl UserTable {
     /// Tables from the answers to [`protocol::postgres::catalog::TABLES`] and [`protocol::postgres::catalog::identities`].
     pub(super) fn read(answer: &Answer, keys: &Answer) -> Vec<Self> {
         let flagged = |flag: &str| -> BTreeSet<u32> {
-            (keys.rows().filter(|row| row.is(flag)))
+            let is_it = |row: &Row<'_>| row.is(flag) && row.is("indimmediate");
+            (keys.rows().filter(is_it))
                 .filter_map(|row| row.number("relation"))
                 .collect()
         };
@@ -337,7 +344,7 @@ mod tests {
         assert_eq!(Slot::find(&slots, "none"), None);
     }
 
-    /// Of an index that is not there any more, or deferrable, [`protocol::postgres::catalog::KEYS`] does not tell.
+    /// Of an index that is not there any more [`protocol::postgres::catalog::KEYS`] does not tell.
     #[test]
     fn an_identity_is_an_index_that_the_server_takes() {
         let columns = [
@@ -366,16 +373,19 @@ mod tests {
         .map(|(oid, name, identity, key)| cells(Some(oid), Some(name), Some(identity), Some(key)));
         let tables = answer(&columns, &rows.each_ref().map(|row| &row[..]));
         // A recording answers with all keys of a table, and all of their columns.
-        let key = |oid, primary, chosen| [Some(oid), Some(primary), Some(chosen)];
+        let key = |oid, primary, chosen, immediate| {
+            [Some(oid), Some(primary), Some(chosen), Some(immediate)]
+        };
         let keys = answer(
-            &["relation", "indisprimary", "indisreplident"],
+            &["relation", "indisprimary", "indisreplident", "indimmediate"],
             &[
-                &key("1", "t", "f"),
-                &key("1", "t", "f"),
-                &key("2", "f", "f"),
-                &key("4", "f", "t"),
-                &key("5", "t", "f"),
-                &key("6", "t", "f"),
+                &key("1", "t", "f", "t"),
+                &key("1", "t", "f", "t"),
+                &key("2", "f", "f", "t"),
+                &key("3", "t", "f", "f"),
+                &key("4", "f", "t", "t"),
+                &key("5", "t", "f", "t"),
+                &key("6", "t", "f", "t"),
             ],
         );
         let tables = UserTable::read(&tables, &keys);

@@ -12,6 +12,7 @@ use self::beginning::Beginning;
 use super::checks::{self, Facts};
 use super::connection::{ConnectOptions, Connection, Purpose, Streaming};
 use super::feedback;
+use super::generated::Generated;
 use super::partitions;
 use super::publication;
 use super::refusals::{refused_at_start, waits_for_promotion};
@@ -22,8 +23,10 @@ use crate::position::Position;
 use crate::source::{Identity, Outcome, Requirement, SourceError, key_columns};
 
 mod beginning;
+mod timeline;
 
-/// A process that was killed keeps its slot for as long as the server takes to notice.
+/// A process that was killed keeps its slot for as long as the server takes to notice: this long where its kernel is still there to say
+/// so, `wal_sender_timeout` where the machine is gone.
 const SLOT_BUSY_MAX: Duration = Duration::from_secs(10);
 const SLOT_BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// How often it is said that making the slot takes its time.
@@ -51,6 +54,8 @@ pub(in crate::source) struct Plan {
     pub(super) from: From,
     /// The server that `from` belongs to.
     pub(super) server: Option<Identity>,
+    /// Where that was a standby, when it was started ([`catalog::STARTED`]): it may have been promoted since.
+    pub(super) standby: Option<String>,
     /// Whether this is the process's first session: everything is checked, and what is missing is made.
     pub(super) first: bool,
 }
@@ -66,6 +71,8 @@ pub(in crate::source) struct Session {
     pub(super) end: Lsn,
     /// Whether the publication was made by this session.
     pub(super) made_publication: bool,
+    /// Where the server is a standby, when it was started ([`catalog::STARTED`]).
+    pub(super) standby: Option<String>,
     /// What has been said of tables without a replica identity.
     pub(super) named: Named,
     /// How often the server has to hear from us.
@@ -79,10 +86,11 @@ struct Surroundings {
     status: Status,
     role: Role,
     slot: Option<Slot>,
-    slots: usize,
+    slots: Answer,
     publication: Option<Publication>,
     published: Vec<(String, String)>,
     tables: Vec<UserTable>,
+    generated: Generated,
 }
 
 impl Surroundings {
@@ -97,6 +105,7 @@ impl Surroundings {
             published,
             tables,
             keys,
+            generated,
         ] = connection
             .query_all([
                 catalog::SETTINGS,
@@ -107,18 +116,31 @@ impl Surroundings {
                 catalog::PUBLICATION_TABLES,
                 catalog::TABLES,
                 &catalog::identities(),
+                catalog::GENERATED,
             ])
             .await?;
+        let settings = Settings::read(&settings);
         let tables = UserTable::read(&tables, &keys);
+        let publication = Publication::find(&publications, &ours.publication);
+        let mut role = Role::read(&role);
+        if !role.may_replicate() {
+            role.replication = is_member_on_rds(connection).await?;
+        }
+        let mut generated = Generated::read(&generated, &plan.selection);
+        if generated.depend_on_publication(settings.major()) && publication.is_some() {
+            let publishes = catalog::publishes_generated(&ours.publication);
+            generated.note_publication(&connection.query(&publishes).await?);
+        }
         Ok(Self {
-            settings: Settings::read(&settings),
             status: Status::read(&status)?,
-            role: Role::read(&role),
+            role,
             slot: Slot::find(&slots, &ours.name),
-            slots: slots.rows.len(),
-            publication: Publication::find(&publications, &ours.publication),
+            slots,
+            publication,
             published: published_by(&published, &ours.publication),
             tables: with_roots(connection, tables, &plan.selection).await?,
+            generated,
+            settings,
         })
     }
 
@@ -130,18 +152,25 @@ impl Surroundings {
             recovery: self.status.recovery,
             ours: &plan.slot,
             slot: self.slot.as_ref(),
-            slots: self.slots,
+            slots: &self.slots,
             publication: self.publication.as_ref(),
             published: &self.published,
             tables: &self.tables,
             selection: &plan.selection,
             truncates: plan.truncates,
+            generated: &self.generated,
         }
     }
 
     fn requirements(&self, plan: &Plan) -> Vec<Requirement> {
         checks::requirements(&self.facts(plan))
     }
+}
+
+/// Whether a role without REPLICATION has what stands for it on Amazon RDS and Aurora.
+async fn is_member_on_rds(connection: &mut Connection) -> Result<bool, SourceError> {
+    let answer = connection.query(catalog::RDS_REPLICATION).await?;
+    Ok(answer.first().is_some_and(|row| row.is("is_member")))
 }
 
 /// The tables, with those above partitions where these matter.
@@ -184,7 +213,7 @@ pub(super) async fn check(plan: &Plan, keys: &Keys) -> Result<Vec<Requirement>, 
             .await?;
         let names = |answer: &Answer, flag: Option<&str>| -> Vec<String> {
             (answer.rows())
-                .filter(|row| flag.is_none_or(|flag| row.is(flag)))
+                .filter(|row| flag.is_none_or(|flag| row.is(flag) && row.is("indimmediate")))
                 .filter_map(|row| Some(row.text("attname")?.to_owned()))
                 .collect()
         };
@@ -256,7 +285,12 @@ async fn undisturbed(
         let surroundings = Surroundings::ask(connection, plan).await?;
         let slot = surroundings.slot.as_ref();
         let busy = slot.is_some_and(|slot| slot.active);
-        if !busy || waited >= SLOT_BUSY_MAX {
+        let most = match plan.first {
+            true => busy_max(surroundings.settings.number("wal_sender_timeout")),
+            // Then it is tried again in any case.
+            false => SLOT_BUSY_MAX,
+        };
+        if !busy || waited >= most {
             // Left half made by a predecessor: when it is done, the server finds that out and lets go.
             if let Some(slot) = slot.filter(|slot| slot.is_being_made()) {
                 let text = checks::being_made(slot);
@@ -271,9 +305,24 @@ async fn undisturbed(
                 false => Ok(surroundings),
             };
         }
+        if waited == SLOT_BUSY_MAX {
+            tracing::warn!(
+                "slot {} is still being read from: waiting for {} s more, since a server takes wal_sender_timeout to notice that the \
+                 machine of a reader is gone",
+                plan.slot.name,
+                (most - waited).as_secs()
+            );
+        }
         tokio::time::sleep(SLOT_BUSY_PAUSE).await;
         waited += SLOT_BUSY_PAUSE;
     }
+}
+
+/// How long a reader that is gone may keep its slot with a server that waits for `wal_sender_timeout` milliseconds (0, for ever, is not
+/// waited for).
+fn busy_max(wal_sender_timeout: Option<i64>) -> Duration {
+    let timeout = wal_sender_timeout.and_then(|timeout| u64::try_from(timeout).ok());
+    SLOT_BUSY_MAX.max(Duration::from_millis(timeout.unwrap_or(0)))
 }
 
 /// Takes away what was made for a while: the publication of a temporary slot.
@@ -291,93 +340,6 @@ pub(super) async fn tidy(plan: &Plan) {
     }
 }
 
-async fn identify(connection: &mut Connection) -> Result<Identity, SourceError> {
-    let answer = connection.query(command::IDENTIFY_SYSTEM).await?;
-    let read = answer.first().and_then(|row| {
-        Some(Identity::Postgres {
-            system: row.number("systemid")?,
-            timeline: row.number("timeline")?,
-        })
-    });
-    read.ok_or_else(|| SourceError::halt("the server's answer to IDENTIFY_SYSTEM cannot be read"))
-}
-
-/// The timelines that this one went on from, each with the place where it ended; refuses a position that is not in this history.
-async fn ancestors(
-    connection: &mut Connection,
-    plan: &Plan,
-    identity: &Identity,
-) -> Result<Vec<(Identity, Position)>, SourceError> {
-    let Identity::Postgres { system, timeline } = identity else {
-        return Ok(Vec::new());
-    };
-    let history = match timeline {
-        0 | 1 => Vec::new(),
-        _ => {
-            let answer = connection
-                .query(&command::timeline_history(*timeline))
-                .await?;
-            let content = answer.first().and_then(|row| row.text("content"));
-            history(content.unwrap_or_default())
-        }
-    };
-    if let (Some(server), From::Point(point)) = (&plan.server, &plan.from) {
-        belongs(*point, server, identity, &history)?;
-    }
-    let ancestor = |(timeline, until)| {
-        let system = *system;
-        (
-            Identity::Postgres { system, timeline },
-            Position::Postgres { lsn: until },
-        )
-    };
-    Ok(history.into_iter().map(ancestor).collect())
-}
-
-/// Timelines and the places where they ended, from a history file: `1\t0/3000000\tno recovery target specified`.
-fn history(content: &str) -> Vec<(u32, Lsn)> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace();
-        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
-    };
-    content.lines().filter_map(line).collect()
-}
-
-/// Whether `point` of `server` is a place of this server's history.
-fn belongs(
-    point: Lsn,
-    server: &Identity,
-    identity: &Identity,
-    history: &[(u32, Lsn)],
-) -> Result<(), SourceError> {
-    if server == identity {
-        return Ok(());
-    }
-    let afresh = "take a new snapshot of the captured tables, then start again with `walbrook position reset`";
-    match (server, identity) {
-        (Identity::Postgres { system, timeline }, Identity::Postgres { system: here, .. })
-            if system == here =>
-        {
-            match history.iter().find(|(ancestor, _)| ancestor == timeline) {
-                Some((_, until)) if point <= *until => {
-                    tracing::info!(server = %identity, was = %server, "going on after a promotion");
-                    Ok(())
-                }
-                Some((_, until)) => Err(SourceError::resync(format!(
-                    "the server was promoted at {until}, but changes up to {point} of {server} have been written: those in between \
-                     never reached it. Undo them downstream, then go on with `walbrook position set` at {until}, or {afresh}"
-                ))),
-                None => Err(SourceError::resync(format!(
-                    "the position {point} belongs to {server}, which is not in the history of {identity}; {afresh}"
-                ))),
-            }
-        }
-        _ => Err(SourceError::resync(format!(
-            "the server is {identity}, but the position {point} belongs to {server}, and means nothing here; {afresh}"
-        ))),
-    }
-}
-
 /// Makes the publication, or adds what it lacks, where we may, and where no statement of an application fails for it.
 async fn publish(
     connection: &mut Connection,
@@ -385,11 +347,15 @@ async fn publish(
     found: &Surroundings,
 ) -> Result<(), SourceError> {
     let name = &plan.slot.publication;
+    if found.status.recovery {
+        // Nothing is altered on a standby: the statement has been printed.
+        return Ok(());
+    }
     let missing = found.facts(plan).lacking().harmless;
     let statement = match &found.publication {
         None => {
             let all = publication::may_be_of_all(&found.role, &found.tables, &plan.selection);
-            publication::create(name, &missing, all)
+            publication::create(name, &missing, all, found.settings.major())
         }
         Some(publication) if publication.all_tables || !publication.owned => return Ok(()),
         Some(_) => {
@@ -496,11 +462,9 @@ async fn create(
     let statement = slot.text(found.settings.major());
     tracing::info!("{statement}");
     // The server waits for every transaction that writes: hours, where one is left open.
+    let what_for = waited_for(found.status.recovery);
     let waiting = || {
-        tracing::warn!(
-            "slot {} is being made: the server is waiting for transactions that were open before: see pg_stat_activity",
-            plan.slot.name
-        );
+        tracing::warn!("slot {} is being made: {what_for}", plan.slot.name);
     };
     let answer = connection.query_patiently(&statement, CREATE_SAID_EVERY, waiting);
     let answer = answer.await?;
@@ -508,6 +472,20 @@ async fn create(
     point.ok_or_else(|| {
         SourceError::halt("the server's answer to CREATE_REPLICATION_SLOT cannot be read")
     })
+}
+
+/// What the server waits for that makes a slot.
+fn waited_for(recovery: bool) -> &'static str {
+    match recovery {
+        false => {
+            "the server is waiting for transactions that were open before: see pg_stat_activity"
+        }
+        // An idle primary writes it when something changes, and no sooner.
+        true => {
+            "the server is a standby, and waits for its primary to log which transactions are open: run SELECT pg_log_standby_snapshot() \
+             there; transactions that were open before have to end"
+        }
+    }
 }
 
 /// Begins the stream. Options that only later versions of a plugin know are left out where it does not.
@@ -573,36 +551,20 @@ fn options(plan: &Plan) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Verdict;
 
-    fn server(timeline: u32) -> Identity {
-        Identity::Postgres {
-            system: 7_301,
-            timeline,
-        }
+    #[test]
+    fn a_slot_on_a_standby_waits_for_the_primary() {
+        assert!(waited_for(true).contains("run SELECT pg_log_standby_snapshot()"));
+        assert!(!waited_for(false).contains("standby"));
     }
 
     #[test]
-    fn a_position_goes_on_only_in_its_own_history() {
-        let history =
-            history("1\t0/3000000\tno recovery target specified\n\n2\t0/4000000\tbefore\n");
-        assert_eq!(history, [(1, Lsn(0x300_0000)), (2, Lsn(0x400_0000))]);
-        let says = |point, from: &Identity| match belongs(Lsn(point), from, &server(3), &history) {
-            Ok(()) => String::new(),
-            Err(error) => {
-                assert_eq!(error.verdict(), Verdict::Resync);
-                error.to_string()
-            }
-        };
-        assert_eq!(says(u64::MAX, &server(3)), "");
-        assert_eq!(says(0x300_0000, &server(1)), "");
-        assert!(says(0x300_0001, &server(1)).contains("was promoted at 0/3000000"));
-        assert!(says(1, &server(9)).contains("not in the history"));
-        let other = Identity::Postgres {
-            system: 1,
-            timeline: 3,
-        };
-        assert!(says(1, &other).contains("means nothing here"));
+    fn a_reader_that_is_gone_is_waited_for_as_long_as_the_server_does() {
+        let seconds = |timeout| busy_max(timeout).as_secs();
+        assert_eq!(seconds(Some(60_000)), 60);
+        for short in [None, Some(0), Some(-1), Some(3_000)] {
+            assert_eq!(seconds(short), 10, "{short:?}");
+        }
     }
 
     #[test]

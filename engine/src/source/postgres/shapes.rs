@@ -181,6 +181,7 @@ pub(super) fn indices(answer: &Answer, relation: u32) -> Vec<Index> {
                 name: name.to_owned(),
                 is_primary: row.is("indisprimary"),
                 is_identity: row.is("indisreplident"),
+                is_deferrable: !row.is("indimmediate"),
                 columns: vec![column.to_owned()],
             }),
         }
@@ -229,26 +230,28 @@ mod tests {
             "index",
             "indisprimary",
             "indisreplident",
+            "indimmediate",
             "position",
             "attname",
         ];
         let keys = answer(
             &columns,
             &[
-                &["7", "t_pkey", "t", "f", "2", "a"],
-                &["8", "other", "t", "f", "1", "z"],
-                &["7", "t_pkey", "t", "f", "1", "b"],
-                &["7", "t_u", "f", "t", "1", "c"],
+                &["7", "t_pkey", "t", "f", "f", "2", "a"],
+                &["8", "other", "t", "f", "t", "1", "z"],
+                &["7", "t_pkey", "t", "f", "f", "1", "b"],
+                &["7", "t_u", "f", "t", "t", "1", "c"],
             ],
         );
         let found = indices(&keys, 7);
         assert_eq!(found.len(), 2);
         let primary = found.iter().find(|index| index.is_primary).unwrap();
         assert_eq!(primary.columns, ["b", "a"]);
+        assert!(primary.is_deferrable);
         assert!(
             found
                 .iter()
-                .any(|index| index.is_identity && index.columns == ["c"])
+                .any(|index| index.is_identity && !index.is_deferrable && index.columns == ["c"])
         );
     }
 

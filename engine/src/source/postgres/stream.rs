@@ -300,7 +300,7 @@ impl Stream {
         self.decoder.seal(batch);
     }
 
-    /// Refuses a row that is too large before it is collected.
+    /// Refuses a row that is too large before it is collected: as the server writes it, BYTEA in hexadecimal, which takes twice its length.
     fn check_arriving(&self, rest: &[u8]) -> Result<(), SourceError> {
         let claimed = rest
             .len()

@@ -41,6 +41,8 @@ pub(super) struct Index {
     pub(super) name: String,
     pub(super) is_primary: bool,
     pub(super) is_identity: bool,
+    /// A constraint that may be broken until its transaction ends: no replica identity, but a key of what is committed.
+    pub(super) is_deferrable: bool,
     /// Names of its columns in its order.
     pub(super) columns: Vec<String>,
 }
@@ -312,7 +314,10 @@ fn key(described: &Described, indices: &[Index]) -> Box<[u16]> {
     let primary = indices.iter().find(|index| index.is_primary);
     if let Some(key) = primary.and_then(numbers).filter(|key| has_old(key)) {
         let flagged = described.columns.iter().filter(|c| c.is_key).count();
+        // A deferrable one is no identity: no column is flagged, and the server refuses updates and deletes.
+        let is_hidden = flagged == 0 && primary.is_some_and(|index| index.is_deferrable);
         if described.identity != b'd'
+            || is_hidden
             || flagged == key.len() && key.iter().all(|n| has_flag(described, *n))
         {
             return key;
@@ -333,7 +338,7 @@ fn key(described: &Described, indices: &[Index]) -> Box<[u16]> {
         _ => {
             let mut unique: Vec<&Index> =
                 indices.iter().filter(|index| !index.is_primary).collect();
-            unique.sort_by(|a, b| a.name.cmp(&b.name));
+            unique.sort_by_key(|index| (index.is_deferrable, &index.name));
             unique.into_iter().find_map(numbers).unwrap_or_default()
         }
     }
@@ -357,7 +362,7 @@ fn is_of_its_time(described: &Described, identity: Option<u8>, indices: &[Index]
     identity == Some(described.identity)
         && primary.is_none_or(|index| index.columns.iter().all(is_column))
         && match described.identity {
-            b'd' => shows(primary),
+            b'd' => shows(primary.filter(|index| !index.is_deferrable)),
             b'i' => shows(indices.iter().find(|index| index.is_identity)),
             _ => true,
         }
@@ -393,6 +398,7 @@ mod tests {
             name: name.into(),
             is_primary,
             is_identity,
+            is_deferrable: false,
             columns: columns.iter().map(|c| (*c).to_owned()).collect(),
         }
     }
@@ -443,6 +449,27 @@ mod tests {
                 "{described:?} {indices:?}"
             );
         }
+    }
+
+    /// What is advised for such a table, REPLICA IDENTITY FULL, keeps its key.
+    #[test]
+    fn a_deferrable_primary_key_is_a_key() {
+        let deferrable = Index {
+            is_deferrable: true,
+            ..index("t_pkey", true, false, &["b", "a"])
+        };
+        let unique = index("t_u", false, false, &["c"]);
+        let indices = [deferrable.clone(), unique];
+        let columns = |flagged| [("a", flagged), ("b", flagged), ("c", flagged)];
+        for (identity, flagged) in [(b'f', true), (b'n', false), (b'd', false)] {
+            let described = described(identity, &columns(flagged));
+            assert_eq!(&*key(&described, &indices), &[1, 0], "{identity}");
+            assert!(is_of_its_time(&described, Some(identity), &indices));
+        }
+        // Flagged columns are of a time with another primary key.
+        let before = described(b'd', &[("a", false), ("b", false), ("c", true)]);
+        assert_eq!(&*key(&before, std::slice::from_ref(&deferrable)), &[2]);
+        assert!(!is_of_its_time(&before, Some(b'd'), &[deferrable]));
     }
 
     #[test]

@@ -173,6 +173,7 @@ impl Memory {
                             name: "pkey".into(),
                             is_primary: true,
                             is_identity: false,
+                            is_deferrable: false,
                             columns: first.map(|column| column.name.to_string()).collect(),
                         }],
                         ..Shape::default()

@@ -420,6 +420,9 @@ fn indices(row: &wal2json::Described, catalog: &[Index]) -> Vec<Index> {
             && index.columns.len() == names.len()
             && (names.iter()).all(|name| index.columns.iter().any(|column| **column == **name))
     };
+    // It tells of no deferrable one.
+    let is_hidden = |index: &Index| index.is_primary && index.is_deferrable && names.is_empty();
+    let is_it = |index: &Index| is_it(index) || is_hidden(index);
     let mut indices: Vec<Index> = (catalog.iter())
         .filter(|index| !index.is_primary || index.is_identity || is_it(index))
         .cloned()
@@ -432,6 +435,7 @@ fn indices(row: &wal2json::Described, catalog: &[Index]) -> Vec<Index> {
             name: String::new(),
             is_primary: true,
             is_identity: false,
+            is_deferrable: false,
             columns: names.iter().map(ToString::to_string).collect(),
         });
     }

@@ -12,7 +12,7 @@ use super::checks::{self, listed};
 use super::connection::{Connection, Purpose};
 use super::partitions;
 use super::publication::{self, Lacking, Missing};
-use super::server::{Publication, UserTable};
+use super::server::{Publication, Status, UserTable};
 use super::session::{Plan, published_by, with_roots};
 use crate::config::{OnUnpublished, Plugin};
 use crate::source::SourceError;
@@ -36,6 +36,8 @@ struct Found {
     lacking: Lacking,
     /// Captured tables whose updates and deletes the server refuses.
     refusing: Vec<String>,
+    /// Whether this is a standby.
+    recovery: bool,
 }
 
 /// The task that looks.
@@ -85,7 +87,11 @@ async fn watch(plan: &Plan, mut named: Named) -> SourceError {
     loop {
         tokio::time::sleep(every).await;
         let name = &plan.slot.publication;
-        let Found { lacking, refusing } = match look(plan).await {
+        let Found {
+            lacking,
+            refusing,
+            recovery,
+        } = match look(plan).await {
             Ok(Some(found)) => found,
             Ok(None) => return gone(name),
             // Whatever stands in the way, the stream itself is not concerned.
@@ -109,9 +115,10 @@ async fn watch(plan: &Plan, mut named: Named) -> SourceError {
         if !missing.is_empty() {
             let names: Vec<String> = missing.iter().map(|table| table.quoted.clone()).collect();
             let text = format!(
-                "publication {name} lacks {}: run {} as their owner; what is written before that is not captured",
+                "publication {name} lacks {}: run {} {}; what is written before that is not captured",
                 listed(&names),
-                publication::add(name, &missing)
+                publication::add(name, &missing),
+                publication::by_whom(recovery)
             );
             if plan.slot.on_unpublished == OnUnpublished::Halt {
                 return SourceError::halt(text);
@@ -151,14 +158,15 @@ async fn look(plan: &Plan) -> Result<Option<Found>, SourceError> {
         return Ok(None);
     };
     let published = published_by(&connection.query(catalog::PUBLICATION_TABLES).await?, name);
-    let [tables, keys] = connection
-        .query_all([catalog::TABLES, &catalog::identities()])
+    let [tables, keys, status] = connection
+        .query_all([catalog::TABLES, &catalog::identities(), catalog::STATUS])
         .await?;
+    let recovery = Status::read(&status)?.recovery;
     let tables = UserTable::read(&tables, &keys);
     let tables = with_roots(&mut connection, tables, &plan.selection).await?;
     let refusing = partitions::refusing(&tables, &found, &published, &plan.selection);
     let mut lacking = publication::lacking(&tables, Some(&found), &published, &plan.selection);
-    if found.owned && !lacking.harmless.is_empty() {
+    if found.owned && !lacking.harmless.is_empty() && !recovery {
         let (ours, others): (Vec<_>, Vec<_>) =
             (lacking.harmless.into_iter()).partition(|table| table.owned);
         if !ours.is_empty() {
@@ -169,7 +177,11 @@ async fn look(plan: &Plan) -> Result<Option<Found>, SourceError> {
         lacking.harmless = others;
     }
     connection.close().await;
-    Ok(Some(Found { lacking, refusing }))
+    Ok(Some(Found {
+        lacking,
+        refusing,
+        recovery,
+    }))
 }
 
 #[cfg(test)]

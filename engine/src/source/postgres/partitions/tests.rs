@@ -1,6 +1,7 @@
 //! Publications of a partitioned table, one in two levels, and what of it is selected.
 
-use super::super::server::{Role, Settings};
+use super::super::generated::Generated;
+use super::super::server::{Answer, Role, Settings};
 use super::*;
 use crate::config::SlotSettings;
 
@@ -56,12 +57,13 @@ fn said(plugin: Plugin, publication: Option<&Publication>, has: &[&str], globs: 
             ..SlotSettings::of("shop")
         },
         slot: None,
-        slots: 0,
+        slots: &Answer::default(),
         publication,
         published: &published(has),
         tables: &tables(),
         selection: &Selection::new(globs).unwrap(),
         truncates: false,
+        generated: &Generated::default(),
     };
     match selected_in_vain(&facts).map(|found| found.outcome) {
         None => String::new(),

@@ -1,8 +1,9 @@
 //! The steps from an address to a running stream, between which a session can be left.
 
+use super::timeline::{ancestors, identify, started};
 use super::{
     Connection, Named, Outcome, Plan, Plugin, Purpose, Session, SourceError, Status, Surroundings,
-    ancestors, catalog, checks, feedback, identify, publish, start, stream, undisturbed,
+    catalog, checks, feedback, publish, start, stream, undisturbed,
 };
 
 /// A session before its stream.
@@ -68,8 +69,13 @@ impl Beginning {
             surroundings,
             ..
         } = &mut self;
+        let standby = match surroundings.status.recovery {
+            true => started(connection).await?,
+            false => None,
+        };
         let identity = identify(connection).await?;
-        let ancestors = ancestors(connection, plan, &identity).await?;
+        let slot = surroundings.slot.as_ref();
+        let ancestors = ancestors(connection, plan, &identity, slot).await?;
         let start = start(connection, plan, surroundings).await?;
         let Status {
             flushed, recovery, ..
@@ -82,6 +88,7 @@ impl Beginning {
             start,
             end: flushed,
             made_publication,
+            standby,
             named: self.named,
             feedback: feedback::interval(self.surroundings.settings.number("wal_sender_timeout")),
         })

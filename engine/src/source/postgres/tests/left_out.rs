@@ -32,6 +32,7 @@ fn catalog(identity: u8, names: &str) -> Shape {
             name: "pkey".into(),
             is_primary: true,
             is_identity: false,
+            is_deferrable: false,
             columns: vec!["id".into()],
         }],
         types: vec![TypeRow {

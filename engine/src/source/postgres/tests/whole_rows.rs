@@ -66,6 +66,7 @@ fn catalog(identity: u8, primary: &[&str]) -> Shape {
         name: name.into(),
         is_primary,
         is_identity: false,
+        is_deferrable: false,
         columns: columns.iter().map(|name| (*name).into()).collect(),
     };
     let mut indices = vec![index("unique", false, &["v"])];
