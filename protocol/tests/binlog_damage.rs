@@ -3,9 +3,9 @@
 //! With a checksum each damage is an error that names the event's kind and a place inside it. Without one (stripped here)
 //! anything may come out, but nothing panics, nothing is read outside the event, and rows before the damage stay what they are.
 //!
-//! Of the small recordings every frame is damaged. The first ones of each kind and size with a checksum at each of their bytes, without one
-//! (where a damaged frame is read to its end) at each byte up to [`EXHAUSTED_BYTES`] and at seeded places of larger frames; more of the same at
-//! a few seeded places. Of the large recordings seeded frames are damaged at seeded places. So the test's time is bounded.
+//! Of the small recordings every frame is damaged: with a checksum at each of its bytes; without one (where a damaged frame is read to its
+//! end) the first ones of each kind and size at each byte up to [`EXHAUSTED_BYTES`] and at seeded places of larger frames, more of the same
+//! at a few seeded places. Of the large recordings seeded frames are damaged at seeded places. So the test's time is bounded.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,7 +19,7 @@ use protocol::{DecodeError, Span};
 const EXHAUSTED_BYTES: usize = 400;
 /// Places tried in each larger frame without a checksum.
 const SAMPLES: usize = 24;
-/// Frames of one kind and about one size that are damaged thoroughly.
+/// Frames of one kind and about one size that are damaged thoroughly without a checksum, too.
 const ALIKE_MAX: usize = 6;
 /// Places tried in each of the others.
 const FEW: usize = 2;
@@ -184,7 +184,11 @@ fn damage(name: &str, share: Share) {
         };
         if let Some(depth) = depth {
             frames += 1;
-            damages += with_checksum(&format, event, &tables, depth, &mut random);
+            let checked = match share {
+                Share::EveryFrame => Depth::Thorough,
+                Share::SomeFrames => depth,
+            };
+            damages += with_checksum(&format, event, &tables, checked, &mut random);
             if header.kind != Kind::FORMAT_DESCRIPTION {
                 damages += without_checksum(&format, event, &tables, depth, &mut random);
             }
@@ -214,12 +218,14 @@ fn with_checksum(
         return 0;
     };
     let mut damages = 0;
+    let mut damaged = event.to_vec();
     for at in places(event.len(), depth, usize::MAX, random) {
         let error = read(format, &event[..at], tables).unwrap_err();
         assert!(error.at <= event.len() as u64, "cut at {at}: {error}");
-        let mut damaged = event.to_vec();
         damaged[at] ^= 1 << random.below(8);
-        match read(format, &damaged, tables) {
+        let found = read(format, &damaged, tables);
+        damaged[at] = event[at];
+        match found {
             Err(error) => {
                 assert!(
                     !error.what.is_empty() && error.at <= event.len() as u64,
