@@ -470,6 +470,7 @@ mod tests {
     fn promised_figures_are_expected() {
         type Of = fn(&Expect) -> Option<f64>;
         let rate: Of = |expect| expect.changes_per_second_min;
+        let cpu: Of = |expect| expect.cpu_us_per_change_max;
         let seconds: Of = |expect| expect.seconds_max;
         let memory: Of = |expect| expect.rss_mib_max;
         let timing: Of = |expect| expect.timing_share_max;
@@ -480,12 +481,17 @@ mod tests {
         let over_p99: Of = |expect| expect.commit_p99_over_round_trip_ms_max;
         let of_bare: Of = |expect| expect.of_bare_reader_min;
         let times_limit: Of = |expect| expect.times_limit_max;
-        let promised: [(&str, &[(Of, f64)]); 22] = [
-            ("mysql-1m", &[(rate, 1.5e6), (memory, 64.0), (timing, 0.01)]),
+        let promised: [(&str, &[(Of, f64)]); 24] = [
+            (
+                "mysql-1m",
+                &[(rate, 1.5e6), (cpu, 0.6), (memory, 64.0), (timing, 0.01)],
+            ),
             (
                 "postgres-1m",
-                &[(rate, 1.2e6), (memory, 64.0), (timing, 0.01)],
+                &[(rate, 1.2e6), (cpu, 0.8), (memory, 64.0), (timing, 0.01)],
             ),
+            ("postgres-wal2json-100k", &[(rate, 8e5)]),
+            ("mysql-live-1m", &[(rate, 1.3e6)]),
             ("10m-transaction", &[(memory, 32.0)]),
             ("postgres-10m-transaction", &[(memory, 32.0)]),
             ("postgres-live-1m", &[(of_bare, 0.9)]),
