@@ -323,7 +323,7 @@ fn define(
     let whole = whole(action, row, identity, &catalog.indices);
     let columns = columns(row, whole, &catalog.columns, types);
     let indices = indices(row, &catalog.indices);
-    let key = key_names(&columns, &indices);
+    let key = key_names(row, &columns, &indices);
     let flagged = identity_columns(identity, row, &catalog.indices);
     let typed: Box<[DescribedColumn]> = columns
         .iter()
@@ -442,13 +442,21 @@ fn indices(row: &wal2json::Described, catalog: &[Index]) -> Vec<Index> {
     indices
 }
 
-/// The primary key's columns in the table's order, none without one.
-fn key_names(columns: &[wal2json::DescribedColumn], indices: &[Index]) -> Vec<Box<str>> {
-    let Some(primary) = indices.iter().find(|index| index.is_primary) else {
-        return Vec::new();
+/// The primary key's columns in the table's order, as the plugin tells them of a row: those that it has told, or else the catalog's, of
+/// which it tells no deferrable one. None without one.
+fn key_names(
+    row: &wal2json::Described,
+    columns: &[wal2json::DescribedColumn],
+    indices: &[Index],
+) -> Vec<Box<str>> {
+    let told = |index: &&Index| index.is_primary && !index.is_deferrable;
+    let is_in_it = |name: &str| match &row.key {
+        Some(names) => names.iter().any(|of| **of == *name),
+        None => (indices.iter().find(told))
+            .is_some_and(|index| index.columns.iter().any(|of| of == name)),
     };
     (columns.iter())
-        .filter(|column| (primary.columns.iter()).any(|name| **name == *column.name))
+        .filter(|column| is_in_it(&column.name))
         .map(|column| column.name.clone())
         .collect()
 }
