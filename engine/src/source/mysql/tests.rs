@@ -456,6 +456,19 @@ fn the_texts_of_statements_stay_in_the_log() {
     }
 }
 
+/// An event of this kind and body, in no file, with the rest of its header as `template` has it.
+fn in_no_file(template: &[u8], kind: Kind, body: &[u8]) -> Vec<u8> {
+    let mut event = template[..19].to_vec();
+    event[4] = kind.0;
+    event[13..17].fill(0);
+    event.extend_from_slice(body);
+    event.extend_from_slice(&[0; 4]);
+    let length = event.len() as u32;
+    event[9..13].copy_from_slice(&length.to_le_bytes());
+    seal(&mut event);
+    event
+}
+
 /// Gives an event the checksum of what it holds now.
 fn seal(event: &mut [u8]) {
     let end = event.len() - 4;

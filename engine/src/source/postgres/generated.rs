@@ -105,15 +105,6 @@ mod tests {
     use crate::config::SlotSettings;
     use crate::source::postgres::server::{Publication, Role, Settings};
 
-    fn answer(columns: &[&str], rows: &[&[&str]]) -> Answer {
-        Answer {
-            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
-            rows: (rows.iter())
-                .map(|row| row.iter().map(|cell| Some((*cell).to_owned())).collect())
-                .collect(),
-        }
-    }
-
     #[test]
     fn generated_columns_that_are_not_sent_are_named() {
         use Plugin::{PgOutput, Wal2Json};
@@ -132,10 +123,10 @@ mod tests {
         };
         let said = |major: &str, plugin, rows: &[&[&str]], pubgencols: Option<&str>| {
             let number = format!("{major}0001");
-            let settings = answer(&["name", "setting"], &[&["server_version_num", &*number]]);
-            let mut generated = Generated::read(&answer(&columns, rows), &selection);
+            let settings = Answer::of(&["name", "setting"], &[&["server_version_num", &*number]]);
+            let mut generated = Generated::read(&Answer::of(&columns, rows), &selection);
             if let Some(how) = pubgencols {
-                generated.note_publication(&answer(&["pubgencols"], &[&[how]]));
+                generated.note_publication(&Answer::of(&["pubgencols"], &[&[how]]));
             }
             let ours = SlotSettings {
                 plugin,

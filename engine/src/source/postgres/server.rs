@@ -13,6 +13,19 @@ pub(super) struct Answer {
     pub(super) rows: Vec<Vec<Option<String>>>,
 }
 
+#[cfg(test)]
+impl Answer {
+    /// With these cells, none of them NULL.
+    pub(super) fn of(columns: &[&str], rows: &[&[&str]]) -> Self {
+        Self {
+            columns: columns.iter().map(|name| (*name).to_owned()).collect(),
+            rows: (rows.iter())
+                .map(|row| row.iter().map(|cell| Some((*cell).to_owned())).collect())
+                .collect(),
+        }
+    }
+}
+
 /// A row of an [`Answer`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row<'a> {

@@ -214,15 +214,6 @@ pub(super) fn types(answer: &Answer) -> Vec<TypeRow> {
 mod tests {
     use super::*;
 
-    fn answer(columns: &[&str], rows: &[&[&str]]) -> Answer {
-        Answer {
-            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
-            rows: (rows.iter())
-                .map(|row| row.iter().map(|cell| Some((*cell).to_owned())).collect())
-                .collect(),
-        }
-    }
-
     #[test]
     fn indices_have_their_columns_in_their_order() {
         let columns = [
@@ -234,7 +225,7 @@ mod tests {
             "position",
             "attname",
         ];
-        let keys = answer(
+        let keys = Answer::of(
             &columns,
             &[
                 &["7", "t_pkey", "t", "f", "f", "2", "a"],
@@ -269,7 +260,7 @@ mod tests {
             "typdelim",
             "typlen",
         ];
-        let rows = answer(
+        let rows = Answer::of(
             &columns,
             &[
                 &[

@@ -13,17 +13,8 @@ fn statement(template: &[u8], collation: u8, label: u8) -> [Vec<u8>; 2] {
     map.extend_from_slice(b"\x01\x01\0\x04\x05\x02id\x01m");
     map.extend_from_slice(&[10, 1, collation, 6, 5, 2, 1, b'A', 1, label, 8, 1, 0]);
     let rows = [ID, &[1, 0, 2, 0, 2, 3, 0, 7, 0, 0, 0, 2]].concat();
-    [(Kind::TABLE_MAP, map), (Kind::WRITE_ROWS, rows)].map(|(kind, body)| {
-        let mut event = template[..19].to_vec();
-        event[4] = kind.0;
-        event[13..17].fill(0);
-        event.extend_from_slice(&body);
-        event.extend_from_slice(&[0; 4]);
-        let length = event.len() as u32;
-        event[9..13].copy_from_slice(&length.to_le_bytes());
-        seal(&mut event);
-        event
-    })
+    [(Kind::TABLE_MAP, map), (Kind::WRITE_ROWS, rows)]
+        .map(|(kind, body)| in_no_file(template, kind, &body))
 }
 
 /// What becomes of a stream with this table; the rows that are captured and not.

@@ -23,17 +23,8 @@ fn statement(template: &[u8], id: u64, table: usize) -> [Vec<u8>; 2] {
     let mut rows = id.to_le_bytes()[..6].to_vec();
     rows.extend_from_slice(&[1, 0, 2, 0, 1, 1, 0]);
     rows.extend_from_slice(&(table as u32).to_le_bytes());
-    [(Kind::TABLE_MAP, map), (Kind::WRITE_ROWS, rows)].map(|(kind, body)| {
-        let mut event = template[..19].to_vec();
-        event[4] = kind.0;
-        event[13..17].fill(0);
-        event.extend_from_slice(&body);
-        event.extend_from_slice(&[0; 4]);
-        let length = event.len() as u32;
-        event[9..13].copy_from_slice(&length.to_le_bytes());
-        seal(&mut event);
-        event
-    })
+    [(Kind::TABLE_MAP, map), (Kind::WRITE_ROWS, rows)]
+        .map(|(kind, body)| in_no_file(template, kind, &body))
 }
 
 #[test]
