@@ -339,8 +339,15 @@ impl Admin {
     }
 
     async fn metadata(&mut self, topics: &[String]) -> Result<MetadataResponse, AdminError> {
-        let address = self.any().await?;
-        let answer = self.call(&address, &metadata_of(topics), METADATA).await?;
+        // A broker that is just starting takes connections and resets them.
+        let mut answer = Err(unnamed());
+        for address in self.addresses() {
+            answer = self.call(&address, &metadata_of(topics), METADATA).await;
+            if answer.is_ok() {
+                break;
+            }
+        }
+        let answer = answer?;
         let nodes = answer.brokers.iter();
         self.nodes = nodes
             .map(|node| (node.node_id.0, format!("{}:{}", node.host, node.port)))
@@ -350,18 +357,20 @@ impl Admin {
 
     /// A broker that can be connected to.
     async fn any(&mut self) -> Result<String, AdminError> {
-        let mut last = None;
-        let known = self.nodes.values().chain(&self.bootstrap).cloned();
-        for address in known.collect::<Vec<_>>() {
+        let mut last = unnamed();
+        for address in self.addresses() {
             match self.connection(&address).await {
                 Ok(_) => return Ok(address),
-                Err(error) => last = Some(error),
+                Err(error) => last = error,
             }
         }
-        Err(last.unwrap_or_else(|| AdminError::Refused {
-            what: "connecting".into(),
-            why: "no broker is named".into(),
-        }))
+        Err(last)
+    }
+
+    /// Brokers that metadata have named, then those that this was made with.
+    fn addresses(&self) -> Vec<String> {
+        let known = self.nodes.values().chain(&self.bootstrap);
+        known.cloned().collect()
     }
 
     async fn connection(&mut self, address: &str) -> Result<&mut TcpStream, AdminError> {
@@ -474,6 +483,13 @@ fn metadata_of(topics: &[String]) -> MetadataRequest {
 /// `topic` as requests have it.
 pub(crate) fn name(topic: &str) -> TopicName {
     TopicName(StrBytes::from_string(topic.to_owned()))
+}
+
+fn unnamed() -> AdminError {
+    AdminError::Refused {
+        what: "connecting".into(),
+        why: "no broker is named".into(),
+    }
 }
 
 fn accepted(what: &str, codes: impl IntoIterator<Item = i16>) -> Result<(), AdminError> {

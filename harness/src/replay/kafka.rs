@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::scenario::{Deed, Scenario};
+use super::scenario::{BrokerKind, Deed, Scenario};
 use super::sink::Contents;
-use crate::admin::{Admin, Partition};
+use crate::admin::{Admin, AdminError, Partition};
 use crate::links::Links;
 use crate::servers::{Kafka, kafka};
 
@@ -24,6 +24,9 @@ use crate::servers::{Kafka, kafka};
 const POLL: Duration = Duration::from_millis(5);
 /// How long partitions may be without a leader before a run cannot be judged, and a deleted topic be known to a broker.
 const LEADERS_MAX: Duration = Duration::from_secs(60);
+/// How long a new topic's followers may wait: one that asks before the leader knows of the partition asks again after
+/// `replica.fetch.backoff.ms`, a second, and with it waits whoever writes with `acks=all`. No request tells whether they have.
+const FOLLOWERS: Duration = Duration::from_millis(1500);
 /// How often what may not be possible yet is tried.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -35,12 +38,17 @@ pub struct Kept {
     /// Runs that there will be.
     runs: usize,
     kafka: Option<Kafka>,
+    /// Whether the brokers, named ones too, have compiled what a request takes.
+    warmed: bool,
 }
 
 impl Kept {
     /// None yet, for so many runs.
     pub fn new(runs: usize) -> Kept {
-        Kept { runs, kafka: None }
+        Kept {
+            runs,
+            ..Kept::default()
+        }
     }
 }
 
@@ -123,15 +131,16 @@ impl RealKafka {
         if lasting && kept.runs > 1 {
             title += ", the same for all runs";
         }
-        match broker.warm_up_records {
-            0 => title += ", not warmed",
-            records => {
-                warm_up::warm_up(&bootstrap, broker).await?;
-                title += &format!(", warmed by {records} records");
-                if lasting && kept.runs > 1 {
-                    title += " before each";
-                }
-            }
+        let shared = lasting && kept.runs > 1;
+        if !(kept.warmed && shared) {
+            warm_up::requests(&bootstrap, broker).await?;
+            kept.warmed = true;
+        }
+        warm_up::records(&bootstrap, broker).await?;
+        title += &warm_up::title(broker, shared);
+        if broker.existing_topics {
+            existing(&mut Admin::new(&bootstrap), broker, &topics).await?;
+            title += ", topics there before";
         }
         let seen = Arc::new(Mutex::default());
         let watch = watch(Admin::new(&bootstrap), topics.clone(), Arc::clone(&seen));
@@ -173,14 +182,15 @@ impl RealKafka {
     pub(super) async fn contents(&self) -> Result<Contents, Failure> {
         let mut admin = Admin::new(&self.observed_bootstrap());
         let deadline = crate::clock::now() + LEADERS_MAX;
-        let records = loop {
-            let partitions = admin.partitions(&self.topics).await?;
-            let ends: Option<Vec<i64>> = admin.ends(&partitions).await.into_iter().collect();
-            if let Some(ends) = ends {
-                break ends.into_iter().map(i64::unsigned_abs).sum();
-            }
+        // A broker that has just come back may be without an answer yet.
+        let (records, bytes) = loop {
+            let why = match self.ends_and_bytes(&mut admin).await {
+                Ok(Some(found)) => break found,
+                Ok(None) => "partitions stay without a leader".to_owned(),
+                Err(error) => error.to_string(),
+            };
             if crate::clock::now() > deadline {
-                return Err("partitions stay without a leader".into());
+                return Err(why.into());
             }
             tokio::time::sleep(POLL).await;
         };
@@ -197,9 +207,20 @@ impl RealKafka {
         };
         Ok(Contents {
             records,
-            bytes: admin.bytes(&self.topics).await?,
+            bytes,
             last_append,
         })
+    }
+
+    /// Records and bytes of the run's topics; `None` while a partition has no leader.
+    async fn ends_and_bytes(&self, admin: &mut Admin) -> Result<Option<(u64, u64)>, AdminError> {
+        let partitions = admin.partitions(&self.topics).await?;
+        let ends: Option<Vec<i64>> = admin.ends(&partitions).await.into_iter().collect();
+        let Some(ends) = ends else {
+            return Ok(None);
+        };
+        let records = ends.into_iter().map(i64::unsigned_abs).sum();
+        Ok(Some((records, admin.bytes(&self.topics).await?)))
     }
 
     pub(super) async fn happen(&mut self, deed: Deed, starts: bool) -> Result<(), Failure> {
@@ -331,6 +352,48 @@ async fn ready(admin: &mut Admin, count: usize, topics: &[String]) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Creates the run's topics, and waits until they can be written at once.
+async fn existing(
+    admin: &mut Admin,
+    broker: &BrokerKind,
+    topics: &[String],
+) -> Result<(), Failure> {
+    for topic in topics {
+        let replication = i16::try_from(broker.count)?;
+        admin
+            .create_topic(topic, broker.partitions, replication)
+            .await?;
+        led(admin, topic, broker.partitions, LEADERS_MAX).await?;
+    }
+    if broker.count > 1 {
+        tokio::time::sleep(FOLLOWERS).await;
+    }
+    Ok(())
+}
+
+/// The partitions of a topic that was just created, once each has a leader.
+async fn led(
+    admin: &mut Admin,
+    topic: &str,
+    count: i32,
+    longest: Duration,
+) -> Result<Vec<Partition>, Failure> {
+    let deadline = crate::clock::now() + longest;
+    let topics = [topic.to_owned()];
+    loop {
+        let partitions = admin.partitions(&topics).await?;
+        if partitions.len() == usize::try_from(count)?
+            && partitions.iter().all(|part| part.leader >= 0)
+        {
+            return Ok(partitions);
+        }
+        if crate::clock::now() > deadline {
+            return Err(format!("topic {topic}: partitions stay without a leader").into());
+        }
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
 /// Follows the topics from when they are created.

@@ -7,6 +7,7 @@
 //! record of each as if it were new, and the processors are its own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,8 +18,8 @@ use protocol::kafka::Compression;
 use protocol::kafka::record_batch::{self, Builder, Header};
 use tokio::task::JoinSet;
 
-use super::{Failure, RETRY};
-use crate::admin::{self, Admin, Partition};
+use super::{Failure, RETRY, Watch, led};
+use crate::admin::{self, Admin};
 use crate::replay::scenario::BrokerKind;
 
 const TOPIC: &str = "walbrook-warm-up";
@@ -35,29 +36,77 @@ const PRODUCE: i16 = 8;
 const INIT_PRODUCER_ID: i16 = 1;
 /// What a broker is given for one request.
 const REQUEST_MS_MAX: i32 = 10_000;
-/// All of it, and what does not get better meanwhile is an error.
-const TIME_MAX: Duration = Duration::from_secs(120);
+/// For one topic, and what does not get better meanwhile is an error.
+const TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Writes `broker.warm_up_records` records into topics of as many partitions as the run's topics have, one topic after the other, and
 /// deletes each of them.
 ///
 /// # Errors
-/// What the brokers refuse, or still do not take after two minutes.
-pub(super) async fn warm_up(bootstrap: &str, broker: &BrokerKind) -> Result<(), Failure> {
-    let mut admin = Admin::new(bootstrap);
-    let replication = i16::try_from(broker.count)?;
+/// What the brokers refuse, or still do not take after five minutes.
+pub(super) async fn records(bootstrap: &str, broker: &BrokerKind) -> Result<(), Failure> {
     for number in 0..TOPICS {
         let records = part(broker.warm_up_records, number, TOPICS);
-        let topic = format!("{TOPIC}-{number}");
-        admin
-            .create_topic(&topic, broker.partitions, replication)
-            .await?;
-        let written = write(&mut admin, bootstrap, &topic, broker.partitions, records).await;
-        // Named brokers outlive this run, and the next one creates it again.
-        let deleted = admin.delete_topic(&topic).await;
-        written?;
-        deleted?;
+        if records > 0 {
+            into_topic(bootstrap, broker, number, records, &BATCH_RECORDS).await?;
+        }
     }
+    Ok(())
+}
+
+/// Sends `broker.warm_up_requests` requests to each broker that leads a partition, with a record for each partition that it leads.
+///
+/// # Errors
+/// As of [`records`].
+pub(super) async fn requests(bootstrap: &str, broker: &BrokerKind) -> Result<(), Failure> {
+    let records = broker.warm_up_requests * u64::from(broker.partitions.unsigned_abs());
+    if records > 0 {
+        into_topic(bootstrap, broker, 0, records, &[1]).await?;
+    }
+    Ok(())
+}
+
+/// By what brokers are warmed, for reports; `shared` when they serve several runs.
+pub(super) fn title(broker: &BrokerKind, shared: bool) -> String {
+    let (requests, records) = (broker.warm_up_requests, broker.warm_up_records);
+    let mut parts = Vec::new();
+    if requests > 0 {
+        let when = if shared { " at first" } else { "" };
+        parts.push(format!("{requests} requests each{when}"));
+    }
+    if records > 0 {
+        let when = if shared { " before each" } else { "" };
+        parts.push(format!("{records} records{when}"));
+    }
+    match parts.is_empty() {
+        true => ", not warmed".to_owned(),
+        false => format!(", warmed by {}", parts.join(" and ")),
+    }
+}
+
+/// Writes so many records into a topic that is there only for that time, while its end is asked for as often as a run's.
+async fn into_topic(
+    bootstrap: &str,
+    broker: &BrokerKind,
+    number: u64,
+    records: u64,
+    batch_records: &[u64],
+) -> Result<(), Failure> {
+    let mut admin = Admin::new(bootstrap);
+    let replication = i16::try_from(broker.count)?;
+    let topic = format!("{TOPIC}-{number}");
+    admin
+        .create_topic(&topic, broker.partitions, replication)
+        .await?;
+    let watch = super::watch(Admin::new(bootstrap), vec![topic.clone()], Arc::default());
+    let watch = Watch(tokio::spawn(watch));
+    let plan = (broker.partitions, records, batch_records);
+    let written = write(&mut admin, bootstrap, &topic, plan).await;
+    drop(watch);
+    // Named brokers outlive this run, and the next one creates it again.
+    let deleted = admin.delete_topic(&topic).await;
+    written?;
+    deleted?;
     Ok(())
 }
 
@@ -66,20 +115,22 @@ fn part(whole: u64, number: u64, count: u64) -> u64 {
     whole / count + u64::from(number < whole % count)
 }
 
-/// Writes so many records into `topic`.
+/// Writes into `topic`, of so many partitions, so many records in batches of these sizes in turn.
 async fn write(
     admin: &mut Admin,
     bootstrap: &str,
     topic: &str,
-    partitions: i32,
-    records: u64,
+    (partitions, records, batch_records): (i32, u64, &[u64]),
 ) -> Result<(), Failure> {
     let deadline = crate::clock::now() + TIME_MAX;
     let count = u64::from(partitions.unsigned_abs()).max(1);
-    let partitions = led(admin, topic, partitions, deadline).await?;
-    let batches = tokio::task::spawn_blocking(|| {
-        let batches = BATCH_RECORDS.map(batch).into_iter();
-        batches.collect::<Result<Vec<_>, _>>()
+    let partitions = led(admin, topic, partitions, TIME_MAX).await?;
+    let sizes = batch_records.to_vec();
+    let batches = tokio::task::spawn_blocking(move || {
+        let batches = sizes
+            .into_iter()
+            .map(|records| Ok((records, batch(records)?)));
+        batches.collect::<Result<Vec<_>, record_batch::BuildError>>()
     })
     .await??;
     let mut shares: BTreeMap<i32, Vec<Share>> = BTreeMap::new();
@@ -103,28 +154,6 @@ async fn write(
     Ok(())
 }
 
-/// The topic's partitions once each has a leader.
-async fn led(
-    admin: &mut Admin,
-    topic: &str,
-    count: i32,
-    deadline: Instant,
-) -> Result<Vec<Partition>, Failure> {
-    let topics = [topic.to_owned()];
-    loop {
-        let partitions = admin.partitions(&topics).await?;
-        if partitions.len() == usize::try_from(count)?
-            && partitions.iter().all(|part| part.leader >= 0)
-        {
-            return Ok(partitions);
-        }
-        if crate::clock::now() > deadline {
-            return Err(format!("topic {topic}: partitions stay without a leader").into());
-        }
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
 /// What one partition is still to be written.
 struct Share {
     partition: i32,
@@ -138,7 +167,8 @@ struct Writer {
     topic: String,
     leader: i32,
     producer: (i64, i16),
-    batches: Vec<Vec<u8>>,
+    /// Sent in turn, with how many records are in each.
+    batches: Vec<(u64, Vec<u8>)>,
     shares: Vec<Share>,
     deadline: Instant,
 }
@@ -191,10 +221,10 @@ impl Writer {
     async fn round(&mut self, round: usize) -> Result<(), Failure> {
         let mut unwritten = Vec::new();
         for share in &mut self.shares {
-            let at = round % BATCH_RECORDS.len();
-            let records = share.records.min(BATCH_RECORDS[at]);
-            let mut batch = match records == BATCH_RECORDS[at] {
-                true => self.batches[at].clone(),
+            let (whole, encoded) = &self.batches[round % self.batches.len()];
+            let records = share.records.min(*whole);
+            let mut batch = match records == *whole {
+                true => encoded.clone(),
                 false => batch(records)?,
             };
             let (id, epoch) = self.producer;
@@ -359,8 +389,8 @@ mod tests {
         let mut admin = Admin::new(&bootstrap);
         for (records, partitions) in [(2, 3), (4_000, 1), (60_001, 4)] {
             broker.create_topic(TOPIC, partitions).unwrap();
-            let written = write(&mut admin, &bootstrap, TOPIC, partitions, records).await;
-            written.unwrap();
+            let plan = (partitions, records, &BATCH_RECORDS[..]);
+            write(&mut admin, &bootstrap, TOPIC, plan).await.unwrap();
             let ends = (0..partitions).map(|number| broker.log_end(TOPIC, number).unwrap());
             assert_eq!(ends.sum::<i64>(), records as i64, "{partitions} partitions");
             admin.delete_topic(TOPIC).await.unwrap();
@@ -376,11 +406,13 @@ mod tests {
         let broker = Broker::loopback().await.unwrap();
         let kind = BrokerKind {
             warm_up_records: 5,
+            warm_up_requests: 7,
             ..BrokerKind::default()
         };
         // Twice: what is left would be in the way of the second.
         for _ in 0..2 {
-            warm_up(&broker.bootstrap(), &kind).await.unwrap();
+            requests(&broker.bootstrap(), &kind).await.unwrap();
+            records(&broker.bootstrap(), &kind).await.unwrap();
         }
         let names: Vec<_> = (0..TOPICS)
             .map(|number| format!("{TOPIC}-{number}"))

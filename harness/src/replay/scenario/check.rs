@@ -127,13 +127,18 @@ impl BrokerKind {
         if self.kind == Kind::Kafka && !matches!(self.count, 1 | 3) {
             return Err("broker.count: real brokers are 1 or 3".into());
         }
-        if self.kind == Kind::Embedded && self.warm_up_records > 0 {
-            return Err("broker.warm_up_records: only for kind = \"kafka\"".into());
+        let set = [
+            ("warm_up_records", self.warm_up_records > 0),
+            ("warm_up_requests", self.warm_up_requests > 0),
+            ("existing_topics", self.existing_topics),
+            ("properties", !self.properties.is_empty()),
+        ];
+        match set.iter().find(|(_, set)| *set) {
+            Some((name, _)) if self.kind == Kind::Embedded => {
+                Err(format!("broker.{name}: only for kind = \"kafka\""))
+            }
+            _ => Ok(()),
         }
-        if self.kind == Kind::Embedded && !self.properties.is_empty() {
-            return Err("broker.properties: only for kind = \"kafka\"".into());
-        }
-        Ok(())
     }
 }
 
@@ -183,6 +188,8 @@ mod tests {
             "[broker]\nkind = \"kafka\"\ncount = 2",
             "[broker]\nkind = \"kafak\"",
             "[broker]\nwarm_up_records = 1",
+            "[broker]\nwarm_up_requests = 1",
+            "[broker]\nexisting_topics = true",
             "[broker.properties]\nnum.io.threads = 1",
             "[broker]\nkind = \"kafka\"\nproperties = { node.id = 1 }",
             "[broker]\nkind = \"kafka\"\n[[fault]]\nat_changes = 1\nlink = \"kafka\"\ndo = \"cut\"",

@@ -132,6 +132,14 @@ pub struct BrokerKind {
     /// needs.
     #[serde(default)]
     pub warm_up_records: u64,
+    /// With `kafka`: before the first run, so many requests of one record a partition are sent to each broker, so that it has compiled
+    /// what a request takes, too.
+    #[serde(default)]
+    pub warm_up_requests: u64,
+    /// With `kafka`: the run's topics are there before it, as they are for whoever does not start for the first time; otherwise the
+    /// engine creates them.
+    #[serde(default)]
+    pub existing_topics: bool,
     /// With `kafka`: lines of server.properties over those of the harness.
     #[serde(default)]
     pub properties: Properties,
@@ -155,6 +163,8 @@ impl Default for BrokerKind {
             count: one(),
             partitions: three(),
             warm_up_records: 0,
+            warm_up_requests: 0,
+            existing_topics: false,
             properties: Properties::default(),
         }
     }
