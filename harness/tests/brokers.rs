@@ -1,9 +1,11 @@
 //! The engine while its brokers change, or differ: a partition that cannot be written, certificates that are renewed, one broker that
-//! cannot be trusted, sessions that end.
+//! cannot be trusted, one that falls silent, sessions that end.
 //!
 //! Needs the built engine (`WALBROOK`, or beside this test's own directory); with `CI=true` a missing one is a failure.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fixtures::Recording;
@@ -12,6 +14,10 @@ use harness::replay::engine::{Engine, Running};
 use harness::replay::program_for_test_of;
 use harness::serve::{Rate, ServeOptions, Server};
 use kafka_protocol::ResponseError;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 const RECORDING: &str = "mysql-9.7-20k";
 const TOPIC: &str = "live.walbrook.events";
@@ -276,6 +282,94 @@ async fn one_broker_that_cannot_be_trusted_is_passed_over() {
         run.until(&mut running, "more records", goes_on).await;
     }
     assert_eq!(run.ends(running).await, Some(0), "{}", run.log());
+    run.expect_all();
+}
+
+/// Stands before a node, and can keep everything that comes to itself, as a machine does that hangs or is gone.
+struct Relay {
+    address: SocketAddr,
+    node: Arc<OnceLock<SocketAddr>>,
+    is_silent: watch::Sender<bool>,
+}
+
+impl Relay {
+    async fn start() -> Self {
+        let listener = TcpListener::bind((HOST, 0)).await.expect("a free port");
+        let relay = Self {
+            address: listener.local_addr().expect("an address"),
+            node: Arc::default(),
+            is_silent: watch::Sender::new(false),
+        };
+        let (node, is_silent) = (Arc::clone(&relay.node), relay.is_silent.subscribe());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let node = *node.get().expect("the node has been started");
+                let server = TcpStream::connect(node).await.expect("the node listens");
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(pass(from_client, to_server, is_silent.clone()));
+                tokio::spawn(pass(from_server, to_client, is_silent.clone()));
+            }
+        });
+        relay
+    }
+}
+
+/// Passes on what comes, while it may.
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut is_silent: watch::Receiver<bool>,
+) {
+    let mut piece = vec![0; 1 << 16];
+    while let Ok(length @ 1..) = from.read(&mut piece).await {
+        let may_pass = is_silent.wait_for(|is_silent| !is_silent).await.is_ok();
+        if !may_pass || to.write_all(&piece[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One of three brokers hangs: it is the one that knows the cluster, leads a partition, and has it taken from it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_broker_that_falls_silent_is_waited_for_by_nobody() {
+    let Some(program) = program_for_test_of("brokers that fall silent") else {
+        return;
+    };
+    let relay = Relay::start().await;
+    let behind = Listener {
+        advertised: Some((HOST.to_owned(), relay.address.port())),
+        ..Listener::loopback()
+    };
+    let nodes = Settings {
+        listeners: vec![behind, Listener::loopback(), Listener::loopback()],
+        ..Settings::default()
+    };
+    let run = Run::of_truth(&program, 2_000, nodes, "").await;
+    let broker = &run.broker;
+    relay.node.set(broker.addresses()[0]).expect("once");
+    broker.create_topic(TOPIC, 3).expect("a new topic");
+    for partition in 0..3 {
+        let moved = broker.move_leader(TOPIC, partition, partition);
+        moved.expect("a partition");
+    }
+    let elsewhere = |run: &Run| {
+        let counts = run.broker.counts().partitions;
+        let others = counts.iter().filter(|(_, partition, _)| *partition > 0);
+        others.map(|(.., figures)| figures.records).sum::<u64>()
+    };
+    let mut running = run.engine.start().expect("the engine starts");
+    let is_begun = |run: &Run| run.broker.log_end(TOPIC, 0) > Some(0);
+    run.until(&mut running, "the first records", is_begun).await;
+    relay.is_silent.send_replace(true);
+    let before = elsewhere(&run);
+    let goes_on = |run: &Run| elsewhere(run) > before + 1_000;
+    run.until(&mut running, "records elsewhere", goes_on).await;
+    broker.move_leader(TOPIC, 0, 1).expect("a partition");
+    assert_eq!(run.ends(running).await, Some(0), "{}", run.log());
+    let log = run.log();
+    assert!(log.contains("silent, going on with those"), "{log}");
+    assert!(!log.contains("connection lost"), "it was waited for: {log}");
     run.expect_all();
 }
 

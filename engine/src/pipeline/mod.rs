@@ -189,7 +189,11 @@ pub async fn run(
     let patience = limits.until_end.then_some(START_PATIENCE);
     // The source only once Kafka is there: its start changes its server (a slot keeps log from then on) and has it send.
     let begin = async {
-        let producer = Arc::new(Producer::connect(&config.kafka).await?);
+        let producer = match limits.until_end {
+            true => Producer::connect(&config.kafka).await?,
+            false => Producer::reach(&config.kafka).await?,
+        };
+        let producer = Arc::new(producer);
         let resumed =
             resume::resume(config, settings, limits, patience, &*store, &producer).await?;
         Ok::<_, PipelineError>((producer, resumed))

@@ -34,6 +34,10 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// Looks in a row that may find nothing moved while an answer is due.
 const STILL_MAX: u32 = (REQUEST_TIMEOUT.as_millis() / WATCH_EVERY.as_millis()) as u32;
 
+/// Looks in a row with nothing moved, two seconds, after which a broker counts as silent: nobody waits for it, and others are asked who leads
+/// what. Its connection stays, because it may only be slow, until its partitions have moved or [`STILL_MAX`] is over.
+const SILENT_FROM: u32 = 4;
+
 /// Answers are some dozens of bytes per partition.
 const READ_BUFFER: usize = 16 << 10;
 
@@ -61,6 +65,11 @@ impl Watch {
         self.still += 1;
         self.still > STILL_MAX
     }
+
+    /// Whether nothing has moved for so long that others are not to wait.
+    fn is_silent(&self) -> bool {
+        self.still >= SILENT_FROM
+    }
 }
 
 /// How a connection ended.
@@ -86,6 +95,8 @@ struct Session<'a> {
     is_replaced: AtomicBool,
     /// An answer has come.
     answered: Notify,
+    /// Until when the broker reads no further request, as its last answer said.
+    throttled_until: Mutex<Option<Instant>>,
 }
 
 /// Serves broker `id` until the producer fails or is dropped. The first connection is made at once, so that the first records find it
@@ -186,6 +197,7 @@ async fn run(
         moved: AtomicU64::default(),
         is_replaced: AtomicBool::default(),
         answered: Notify::new(),
+        throttled_until: Mutex::default(),
     };
     let replace_at = connection.replace_at();
     let (reader, writer) = tokio::io::split(connection.into_stream());
@@ -277,6 +289,9 @@ impl Session<'_> {
         let produced = Produced::read(&mut cursor, self.version)
             .and_then(|produced| cursor.finish("Produce response").map(|()| produced))
             .map_err(|error| format!("its answer cannot be read: {error}"))?;
+        if let Some(until) = clock::now().checked_add(produced.throttle) {
+            *self.throttled_until() = Some(until);
+        }
         let results = produced
             .parts
             .into_iter()
@@ -331,11 +346,27 @@ impl Session<'_> {
         let mut watch = Watch::default();
         loop {
             sleep(WATCH_EVERY).await;
-            let is_due = !self.awaited().is_empty();
+            let is_due = !self.awaited().is_empty() && !self.is_throttled();
             if watch.is_still(is_due, self.moved.load(Ordering::Relaxed)) {
                 return Fault::Passing(format!("no answer within {REQUEST_TIMEOUT:?}"));
             }
+            if watch.is_silent() && self.shared.with(|dispatch| dispatch.silent(self.id)) {
+                warn!(broker = %self.broker, "silent, going on with those that lead its partitions by now");
+                let reason = "silent, and others lead its partitions";
+                return Fault::Passing(reason.to_owned());
+            }
         }
+    }
+
+    /// Whether the broker has said that it will be silent for now.
+    fn is_throttled(&self) -> bool {
+        self.throttled_until()
+            .is_some_and(|until| clock::now() < until)
+    }
+
+    fn throttled_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        let until = self.throttled_until.lock();
+        until.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn awaited(&self) -> std::sync::MutexGuard<'_, VecDeque<Awaited>> {

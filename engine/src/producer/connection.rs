@@ -507,7 +507,7 @@ pub(super) fn write_header(frame: &mut Vec<u8>, key: i16, version: i16, correlat
 }
 
 /// Waits for `work`; without a limit where there is no patience to lose.
-async fn within<T>(
+pub(super) async fn within<T>(
     patience: Option<Duration>,
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {

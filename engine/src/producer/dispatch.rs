@@ -91,7 +91,7 @@ pub(super) struct Signals {
 struct Broker {
     ready: VecDeque<usize>,
     in_flight: Vec<(u64, Vec<usize>)>,
-    /// It could not be connected to, or has broken the connection, and has not answered since.
+    /// It could not be connected to, or has broken the connection, or is silent while answers are due, and has not answered since.
     is_unreachable: bool,
 }
 
@@ -108,6 +108,8 @@ pub(super) struct Dispatch {
     held_up: BTreeSet<usize>,
     /// Topics with partitions that wait for a leader: how many answers in a row named none.
     leaderless: BTreeMap<u32, u32>,
+    /// Brokers that may lead no longer what they refuse, and nobody has been asked since.
+    doubted: BTreeSet<i32>,
     ledger: Ledger,
     next_request: u64,
     waiting: usize,
@@ -264,10 +266,11 @@ impl Dispatch {
         for at in self.end_request(broker, request) {
             let key = self.keys[at];
             match results.binary_search_by_key(&key, |result| result.key) {
-                Ok(found) => self.answered(at, request, &results[found], now),
+                Ok(found) => self.answered(at, broker, request, &results[found], now),
                 Err(_) => {
                     self.partitions[at].lost(request);
                     self.wants_metadata = true;
+                    self.signals.driver = true;
                 }
             }
             self.touch(at, now);
@@ -413,7 +416,14 @@ impl Dispatch {
         found.map_or_else(Vec::new, |at| state.in_flight.remove(at).1)
     }
 
-    fn answered(&mut self, at: usize, request: u64, result: &PartResult, now: Instant) {
+    fn answered(
+        &mut self,
+        at: usize,
+        broker: i32,
+        request: u64,
+        result: &PartResult,
+        now: Instant,
+    ) {
         let PartitionKey {
             topic_id,
             partition,
@@ -425,7 +435,13 @@ impl Dispatch {
                 self.ledger.written(serial, self.keys[at], next_offset);
                 self.signals.acknowledged |= self.ledger.is_ready();
             }
-            Outcome::Retry { refresh } => self.wants_metadata |= refresh,
+            Outcome::Retry { refresh } => {
+                self.wants_metadata |= refresh;
+                self.signals.driver |= refresh;
+                if refresh && self.partitions[at].is_doubtful() {
+                    self.doubted.insert(broker);
+                }
+            }
             Outcome::Halt { bytes } => {
                 let reason = verdict::remedy(&topic, result.code, bytes, result.message.as_deref());
                 self.fail(ProducerError::partition(&topic, partition, reason));
@@ -469,8 +485,9 @@ impl Dispatch {
         self.fail(ProducerError::partition(
             &topic,
             partition,
-            "the leader has lost track of our producer between two batches of which it has written the later one; going on would put \
-             changes out of order, or lose them: give the checkpoint's own position (walbrook position show) to walbrook position set, \
+            "the leader has lost track of our producer between two batches of which it has written the later one; it may have written \
+             the earlier one as well (after a restart it remembers the last alone), but if not, going on would put changes out of order, \
+             or lose them: give the checkpoint's own position (walbrook position show) to walbrook position set, \
              and changes since then are written once more",
         ));
     }

@@ -1,16 +1,26 @@
 //! The cluster as metadata describe it, and the one connection over which it is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::messages::MetadataRequest;
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::protocol::StrBytes;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::connection::{Connection, Connector, Endpoint, Fault};
+use super::connection::{Connection, Connector, Endpoint, Fault, within};
 use super::error::ProducerError;
 use super::response::{Metadata, Response};
+
+/// How long a broker may keep us waiting for a connection before the next one is tried beside it: a machine that is gone answers nothing
+/// at all, and over a long line with TLS and authentication a connection takes seconds.
+const NEXT_AFTER: Duration = Duration::from_secs(2);
+
+/// How long metadata may take over the connection that is there before others are asked: no broker needs anybody else to know them.
+const METADATA_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Brokers that are known, and a connection to one of them.
 pub(super) struct Cluster {
@@ -22,6 +32,8 @@ pub(super) struct Cluster {
     control: Option<(Endpoint, Connection)>,
     /// Which candidate is asked first, so that one that hangs is not the first each time.
     turn: usize,
+    /// Those that are asked only after all others.
+    avoided: Vec<Endpoint>,
 }
 
 impl Cluster {
@@ -46,6 +58,7 @@ impl Cluster {
             cluster_id: None,
             control: None,
             turn: 0,
+            avoided: Vec::new(),
         })
     }
 
@@ -67,18 +80,22 @@ impl Cluster {
     /// Asks any broker; goes through all that are known until one answers. What lasts at one of them, such as a wrong certificate, is a
     /// lasting fault only where it is so at all of them.
     pub(super) async fn call<R: Response>(&mut self, request: &R::Request) -> Result<R, Fault> {
-        Ok(self.call_with::<R, R>(request, None).await?.0)
+        let answers = self.call_with::<R, R>(request, None, Duration::MAX);
+        Ok(answers.await?.0)
     }
 
-    /// As [`call`](Self::call), with a second question in the same round trip, where the broker understands it.
+    /// As [`call`](Self::call), with a second question in the same round trip, where the broker understands it. The connection that is
+    /// there is given up after `patience`, and sooner where it is silent.
     async fn call_with<R: Response, A: Response>(
         &mut self,
         request: &R::Request,
         along: Option<&A::Request>,
+        patience: Duration,
     ) -> Result<(R, Option<A>), Fault> {
         let mut before = None;
         if let Some((endpoint, mut connection)) = self.control.take() {
-            match connection.call_with::<R, A>(request, along).await {
+            let answers = connection.call_with::<R, A>(request, along);
+            match within(Some(patience), answers).await {
                 Ok(answer) => {
                     self.control = Some((endpoint, connection));
                     return Ok(answer);
@@ -87,10 +104,45 @@ impl Cluster {
             }
         }
         let (mut lasting, mut passing) = (None, None);
-        for endpoint in self.candidates() {
-            match self.call_at::<R, A>(endpoint, request, along).await {
-                Ok(answer) => return Ok(answer),
-                Err(Fault::Passing(reason)) => passing = Some(reason),
+        let mut candidates = self.candidates().into_iter();
+        // Those that were begun and are not open yet: whichever is first is asked.
+        let mut opening = JoinSet::new();
+        loop {
+            match candidates.next() {
+                Some(endpoint) => {
+                    self.turn = self.turn.wrapping_add(1);
+                    let connector = Arc::clone(&self.connector);
+                    opening.spawn(async move {
+                        let opened = connector.connect(&endpoint).await;
+                        (endpoint, opened)
+                    });
+                }
+                None if opening.is_empty() => break,
+                None => {}
+            }
+            let opened = if candidates.len() == 0 {
+                opening.join_next().await
+            } else {
+                timeout(NEXT_AFTER, opening.join_next())
+                    .await
+                    .unwrap_or(None)
+            };
+            let Some(Ok((endpoint, opened))) = opened else {
+                continue;
+            };
+            let asked = match opened {
+                Ok(mut connection) => {
+                    let answers = connection.call_with::<R, A>(request, along).await;
+                    answers.map(|answers| (connection, answers))
+                }
+                Err(fault) => Err(fault),
+            };
+            match asked {
+                Ok((connection, answers)) => {
+                    self.control = Some((endpoint, connection));
+                    return Ok(answers);
+                }
+                Err(Fault::Passing(reason)) => passing = Some(format!("{endpoint}: {reason}")),
                 Err(Fault::Lasting(error)) => lasting = Some(error),
             }
         }
@@ -104,43 +156,45 @@ impl Cluster {
         })
     }
 
-    /// Asks the controller, where the cluster says who it is and it can be had: others may pass the question on (with KRaft they do).
+    /// As [`call`](Self::call), of the controller, where the cluster says who it is and it can be had. With ZooKeeper only that one does
+    /// what changes the cluster. With KRaft any broker passes it on, and metadata name one of them at random: to be asked where another
+    /// one has refused, not at first.
     pub(super) async fn call_controller<R: Response>(
         &mut self,
         request: &R::Request,
     ) -> Result<R, Fault> {
-        match self
-            .controller
-            .and_then(|id| self.brokers.get(&id))
-            .cloned()
-        {
+        let controller = self.controller.and_then(|id| self.brokers.get(&id));
+        match controller.cloned() {
             Some(endpoint) if self.control.as_ref().is_none_or(|(of, _)| *of != endpoint) => {
-                match self.call_at::<R, R>(endpoint, request, None).await {
-                    Ok((answer, _)) => Ok(answer),
+                match self.call_at::<R>(endpoint, request).await {
                     Err(Fault::Lasting(_)) => self.call::<R>(request).await,
-                    passing => passing.map(|(answer, _)| answer),
+                    answered => answered,
                 }
             }
             _ => self.call::<R>(request).await,
         }
     }
 
-    async fn call_at<R: Response, A: Response>(
+    async fn call_at<R: Response>(
         &mut self,
         endpoint: Endpoint,
         request: &R::Request,
-        along: Option<&A::Request>,
-    ) -> Result<(R, Option<A>), Fault> {
-        self.turn = self.turn.wrapping_add(1);
+    ) -> Result<R, Fault> {
         let at = |fault| match fault {
             Fault::Passing(reason) => Fault::Passing(format!("{endpoint}: {reason}")),
             lasting => lasting,
         };
         let mut connection = self.connector.connect(&endpoint).await.map_err(at)?;
-        let answers = connection.call_with::<R, A>(request, along).await;
-        let answers = answers.map_err(at)?;
+        let answer = connection.call::<R>(request).await.map_err(at)?;
         self.control = Some((endpoint, connection));
-        Ok(answers)
+        Ok(answer)
+    }
+
+    /// The version of an API that the broker speaks with us which is asked next; `None` where it is yet to be connected to, or speaks
+    /// none.
+    pub(super) fn version<R: Response>(&self) -> Option<i16> {
+        let (_, connection) = self.control.as_ref()?;
+        connection.version(R::KEY, R::NAME, R::VERSIONS).ok()
     }
 
     /// Asks about topics, and learns the brokers on the way.
@@ -161,7 +215,8 @@ impl Cluster {
         let request = MetadataRequest::default()
             .with_topics(Some(topics))
             .with_allow_auto_topic_creation(false);
-        let (metadata, along) = self.call_with::<Metadata, A>(&request, along).await?;
+        let answers = self.call_with::<Metadata, A>(&request, along, METADATA_PATIENCE);
+        let (metadata, along) = answers.await?;
         if metadata.brokers.is_empty() {
             // A broker that has just started may know neither brokers nor topics (KAFKA-7924), and what it says of those is no answer:
             // Java's `NetworkClient` passes it over, too.
@@ -189,17 +244,35 @@ impl Cluster {
         self.control = None;
     }
 
-    fn candidates(&self) -> Vec<Endpoint> {
-        let mut candidates: Vec<Endpoint> = self.brokers.values().cloned().collect();
-        if !candidates.is_empty() {
-            let turn = self.turn % candidates.len();
-            candidates.rotate_left(turn);
+    /// From now on these brokers are asked only when none of the others answers: they do not answer, or may be cut off from the others
+    /// without knowing it.
+    pub(super) fn avoid(&mut self, brokers: &BTreeSet<i32>) {
+        let known = |id| self.brokers.get(id).cloned();
+        self.avoided = brokers.iter().filter_map(known).collect();
+        let has_others = self.avoided.len() < self.brokers.len();
+        let is_avoided = |(endpoint, _): &(Endpoint, Connection)| self.avoided.contains(endpoint);
+        if has_others && self.control.as_ref().is_some_and(is_avoided) {
+            self.ask_another();
         }
-        for endpoint in &self.bootstrap {
-            if !candidates.contains(endpoint) {
-                candidates.push(endpoint.clone());
+    }
+
+    /// Who may be asked, in the order in which they are tried.
+    fn candidates(&self) -> Vec<Endpoint> {
+        let in_turn = |mut endpoints: Vec<Endpoint>| {
+            if !endpoints.is_empty() {
+                let turn = self.turn % endpoints.len();
+                endpoints.rotate_left(turn);
+            }
+            endpoints
+        };
+        let mut candidates = in_turn(self.brokers.values().cloned().collect());
+        for endpoint in in_turn(self.bootstrap.clone()) {
+            if !candidates.contains(&endpoint) {
+                candidates.push(endpoint);
             }
         }
+        // A stable sort.
+        candidates.sort_by_key(|endpoint| self.avoided.contains(endpoint));
         candidates
     }
 }

@@ -35,13 +35,20 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+use tracing::warn;
 
 use crate::config::{KafkaSettings, ProducerKind};
 use crate::encoded::{EncodedBatch, Route};
 
+use self::backoff::Backoff;
 use self::dispatch::PartitionKey;
 pub use dispatch::Traffic;
 pub use error::ProducerError;
+
+/// The pauses between attempts to find Kafka at the start, each of some seconds.
+const REACH_MIN: Duration = Duration::from_secs(1);
+const REACH_MAX: Duration = Duration::from_secs(30);
 
 /// Everything sent under an ordinal is written by all in-sync replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +136,23 @@ impl Producer {
             }
         };
         Ok(Self { client })
+    }
+
+    /// As [`connect`](Self::connect), but brokers that do not answer are asked again for as long as it takes.
+    ///
+    /// # Errors
+    /// TLS or authentication fails, we may not write at all.
+    pub async fn reach(settings: &KafkaSettings) -> Result<Self, ProducerError> {
+        let mut backoff = Backoff::new(REACH_MIN, REACH_MAX);
+        loop {
+            match Self::connect(settings).await {
+                Err(error @ ProducerError::Unreachable { .. }) => {
+                    warn!(%error, "trying again until one does");
+                    sleep(backoff.pause()).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Where topics lead, in the order of `names`; missing topics are created where `kafka.topics.create` is set. One round trip for

@@ -1,6 +1,7 @@
 //! The dispatch against a cluster in memory that does what Kafka may do: lose connections before and after it has written, process
 //! requests of dead connections late, move leaders, cut off what was never confirmed, answer errors with and without having written,
-//! hand out stale metadata and such without topics, forget producers. Every run follows from a seed; a failure prints it.
+//! hand out stale metadata and such without topics, forget producers or all but their last batches. Every run follows from a seed; a
+//! failure prints it.
 //!
 //! What leaders check of an idempotent producer follows `ProducerAppendInfo` and `ProducerStateManager` of Kafka 3.9.
 
@@ -51,6 +52,8 @@ struct Log {
     epoch: i32,
     /// Producers that the leader has forgotten, with the length of the log at that moment.
     forgotten: BTreeMap<i64, usize>,
+    /// The length of the log when the leader was last restarted from a snapshot, which has each producer's last batch alone.
+    snapshot: usize,
     /// Whether it refuses producers that it has forgotten (Kafka before 2.5), or takes them as new.
     says_unknown: bool,
 }
@@ -70,11 +73,16 @@ impl Log {
             .copied()
             .unwrap_or(0)
             .min(self.entries.len());
-        let of = |entry: &&Entry| entry.producer == producer;
-        self.entries[from..]
+        let of = |(_, entry): &(usize, &Entry)| entry.producer == producer;
+        self.entries
             .iter()
+            .enumerate()
+            .skip(from)
             .rev()
             .filter(of)
+            .enumerate()
+            .filter(|(back, (at, _))| *back == 0 || *at >= self.snapshot)
+            .map(|(_, (_, entry))| entry)
             .take(5)
             .collect()
     }
@@ -91,15 +99,9 @@ impl Log {
             return (0, same.offset);
         }
         match remembered.first() {
-            Some(last) => {
-                let next = last.sequence + last.records as i32;
-                if sequence < next {
-                    return (46, -1);
-                }
-                if sequence > next {
-                    return (45, -1);
-                }
-            }
+            // An old sequence that it does not remember is none to it, either: it never says 46.
+            Some(last) if sequence != last.sequence + last.records as i32 => return (45, -1),
+            Some(_) => {}
             None if self.forgotten.contains_key(&producer) && self.says_unknown => return (59, -1),
             // A leader that does not know the producer takes any sequence for its first.
             None => {}
@@ -348,17 +350,21 @@ impl World {
                     .take_while(|entry| entry.confirmed)
                     .count();
                 log.entries.truncate(confirmed);
+                log.snapshot = log.snapshot.min(confirmed);
             }
         }
         if self.forgets && self.chance(1) {
             let key = keys()
                 .nth(self.random.random_range(0..(TOPICS * PARTITIONS) as usize))
                 .unwrap();
+            let is_snapshot = self.random.random_bool(0.5);
             let log = self.logs.get_mut(&key).unwrap();
             let length = log.entries.len();
-            let producers: Vec<i64> = log.entries.iter().map(|entry| entry.producer).collect();
-            for producer in producers {
-                log.forgotten.insert(producer, length);
+            if is_snapshot {
+                log.snapshot = length;
+            } else {
+                let producers = log.entries.iter().map(|entry| (entry.producer, length));
+                log.forgotten.extend(producers);
             }
         }
         if !self.late.is_empty() && (!self.faults || self.random.random_bool(0.2)) {

@@ -35,7 +35,8 @@ use super::response::{InitProducerId, TopicMetadata};
 use super::tail::{IsOurs, Leader, Leaders};
 use super::{Acknowledged, NewId, ProducerMetrics, TailRecord, tail, topics, verdict};
 
-/// How long brokers may be silent at start before that is an error. Once connected, we wait for ever.
+/// How long it may take at the start until a broker answers, before another round of asking them is not begun. Once connected, we wait for
+/// ever.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// In a cluster of at most so many brokers each is connected to at the start, whatever it leads: over a long line with TLS and
@@ -372,6 +373,11 @@ impl Shared {
         let names = lock(&self.registry).names();
         let metadata = {
             let mut cluster = self.cluster.lock().await;
+            let doubts = self.with(Dispatch::take_doubts);
+            if doubts.of_answers {
+                cluster.ask_another();
+            }
+            cluster.avoid(&doubts.brokers);
             let metadata = cluster.metadata(&names).await?;
             *lock(&self.endpoints) = cluster.brokers().clone();
             metadata
@@ -412,39 +418,31 @@ impl Shared {
 /// Finds a broker and gets a producer id, with some patience.
 async fn start(cluster: &mut Cluster, settings: &KafkaSettings) -> Result<Identity, ProducerError> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-    let attempts = async {
-        let mut last = String::new();
-        loop {
-            let attempt = async {
-                let along = Some(&id_request());
-                match cluster.metadata_with::<InitProducerId>(&[], along).await? {
-                    (_, Some(answer)) => identity(&answer),
-                    (_, None) => init_producer_id(cluster).await,
-                }
-            };
-            match timeout(START_PATIENCE, attempt).await {
-                Ok(Ok(identity)) => return Ok(identity),
-                Ok(Err(Fault::Lasting(error))) => return Err(error),
-                Ok(Err(Fault::Passing(reason))) => last = reason,
-                Err(_) => {
-                    if last.is_empty() {
-                        last = format!("no answer within {START_PATIENCE:?}");
-                    }
-                    backoff = Backoff::new(START_PATIENCE, START_PATIENCE);
-                }
+    let give_up = clock::now() + START_PATIENCE;
+    loop {
+        // Not cut short: each of the brokers has its turn.
+        let attempt = async {
+            let along = Some(&id_request());
+            match cluster.metadata_with::<InitProducerId>(&[], along).await? {
+                (_, Some(answer)) => identity(&answer),
+                (_, None) => init_producer_id(cluster).await,
             }
-            let pause = backoff.pause();
-            if backoff.attempts() > 5 || pause >= START_PATIENCE {
-                return Err(ProducerError::Unreachable {
-                    brokers: settings.brokers.join(", ").into(),
-                    reason: last.into(),
-                });
-            }
-            warn!(reason = %last, "no broker answers yet");
-            sleep(pause).await;
+        };
+        let reason = match attempt.await {
+            Ok(identity) => return Ok(identity),
+            Err(Fault::Lasting(error)) => return Err(error),
+            Err(Fault::Passing(reason)) => reason,
+        };
+        let pause = backoff.pause();
+        if backoff.attempts() > 5 || clock::now() + pause >= give_up {
+            return Err(ProducerError::Unreachable {
+                brokers: settings.brokers.join(", ").into(),
+                reason: reason.into(),
+            });
         }
-    };
-    attempts.await
+        warn!(%reason, "no broker answers yet");
+        sleep(pause).await;
+    }
 }
 
 async fn init_producer_id(cluster: &mut Cluster) -> Result<Identity, Fault> {

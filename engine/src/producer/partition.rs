@@ -23,7 +23,7 @@ use protocol::kafka::record_batch;
 
 use crate::encoded::Buffer;
 
-use super::verdict::{DOUBTFUL_ATTEMPTS_MAX, Verdict, is_leader_change, verdict};
+use super::verdict::{DOUBTFUL_ATTEMPTS_MAX, Verdict, is_leader_change, is_timeout, verdict};
 
 /// Batches of one partition that a leader can tell apart from repetitions (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
 pub(super) const WINDOW_MAX: usize = 5;
@@ -42,6 +42,10 @@ const IDENTITIES_LOST_MAX: u32 = 5;
 
 /// Metadata older than what we know is ignored this often; then it is believed (a topic that was created anew counts from 0 again).
 const STALE_MAX: u32 = 20;
+
+/// Faults in a row, those of all batches on the wire, after which somebody else is asked who leads, and after how many again.
+const FAULTS_UNTIL_DOUBT: u32 = 4;
+const DOUBT_EVERY: u32 = 16;
 
 /// A producer id with its epoch, given by a broker (InitProducerId).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,6 +223,17 @@ impl Partition {
         self.not_before
     }
 
+    /// Whether faults have come in a row for long enough that somebody else should be asked who leads; now and then while they do.
+    pub(super) fn persists(&self) -> bool {
+        self.faults == FAULTS_UNTIL_DOUBT
+            || (self.faults > 0 && self.faults.is_multiple_of(DOUBT_EVERY))
+    }
+
+    /// Whether its last fault is one that a leader that is cut off from the others may answer for ever, or has lasted.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.faults > 0 && (is_timeout(self.fault) || self.persists())
+    }
+
     /// The current fault, once there have been enough in a row to tell, and once only.
     pub(super) fn warning(&mut self) -> Option<i16> {
         let patience = if is_leader_change(self.fault) { 4 } else { 1 };
@@ -390,7 +405,8 @@ impl Partition {
             Verdict::OutOfSequence | Verdict::Forgotten => self.forgotten(at, code, now),
             Verdict::Pause => {
                 self.fault(code, now);
-                self.failed(at, false)
+                // It may be one that leads no longer, and that is cut off from all who could tell it so.
+                self.failed(at, is_timeout(code) || self.persists())
             }
             Verdict::Refresh => {
                 self.fault(code, now);

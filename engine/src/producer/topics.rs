@@ -40,6 +40,9 @@ const ROUNDS_UNTIL_GONE: u32 = 13;
 /// Rounds, over a minute, in which a cluster may lack the brokers for the replicas of a new topic: one of them may be restarting.
 const ROUNDS_UNTIL_REFUSED: u32 = 60;
 
+/// The version of CreateTopics from which on −1 is the broker's default (KIP-464, Kafka 2.4).
+const DEFAULTS_FROM: i16 = 4;
+
 /// Resource type TOPIC of DescribeConfigs.
 const RESOURCE_TOPIC: i8 = 2;
 
@@ -238,6 +241,18 @@ async fn create(
     created: &mut Created,
     settings: &TopicSettings,
 ) -> Result<Option<String>, Fault> {
+    // They would take it for a number, and say that too few brokers are up.
+    let version = cluster.version::<CreateTopics>();
+    if let (true, Some(name)) = (
+        settings.replication < 0 && version.is_some_and(|version| version < DEFAULTS_FROM),
+        names.first(),
+    ) {
+        return Err(Fault::Lasting(ProducerError::topic(
+            name,
+            "cannot be created: brokers before Kafka 2.4 know no default for the number of replicas; set kafka.topics.replication (-1 \
+             now) to a number, at most that of the brokers",
+        )));
+    }
     let topics = names
         .iter()
         .map(|name| {
@@ -250,7 +265,13 @@ async fn create(
     let request = CreateTopicsRequest::default()
         .with_topics(topics)
         .with_timeout_ms(CREATE_TIMEOUT.as_millis() as i32);
-    let answer = cluster.call_controller::<CreateTopics>(&request).await?;
+    let mut answer = cluster.call::<CreateTopics>(&request).await?;
+    let is_misplaced = |(_, code, _): &(String, i16, Option<String>)| {
+        ResponseError::try_from_code(*code) == Some(ResponseError::NotController)
+    };
+    if answer.topics.iter().any(is_misplaced) {
+        answer = cluster.call_controller::<CreateTopics>(&request).await?;
+    }
     let mut again = None;
     for (name, code, message) in answer.topics {
         match ResponseError::try_from_code(code) {

@@ -72,6 +72,11 @@ pub(super) fn is_leader_change(code: i16) -> bool {
     )
 }
 
+/// Whether the leader has waited in vain for the replicas in sync.
+pub(super) fn is_timeout(code: i16) -> bool {
+    ResponseError::try_from_code(code) == Some(ResponseError::RequestTimedOut)
+}
+
 /// Whether the broker does not know the topic, or the partition: perhaps not yet.
 pub(super) fn is_missing(code: i16) -> bool {
     matches!(

@@ -1,6 +1,6 @@
 //! Who leads which partition, and what is said of those that nobody leads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use tracing::{info, warn};
@@ -11,14 +11,37 @@ use super::{Dispatch, OTHERS_GO_ON, Partition, PartitionKey};
 /// Answers in a row that leave a partition which has something to write without a leader, before the log tells.
 pub(super) const LEADERLESS_UNTIL_WARNING: u32 = 5;
 
+/// Whom not to ask who leads what.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::producer) struct Doubts {
+    /// Brokers that cannot be reached, are silent, or may be cut off from the others without knowing it.
+    pub(in crate::producer) brokers: BTreeSet<i32>,
+    /// What was answered before keeps leading to brokers that refuse: whoever gave it may be behind.
+    pub(in crate::producer) of_answers: bool,
+}
+
 impl Dispatch {
+    /// Whom not to ask now; brokers that have refused are doubted once, and again when they go on.
+    pub(in crate::producer) fn take_doubts(&mut self) -> Doubts {
+        let mut brokers = std::mem::take(&mut self.doubted);
+        let of_answers = !brokers.is_empty();
+        let unreachable = self
+            .brokers
+            .iter()
+            .filter(|(_, state)| state.is_unreachable);
+        brokers.extend(unreachable.map(|(id, _)| *id));
+        Doubts {
+            brokers,
+            of_answers,
+        }
+    }
+
     /// Takes leaders and their epochs (−1 where the broker does not say) from metadata. `None`: the partition has no leader now.
     pub(in crate::producer) fn metadata(
         &mut self,
         leaders: &[(PartitionKey, Option<i32>, i32)],
         now: Instant,
     ) {
-        self.wants_metadata = false;
         for (key, leader, epoch) in leaders {
             if let Some(&at) = self.index.get(key) {
                 self.partitions[at].lead(*leader, *epoch);
@@ -49,6 +72,8 @@ impl Dispatch {
                 }
             }
         }
+        // Here everything was asked about, as not in every answer about some topics.
+        self.wants_metadata = false;
         self.metadata(leaders, now);
         let mut waiting: BTreeMap<u32, PartitionKey> = BTreeMap::new();
         for (key, partition) in self.keys.iter().zip(&self.partitions) {

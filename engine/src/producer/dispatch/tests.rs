@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::leaders::LEADERLESS_UNTIL_WARNING;
+use super::leaders::{Doubts, LEADERLESS_UNTIL_WARNING};
 use super::*;
 use crate::clock;
 
@@ -15,6 +15,7 @@ const PARTITIONS: u32 = 2;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 const NOT_LEADER: i16 = 6;
+const REQUEST_TIMED_OUT: i16 = 7;
 const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 const NOT_ENOUGH_REPLICAS: i16 = 19;
 const OUT_OF_ORDER_SEQUENCE: i16 = 45;
@@ -146,6 +147,64 @@ fn an_answer_about_other_topics_does_not_end_the_question() {
     };
     dispatch.metadata(&[(other, Some(BROKER), 0)], now);
     assert!(dispatch.wants_metadata());
+}
+
+/// A connection that was lost asks for all leaders; a question about another topic, on its way already, does not answer that.
+#[test]
+fn leaders_of_what_was_lost_are_asked_for_whatever_else_is_asked() {
+    let (mut dispatch, now) = (Dispatch::default(), clock::now());
+    dispatch.register(0, TOPIC.into(), PARTITIONS);
+    dispatch.identify(Identity { id: 100, epoch: 0 }, now);
+    dispatch.refreshed(&led(), &[], now);
+    dispatch.enqueue(0, vec![part(1)], now);
+    dispatch.next_request(BROKER, now).unwrap();
+    dispatch.lost(BROKER, now);
+    dispatch.register(1, "shop.items".into(), 1);
+    let other = PartitionKey {
+        topic_id: 1,
+        partition: 0,
+    };
+    dispatch.metadata(&[(other, Some(BROKER), 0)], now);
+    assert!(dispatch.wants_metadata());
+    dispatch.refreshed(&led(), &[], now);
+    assert!(!dispatch.wants_metadata());
+}
+
+/// A leader that is cut off from the others but not from us goes on refusing, and knows of no other.
+#[test]
+fn a_leader_that_keeps_refusing_is_left_for_the_one_that_others_name() {
+    const OTHER: i32 = 2;
+    for (code, refusals) in [(REQUEST_TIMED_OUT, 1), (NOT_ENOUGH_REPLICAS, 4)] {
+        let (mut dispatch, mut now) = (Dispatch::default(), clock::now());
+        dispatch.register(0, TOPIC.into(), PARTITIONS);
+        dispatch.identify(Identity { id: 100, epoch: 0 }, now);
+        dispatch.refreshed(&led(), &[], now);
+        dispatch.enqueue(0, vec![part(1)], now);
+        for refusal in 0..refusals {
+            assert!(!dispatch.wants_metadata(), "{code}: {refusal} refusals");
+            assert_eq!(dispatch.take_doubts(), Doubts::default());
+            now += Duration::from_secs(5);
+            dispatch.elapsed(now);
+            dispatch.take_signals();
+            let request = dispatch.next_request(BROKER, now).unwrap();
+            dispatch.response(BROKER, request.id, vec![result(1, code, -1)], now);
+        }
+        assert!(dispatch.wants_metadata(), "{code}");
+        assert!(dispatch.take_signals().driver, "{code}");
+        let doubts = Doubts {
+            brokers: BTreeSet::from([BROKER]),
+            of_answers: true,
+        };
+        assert_eq!(dispatch.take_doubts(), doubts, "{code}");
+        // Meanwhile it is the leader, and is asked again.
+        assert_eq!(dispatch.leader(&key(1)), Some((BROKER, 7)));
+        dispatch.refreshed(&[(key(1), Some(OTHER), 8)], &[], now);
+        now += Duration::from_secs(5);
+        dispatch.elapsed(now);
+        let request = dispatch.next_request(OTHER, now).unwrap();
+        dispatch.response(OTHER, request.id, vec![result(1, 0, 0)], now);
+        assert_eq!(dispatch.poll_acknowledged().unwrap().ordinal, 0, "{code}");
+    }
 }
 
 /// Terms of a topic that is made anew count from 0.
@@ -321,4 +380,64 @@ fn a_broker_that_cannot_be_reached_holds_up_what_it_leads() {
     let request = dispatch.next_request(BROKER, now).unwrap();
     dispatch.response(BROKER, request.id, vec![result(1, 0, 0)], now);
     assert!(!dispatch.traffic().is_held_up);
+}
+
+/// Others are not to wait for a broker that is silent, nor its partitions for its connection once others lead them.
+#[test]
+fn a_silent_broker_holds_up_what_it_leads_until_others_lead_it() {
+    const OTHER: i32 = 2;
+    let (mut dispatch, now) = (Dispatch::default(), clock::now());
+    dispatch.register(0, TOPIC.into(), PARTITIONS);
+    dispatch.identify(Identity { id: 100, epoch: 0 }, now);
+    dispatch.refreshed(
+        &[(key(0), Some(OTHER), 7), (key(1), Some(BROKER), 7)],
+        &[],
+        now,
+    );
+    dispatch.enqueue(0, vec![part(1)], now);
+    let request = dispatch.next_request(BROKER, now).unwrap();
+    dispatch.take_signals();
+    assert!(!dispatch.silent(BROKER), "it leads what is on the wire");
+    let signals = dispatch.take_signals();
+    assert!(signals.traffic && signals.driver, "{signals:?}");
+    assert!(dispatch.wants_metadata());
+    let traffic = dispatch.traffic();
+    assert!(traffic.is_held_up && !traffic.is_busy, "{traffic:?}");
+    let doubts = Doubts {
+        brokers: BTreeSet::from([BROKER]),
+        of_answers: false,
+    };
+    assert_eq!(dispatch.take_doubts(), doubts);
+
+    // It was only slow.
+    dispatch.response(BROKER, request.id, vec![result(1, 0, 0)], now);
+    assert!(!dispatch.traffic().is_held_up);
+    assert_eq!(dispatch.take_doubts(), Doubts::default());
+
+    dispatch.enqueue(1, vec![part(1)], now);
+    dispatch.next_request(BROKER, now).unwrap();
+    assert!(!dispatch.silent(BROKER));
+    dispatch.refreshed(&[(key(1), Some(OTHER), 8)], &[], now);
+    assert!(dispatch.next_request(OTHER, now).is_none(), "out of order");
+    assert!(dispatch.silent(BROKER), "nothing to wait for");
+    dispatch.lost(BROKER, now);
+    assert!(dispatch.next_request(OTHER, now).is_some());
+}
+
+/// Over a thin line answers are seconds apart: that is no reason to make small batches of what waits for the line.
+#[test]
+fn where_all_are_silent_nothing_is_held_up() {
+    let (mut dispatch, now) = (Dispatch::default(), clock::now());
+    dispatch.register(0, TOPIC.into(), PARTITIONS);
+    dispatch.identify(Identity { id: 100, epoch: 0 }, now);
+    dispatch.refreshed(&[(key(0), Some(2), 7), (key(1), Some(BROKER), 7)], &[], now);
+    dispatch.enqueue(0, vec![part(0), part(1)], now);
+    for broker in [BROKER, 2] {
+        dispatch.next_request(broker, now).unwrap();
+    }
+    for broker in [BROKER, 2] {
+        dispatch.silent(broker);
+    }
+    let traffic = dispatch.traffic();
+    assert!(!traffic.is_held_up && traffic.is_busy, "{traffic:?}");
 }

@@ -1,7 +1,7 @@
 //! What is on its way, and whether some of it is held up: ordinals are acknowledged in order, so one partition that cannot be written
 //! keeps all later ones from being told, although others are written as before.
 
-use super::Dispatch;
+use super::{Broker, Dispatch};
 
 /// How it stands with what was handed over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,14 +17,34 @@ pub struct Traffic {
 impl Dispatch {
     /// As of now.
     pub(in crate::producer) fn traffic(&self) -> Traffic {
+        let others_answer = self.others_answer();
         let is_busy = self.brokers.iter().any(|(id, broker)| {
-            !broker.is_unreachable && (!broker.in_flight.is_empty() || self.has_work(*id))
+            !broker.is_cut_off(others_answer)
+                && (!broker.in_flight.is_empty() || self.has_work(*id))
         });
         Traffic {
             written: self.written,
             is_held_up: self.is_held_up(),
             is_busy,
         }
+    }
+
+    /// A broker is silent while answers are due: others are not to wait for it, and may lead by now what it led. Answers whether they do,
+    /// as metadata say, of something that is on the wire to it: it is not worth waiting for any longer.
+    pub(in crate::producer) fn silent(&mut self, broker: i32) -> bool {
+        let Some(state) = self.brokers.get_mut(&broker) else {
+            return false;
+        };
+        state.is_unreachable = true;
+        let mut on_wire = state
+            .in_flight
+            .iter()
+            .flat_map(|(_, partitions)| partitions);
+        let has_moved = on_wire.any(|at| self.partitions[*at].leader() != Some(broker));
+        self.wants_metadata = true;
+        self.signals.driver = true;
+        self.note_traffic();
+        has_moved
     }
 
     /// Tells whoever waits for others than those that are held up.
@@ -42,8 +62,23 @@ impl Dispatch {
     }
 
     fn is_held_up(&self) -> bool {
-        let is_cut_off =
-            |(id, broker): (&i32, &super::Broker)| broker.is_unreachable && self.has_work(*id);
-        !self.held_up.is_empty() || self.brokers.iter().any(is_cut_off)
+        let others_answer = self.others_answer();
+        let is_kept = |(id, broker): (&i32, &Broker)| {
+            broker.is_cut_off(others_answer) && (!broker.in_flight.is_empty() || self.has_work(*id))
+        };
+        !self.held_up.is_empty() || self.brokers.iter().any(is_kept)
+    }
+
+    /// Whether there is a broker that is not silent.
+    fn others_answer(&self) -> bool {
+        self.brokers.values().any(|broker| !broker.is_unreachable)
+    }
+}
+
+impl Broker {
+    /// Whether nothing is to be expected of it for now. Where all that have something on the wire are silent, the line may be so thin that
+    /// answers are seconds apart, and nothing is gained by not waiting for them.
+    fn is_cut_off(&self, others_answer: bool) -> bool {
+        self.is_unreachable && (self.in_flight.is_empty() || others_answer)
     }
 }

@@ -2,15 +2,21 @@
 
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
-use kafka_protocol::messages::{ApiVersionsResponse, BrokerId, MetadataResponse};
+use kafka_protocol::messages::{
+    ApiVersionsResponse, BrokerId, InitProducerIdResponse, MetadataResponse, ProducerId,
+};
 use kafka_protocol::protocol::Encodable;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::config::{Compression, KafkaSettings, OnOversize, ProducerKind, TopicSettings};
+use crate::producer::Producer;
 use crate::producer::connection::{RESPONSE_MAX, read_frame};
+use crate::producer::native::Native;
 
 const METADATA: i16 = 3;
+const INIT_PRODUCER_ID: i16 = 22;
 
 /// What a broker does with whoever connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +27,12 @@ enum Kind {
     Bad,
     /// It hangs up.
     Away,
+    /// It takes the connection and says nothing.
+    Silent,
+    /// It gives producer ids as well.
+    Whole,
+    /// As whole, once it has hung up on so many.
+    Late(u32),
 }
 
 async fn answer(stream: &mut TcpStream, frame: &[u8], body: &impl Encodable, version: i16) {
@@ -32,11 +44,20 @@ async fn answer(stream: &mut TcpStream, frame: &[u8], body: &impl Encodable, ver
     stream.write_all(&answer).await.unwrap();
 }
 
-async fn serve(listener: TcpListener, kind: Kind) {
+async fn serve(listener: TcpListener, mut kind: Kind) {
     let address = listener.local_addr().unwrap();
+    let mut held = Vec::new();
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
+        if let Kind::Late(left) = kind {
+            kind = left.checked_sub(1).map_or(Kind::Whole, Kind::Late);
+            continue;
+        }
         if kind == Kind::Away {
+            continue;
+        }
+        if kind == Kind::Silent {
+            held.push(stream);
             continue;
         }
         let Ok(frame) = read_frame(&mut stream, RESPONSE_MAX, "peer", None).await else {
@@ -47,9 +68,15 @@ async fn serve(listener: TcpListener, kind: Kind) {
             stream.write_all(answer).await.unwrap();
             continue;
         }
-        let metadata = ApiVersion::default().with_api_key(METADATA);
-        let metadata = metadata.with_min_version(8).with_max_version(8);
-        let versions = ApiVersionsResponse::default().with_api_keys(vec![metadata]);
+        let range = |key, version| {
+            let api = ApiVersion::default().with_api_key(key);
+            api.with_min_version(version).with_max_version(version)
+        };
+        let mut ranges = vec![range(METADATA, 8)];
+        if kind == Kind::Whole {
+            ranges.push(range(INIT_PRODUCER_ID, 1));
+        }
+        let versions = ApiVersionsResponse::default().with_api_keys(ranges);
         answer(&mut stream, &frame, &versions, 0).await;
         let Ok(frame) = read_frame(&mut stream, RESPONSE_MAX, "peer", None).await else {
             continue;
@@ -60,17 +87,28 @@ async fn serve(listener: TcpListener, kind: Kind) {
             .with_port(address.port().into());
         let metadata = MetadataResponse::default().with_brokers(vec![broker]);
         answer(&mut stream, &frame, &metadata, 8).await;
+        if kind == Kind::Whole {
+            let frame = read_frame(&mut stream, RESPONSE_MAX, "peer", None).await;
+            let id = InitProducerIdResponse::default().with_producer_id(ProducerId(7));
+            answer(&mut stream, &frame.unwrap(), &id, 1).await;
+        }
     }
 }
 
-/// A cluster that is configured with brokers of these kinds, in this order.
-async fn cluster(kinds: &[Kind]) -> Cluster {
+/// Brokers of these kinds, in this order.
+async fn started(kinds: &[Kind]) -> Vec<String> {
     let mut brokers = Vec::new();
     for kind in kinds {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         brokers.push(listener.local_addr().unwrap().to_string());
         tokio::spawn(serve(listener, *kind));
     }
+    brokers
+}
+
+/// A cluster that is configured with brokers of these kinds, in this order.
+async fn cluster(kinds: &[Kind]) -> Cluster {
+    let brokers = started(kinds).await;
     Cluster::new(Arc::new(Connector::plain()), &brokers).unwrap()
 }
 
@@ -103,4 +141,56 @@ async fn brokers_that_cannot_be_used_end_the_run_only_when_there_are_no_others()
         let text = fault.to_string();
         assert!(text.contains("Kafka listener"), "{kinds:?}: {text}");
     }
+}
+
+fn settings(brokers: Vec<String>) -> KafkaSettings {
+    KafkaSettings {
+        brokers,
+        topic: "{source}.{table}".to_owned(),
+        compression: Compression::Lz4,
+        producer: ProducerKind::Native,
+        batch_max: 1 << 20,
+        on_oversize: OnOversize::Halt,
+        tombstones: true,
+        truncates: false,
+        tls: None,
+        sasl: None,
+        topics: TopicSettings {
+            create: false,
+            partitions: 1,
+            replication: 1,
+        },
+    }
+}
+
+/// A machine that is gone answers nothing at all, wherever in the list it is.
+#[tokio::test]
+async fn starts_while_a_broker_that_is_named_first_is_silent() {
+    let brokers = started(&[Kind::Silent, Kind::Whole]).await;
+    let native = Native::connect(&settings(brokers)).await.unwrap();
+    assert_eq!(native.producer_ids(), [7]);
+}
+
+/// More often than one attempt to find Kafka connects.
+#[tokio::test]
+async fn brokers_that_come_later_are_reached() {
+    let brokers = started(&[Kind::Late(8)]).await;
+    let producer = Producer::reach(&settings(brokers)).await.unwrap();
+    assert_eq!(producer.producer_ids(), [7]);
+}
+
+/// Whoever has had a turn is the last of the configured ones next time; whom others do not reach comes behind all of them.
+#[tokio::test]
+async fn candidates_take_turns_and_those_to_be_avoided_come_last() {
+    let mut cluster = cluster(&[Kind::Away, Kind::Away, Kind::Away]).await;
+    let configured = cluster.bootstrap.clone();
+    assert_eq!(cluster.candidates(), configured);
+    cluster.turn = 1;
+    let [a, b, c] = &configured[..] else { panic!() };
+    assert_eq!(cluster.candidates(), [b.clone(), c.clone(), a.clone()]);
+    cluster.brokers = (1..).zip(configured.iter().cloned()).collect();
+    cluster.avoid(&BTreeSet::from([2]));
+    assert_eq!(cluster.candidates(), [c.clone(), a.clone(), b.clone()]);
+    cluster.avoid(&BTreeSet::new());
+    assert_eq!(cluster.candidates(), [b.clone(), c.clone(), a.clone()]);
 }

@@ -1,5 +1,7 @@
 //! What became of record batches: Produce.
 
+use std::time::Duration;
+
 use protocol::{Cursor, DecodeError};
 
 use super::{array, nullable_string, string};
@@ -9,6 +11,8 @@ use super::{array, nullable_string, string};
 pub(in crate::producer) struct Produced {
     /// One entry per batch.
     pub(in crate::producer) parts: Vec<ProducedPart>,
+    /// For how long the broker reads no further request over this connection, for a quota (from Kafka 2.0 on, KIP-219).
+    pub(in crate::producer) throttle: Duration,
 }
 
 /// One entry of [`Produced`].
@@ -38,8 +42,9 @@ impl Produced {
                 produced_part(cursor, &topic, version)
             })
         })?;
-        cursor.i32_be("Produce throttle time")?;
+        let throttle = cursor.i32_be("Produce throttle time")?;
         Ok(Self {
+            throttle: Duration::from_millis(u64::try_from(throttle).unwrap_or(0)),
             parts: topics.into_iter().flatten().collect(),
         })
     }

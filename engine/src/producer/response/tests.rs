@@ -102,7 +102,8 @@ fn reads_metadata() {
 
 #[test]
 fn reads_produce_responses() {
-    let message = ProduceResponse::default().with_responses(vec![
+    let message = ProduceResponse::default().with_throttle_time_ms(70);
+    let message = message.with_responses(vec![
         TopicProduceResponse::default()
             .with_name(topic("t"))
             .with_partition_responses(vec![
@@ -124,7 +125,9 @@ fn reads_produce_responses() {
                     .with_batch_index_error_message(Some(text("no key"))),
             ];
         }
-        let parts = through(&message, version, Produced::read).parts;
+        let produced = through(&message, version, Produced::read);
+        assert_eq!(produced.throttle.as_millis(), 70);
+        let parts = produced.parts;
         assert_eq!(
             (parts[0].partition, parts[0].code, parts[0].base_offset),
             (3, 0, 42)

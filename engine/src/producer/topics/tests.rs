@@ -24,6 +24,7 @@ const METADATA: i16 = 3;
 const API_VERSIONS: i16 = 18;
 const CREATE_TOPICS: i16 = 19;
 const INVALID_REPLICATION_FACTOR: i16 = 38;
+const NOT_CONTROLLER: i16 = 41;
 
 const SETTINGS: TopicSettings = TopicSettings {
     create: true,
@@ -44,10 +45,22 @@ struct Peer {
     ignorant: Mutex<u32>,
     /// What was asked since it was connected to.
     asked: Mutex<Vec<i16>>,
+    /// The version of CreateTopics that it speaks.
+    version: i16,
+    /// Whom it names as the controller; itself without one.
+    controller: Option<SocketAddr>,
 }
 
 impl Peer {
     async fn start(refusals: impl IntoIterator<Item = i16>) -> (Arc<Self>, Known) {
+        Self::start_with(refusals, 4, None).await
+    }
+
+    async fn start_with(
+        refusals: impl IntoIterator<Item = i16>,
+        version: i16,
+        controller: Option<SocketAddr>,
+    ) -> (Arc<Self>, Known) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let peer = Arc::new(Self {
@@ -55,6 +68,8 @@ impl Peer {
             ignorant: Mutex::default(),
             refusals: Mutex::new(refusals.into_iter().collect()),
             asked: Mutex::default(),
+            version,
+            controller,
         });
         let serving = Arc::clone(&peer);
         tokio::spawn(async move {
@@ -81,7 +96,7 @@ impl Peer {
                     let api = ApiVersion::default().with_api_key(key);
                     api.with_min_version(version).with_max_version(version)
                 };
-                let ranges = vec![range(METADATA, 8), range(CREATE_TOPICS, 4)];
+                let ranges = vec![range(METADATA, 8), range(CREATE_TOPICS, self.version)];
                 let versions = ApiVersionsResponse::default().with_api_keys(ranges);
                 versions.encode(&mut answer, 0).unwrap();
             }
@@ -92,10 +107,15 @@ impl Peer {
                     true => topic.with_partitions(vec![leader]),
                     false => topic.with_error_code(3),
                 };
-                let broker = MetadataResponseBroker::default()
-                    .with_node_id(BrokerId(1))
-                    .with_host(StrBytes::from_string(self.address.ip().to_string()))
-                    .with_port(self.address.port().into());
+                let broker = |(id, address): (i32, SocketAddr)| {
+                    MetadataResponseBroker::default()
+                        .with_node_id(BrokerId(id))
+                        .with_host(StrBytes::from_string(address.ip().to_string()))
+                        .with_port(address.port().into())
+                };
+                let brokers = [Some(self.address), self.controller];
+                let brokers: Vec<_> = (1..).zip(brokers.into_iter().flatten()).collect();
+                let controller = brokers.len() as i32;
                 let mut ignorant = self.ignorant.lock().unwrap();
                 let metadata = match ignorant.checked_sub(1) {
                     Some(left) => {
@@ -105,7 +125,8 @@ impl Peer {
                     }
                     None => MetadataResponse::default()
                         .with_topics(vec![topic])
-                        .with_brokers(vec![broker]),
+                        .with_controller_id(BrokerId(controller))
+                        .with_brokers(brokers.into_iter().map(broker).collect()),
                 };
                 metadata.encode(&mut answer, 8).unwrap();
             }
@@ -118,7 +139,7 @@ impl Peer {
                     .with_error_code(code)
                     .with_error_message((code != 0).then(|| StrBytes::from_static_str(said)));
                 let created = CreateTopicsResponse::default().with_topics(vec![topic]);
-                created.encode(&mut answer, 4).unwrap();
+                created.encode(&mut answer, self.version).unwrap();
             }
             other => panic!("asked {other}"),
         }
@@ -173,6 +194,52 @@ async fn too_few_brokers_for_a_new_topic_halt_in_the_end() {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     assert!(peer.refusals.lock().unwrap().is_empty(), "tried each time");
+}
+
+/// With KRaft metadata name one of the brokers at random, and any passes the question on; with ZooKeeper only the controller answers it.
+#[tokio::test]
+async fn the_controller_is_asked_where_another_broker_refuses() {
+    for (refusals, is_passed_on) in [(&[][..], true), (&[NOT_CONTROLLER], false)] {
+        let (controller, _) = Peer::start([]).await;
+        let refusals = refusals.iter().copied();
+        let (peer, cluster) = Peer::start_with(refusals, 4, Some(controller.address)).await;
+        let mut cluster = cluster.lock().await;
+        let asked = cluster.metadata(&[TOPIC.into()]).await.unwrap();
+        assert_eq!(asked.controller, 2);
+        let mut created = Created::default();
+        let again = create(&mut cluster, &[TOPIC.into()], &mut created, &SETTINGS).await;
+        assert_eq!(again.unwrap(), None);
+        assert!(created.ours.contains(TOPIC));
+        assert_eq!(*peer.asked.lock().unwrap(), [METADATA, CREATE_TOPICS]);
+        let expected: &[i16] = if is_passed_on { &[] } else { &[CREATE_TOPICS] };
+        assert_eq!(*controller.asked.lock().unwrap(), expected);
+    }
+}
+
+/// They would say for a minute that brokers are missing.
+#[tokio::test]
+async fn brokers_that_know_no_default_are_not_asked_for_it() {
+    let settings = TopicSettings {
+        replication: -1,
+        ..SETTINGS
+    };
+    for (version, is_known) in [(3, false), (4, true)] {
+        let (peer, cluster) = Peer::start_with([], version, None).await;
+        let mut backoff = Backoff::new(HASTE, HASTE);
+        let found = ensure_with(&cluster, &[TOPIC.into()], Some(&settings), &mut backoff).await;
+        if is_known {
+            assert!(found.unwrap()[0].created);
+            continue;
+        }
+        let text = found.unwrap_err().to_string();
+        for part in [TOPIC, "Kafka 2.4", "kafka.topics.replication"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        assert_eq!(*peer.asked.lock().unwrap(), [METADATA]);
+        // A number is all that it takes.
+        let found = ensure_with(&cluster, &[TOPIC.into()], Some(&SETTINGS), &mut backoff).await;
+        assert!(found.unwrap()[0].created);
+    }
 }
 
 /// A broker that knows no brokers knows no topics either: that is no reason to create one, or to take it for gone.
