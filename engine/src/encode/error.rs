@@ -70,6 +70,10 @@ pub enum EncodeErrorKind {
     Batch(&'static str),
 }
 
+/// What else there is to do about rows that were written with a setting that is mended: the log keeps them as they are.
+const GO_ON: &str = "reconnect the sessions that write, repeat the change or take a new snapshot, and go on behind what was written before by \
+                     `walbrook position set`";
+
 impl EncodeError {
     pub(super) fn unplaced(kind: EncodeErrorKind) -> Self {
         Self {
@@ -116,7 +120,7 @@ impl fmt::Display for EncodeErrorKind {
             ),
             Self::KeyColumn { column } => write!(
                 f,
-                "key column {column} is in neither row image; set binlog_row_image=FULL on the server"
+                "key column {column} is in neither row image; set binlog_row_image=FULL on the server, {GO_ON}"
             ),
             Self::ReplicaIdentity { column } => write!(
                 f,
@@ -130,7 +134,7 @@ impl fmt::Display for EncodeErrorKind {
             Self::JsonBefore { column } => write!(
                 f,
                 "column {column}: a partial JSON update without the value before; set binlog_row_value_options='' or binlog_row_image=FULL \
-                 on the server"
+                 on the server, {GO_ON}"
             ),
             Self::Oversize { key, size, limit } => {
                 write!(f, "the record of key ")?;

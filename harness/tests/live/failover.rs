@@ -14,7 +14,7 @@ use crate::{configured, killed_unheard, ready, run_to_end, run_to_halt, verified
 const CHANGES: u64 = 4_000;
 
 /// Has `replica` follow `source`.
-async fn replicate(source: &Server, replica: &Server) {
+pub(crate) async fn replicate(source: &Server, replica: &Server) {
     let mut connection = replica.connect().await.expect("a connection");
     let port = source.port();
     let (change, start) = match source.flavour() {
@@ -51,7 +51,7 @@ async fn executed(server: &Server) -> String {
 }
 
 /// Waits until the replica has executed what the source has.
-async fn caught_up(source: &Server, replica: &Server) {
+pub(crate) async fn caught_up(source: &Server, replica: &Server) {
     let executed = executed(source).await;
     let mut connection = replica.connect().await.expect("a connection");
     let wait = match source.flavour() {

@@ -33,6 +33,7 @@ mod select;
 mod session;
 mod shapes;
 mod truncates;
+mod unlogged;
 mod workload;
 mod xa;
 

@@ -72,7 +72,7 @@ const fn digits_needed(micros: u32) -> usize {
     digits
 }
 
-/// Appends a DATE with its quotes. The caller has turned zero dates into null.
+/// Appends a DATE with its quotes. Zero dates come here in keys alone; elsewhere the caller has turned them into null.
 pub(super) fn write_date(out: &mut Vec<u8>, date: Date) {
     out.push(b'"');
     out.extend_from_slice(&date_text(
@@ -100,7 +100,7 @@ pub(super) fn write_time(out: &mut Vec<u8>, time: Time) {
     out.extend_from_slice(b"Z\"");
 }
 
-/// Appends a DATETIME with its quotes. The caller has turned zero dates into null.
+/// Appends a DATETIME with its quotes. Zero dates: as [`write_date`].
 pub(super) fn write_datetime(out: &mut Vec<u8>, at: DateTime) {
     out.push(b'"');
     out.extend_from_slice(&date_text(

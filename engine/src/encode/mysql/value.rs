@@ -111,10 +111,12 @@ impl ValueWriter {
             }
             Value::Year(year) => write_uint(out, year.into()),
             Value::Bit(bytes) => self.write_bits(out, column, bytes),
+            // The only one of its kind, so that it needs no digits in a key.
             Value::Timestamp(_) => self.write_zero(out),
-            Value::Date(date) if is_zero(date) => self.write_zero(out),
+            // In a key null would make one of rows that are several.
+            Value::Date(date) if !KEY && is_zero(date) => self.write_zero(out),
             Value::Date(date) => write_date(out, date),
-            Value::DateTime(at) if is_zero(at.date) => self.write_zero(out),
+            Value::DateTime(at) if !KEY && is_zero(at.date) => self.write_zero(out),
             Value::DateTime(at) => write_datetime(out, at),
             Value::Time(time) => write_time(out, time),
             Value::Text(bytes) => write_text::<KEY>(out, column, bytes)?,

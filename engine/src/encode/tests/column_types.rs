@@ -228,6 +228,43 @@ fn zero_dates_are_null_and_counted() {
     assert_eq!(encoder.zero_dates(), 5);
 }
 
+/// A key of null would be one row of several: compaction keeps the last of them.
+#[test]
+fn zero_dates_in_keys_keep_rows_apart() {
+    use ColumnType as T;
+    let date = |day: u32, month: u32, year: u32| {
+        (day | month << 5 | year << 9).to_le_bytes()[..3].to_vec()
+    };
+    let datetime = |month: u64, day: u64, hour: u64| {
+        let packed = ((2025 * 13 + month) << 5 | day) << 17 | hour << 12;
+        (packed | 1 << 39).to_be_bytes()[3..].to_vec()
+    };
+    let cases = [
+        (T::Date, date(0, 0, 0), r#""0000-00-00Z""#),
+        (T::Date, date(0, 0, 2025), r#""2025-00-00Z""#),
+        (T::Date, date(0, 2, 2025), r#""2025-02-00Z""#),
+        (
+            T::DateTime { fsp: 0, old: false },
+            vec![0x80, 0, 0, 0, 0],
+            r#""0000-00-00T00:00:00Z""#,
+        ),
+        (
+            T::DateTime { fsp: 0, old: false },
+            datetime(2, 0, 15),
+            r#""2025-02-00T15:00:00Z""#,
+        ),
+        (T::Timestamp { fsp: 0, old: false }, vec![0; 4], "null"),
+    ];
+    for (kind, stored, text) in cases {
+        let mut maker = Maker::new();
+        maker.group(&table("t", &[0], vec![column("k", kind)]));
+        maker.row(None, Some(&[Some(stored)]));
+        let record = encode(&maker.batch).remove(0);
+        assert_eq!(record.key, Some(format!("{{\"k\":{text}}}")));
+        assert!(record.json()["after"]["k"].is_null(), "{text}");
+    }
+}
+
 #[test]
 fn strings_in_values_and_keys() {
     use ColumnType as T;

@@ -150,6 +150,37 @@ fn columns_that_the_server_does_not_send() {
     assert!(records.iter().all(|record| record.key.is_some()));
 }
 
+/// MariaDB's `binlog_row_image=FULL_NODUP`: everything before, what changed after.
+#[test]
+fn columns_that_are_sent_once_are_in_both_images() {
+    let table = table("t", &[0], vec![int("id"), varchar("a"), varchar("b")]);
+    let mut maker = Maker::new();
+    maker.group_of(&table, &bitmap(3, [0, 1, 2]), &bitmap(3, [1]));
+    let row = [stored_int(1), stored_text("x"), stored_text("y")];
+    maker.row(Some(&row), Some(&[stored_text("new")]));
+    maker.row(Some(&row), Some(&[None]));
+    // The key itself changes.
+    maker.group_of(&table, &bitmap(3, [0, 1, 2]), &bitmap(3, [0]));
+    maker.row(Some(&row), Some(&[stored_int(3)]));
+    let records = encode(&maker.batch);
+    let told: Vec<_> = (records.iter())
+        .filter(|record| record.value.is_some())
+        .map(|record| {
+            assert_eq!(record.header("unchanged"), None);
+            record.json()["after"].to_string()
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            r#"{"a":"new","b":"y","id":1}"#,
+            r#"{"a":null,"b":"y","id":1}"#,
+            "null",
+            r#"{"a":"x","b":"y","id":3}"#,
+        ]
+    );
+}
+
 /// MariaDB's hashes of unique indices: at the table's end, in every image, and without a name.
 #[test]
 fn columns_of_the_server_itself_are_passed_over() {
@@ -202,6 +233,26 @@ fn columns_of_the_server_itself_are_passed_over() {
     );
 }
 
+/// `binlog_row_value_options=PARTIAL_JSON` with `binlog_row_image=MINIMAL`.
+#[test]
+fn a_json_diff_without_the_value_before_is_an_error() {
+    let json = column("doc", ColumnType::Json { length_bytes: 4 });
+    let table = table("t", &[0], vec![int("id"), json]);
+    let mut maker = Maker::new();
+    (maker.group_of(&table, &bitmap(2, [0]), &bitmap(2, [1]))).partial_json = true;
+    maker.row(Some(&[stored_int(1)]), Some(&[]));
+    // Options, which columns are diffs, which are NULL; a length, and the diff: the member `a` is removed.
+    let after = maker.bytes(&[&[1, 1, 0, 5, 0, 0, 0, 2, 3][..], b"$.a"].concat());
+    maker.batch.events[0].after = after;
+    let error = encode_with(&maker.batch, settings()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "table tt.t at binlog.000002:1000/0: column doc: a partial JSON update without the value before; set \
+         binlog_row_value_options='' or binlog_row_image=FULL on the server, reconnect the sessions that write, repeat the change or \
+         take a new snapshot, and go on behind what was written before by `walbrook position set`"
+    );
+}
+
 #[test]
 fn a_key_that_no_image_holds_is_an_error() {
     let mut maker = Maker::new();
@@ -214,7 +265,9 @@ fn a_key_that_no_image_holds_is_an_error() {
     let error = encode_with(&maker.batch, settings()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "table tt.t at binlog.000002:1000/0: key column id is in neither row image; set binlog_row_image=FULL on the server"
+        "table tt.t at binlog.000002:1000/0: key column id is in neither row image; set binlog_row_image=FULL on the server, \
+         reconnect the sessions that write, repeat the change or take a new snapshot, and go on behind what was written before by \
+         `walbrook position set`"
     );
 }
 

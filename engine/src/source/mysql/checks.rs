@@ -95,6 +95,8 @@ fn format(variables: &Variables) -> Requirement {
 fn image(variables: &Variables) -> Requirement {
     let outcome = match variables.text("binlog_row_image") {
         Some(value) if value.eq_ignore_ascii_case("FULL") => Outcome::Met,
+        // MariaDB from 11.4 on: images before have every column, and those after what has changed; the rest is copied.
+        Some(value) if value.eq_ignore_ascii_case("FULL_NODUP") => Outcome::Met,
         // Servers without the variable write everything.
         None => Outcome::Met,
         Some(value) => Outcome::Advice(format!(
@@ -125,11 +127,12 @@ fn metadata(variables: &Variables) -> Option<Requirement> {
 
 fn value_options(variables: &Variables) -> Option<Requirement> {
     let value = variables.text("binlog_row_value_options")?;
-    // Partial JSON is read; with a full before image nothing is lost by it.
-    let outcome = match value.is_empty() || variables.is("binlog_row_image", "FULL") {
+    // Partial JSON is read, and applied to the image before. NOBLOB leaves no JSON out of that.
+    let outcome = match value.is_empty() || !variables.is("binlog_row_image", "MINIMAL") {
         true => Outcome::Met,
-        false => Outcome::Advice(format!(
-            "it is {value} while binlog_row_image is not FULL: partial JSON updates lack what they apply to; {}",
+        false => Outcome::Missing(format!(
+            "it is {value} while binlog_row_image is MINIMAL: partial JSON updates lack what they apply to, and the first one would halt; {}, \
+             and reconnect the sessions that write",
             set(variables, "binlog_row_value_options", "''")
         )),
     };
@@ -342,7 +345,35 @@ mod tests {
             error.contains("binlog_format is ROW") && error.contains("log_bin is ON"),
             "{error}"
         );
+        assert!(error.contains("the first one would halt"), "{error}");
         assert!(!error.contains("binlog_row_metadata"), "{error}");
+    }
+
+    #[test]
+    fn images_that_lack_nothing_are_enough() {
+        let open_with = |image: &str, options: &str| {
+            let image = ["binlog_row_image", image];
+            let options = ["binlog_row_value_options", options];
+            let mut variables: Vec<&[&str]> = (GOOD.iter().copied())
+                .filter(|row| row[0] != image[0] && row[0] != options[0])
+                .collect();
+            variables.extend([image.as_slice(), options.as_slice()]);
+            let grants = "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `cdc`@`%`";
+            open(&judged(&variables, &[&[grants]]))
+        };
+        assert_eq!(open_with("FULL", "PARTIAL_JSON"), Vec::<String>::new());
+        assert_eq!(open_with("FULL_NODUP", ""), Vec::<String>::new());
+        // All that it lacks are BLOBs and TEXTs, which are said to be lacking.
+        let list = open_with("NOBLOB", "PARTIAL_JSON");
+        assert!(
+            matches!(&*list, [image] if image.starts_with("advice: binlog_row_image")),
+            "{list:?}"
+        );
+        let list = open_with("MINIMAL", "PARTIAL_JSON");
+        assert!(
+            matches!(&*list, [_, json] if json.starts_with("missing: binlog_row_value_options")),
+            "{list:?}"
+        );
     }
 
     #[test]

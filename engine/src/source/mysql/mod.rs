@@ -20,6 +20,7 @@ mod stream;
 mod tables;
 mod transaction;
 mod transport;
+mod unlogged;
 mod versions;
 mod xa;
 
@@ -77,6 +78,7 @@ impl MySql {
         let mut plan = Plan {
             options: ConnectOptions::to(&settings.address),
             server_id: settings.server_id,
+            tables: settings.tables.clone(),
             from,
             server,
             check: true,
@@ -137,8 +139,11 @@ impl MySql {
     pub(super) async fn check(settings: &SourceSettings) -> Result<Vec<Requirement>, SourceError> {
         let options = ConnectOptions::to(&settings.address);
         let mut connection = Connection::connect(&options).await?;
-        let (_, _, mut list) =
-            session::requirements(&mut connection, &options, settings.server_id).await?;
+        let tables = &settings.tables;
+        let (variables, _, mut list) =
+            session::requirements(&mut connection, &options, settings.server_id, Some(tables))
+                .await?;
+        list.push(unlogged::cascades(&mut connection, &variables, tables, &options.user).await?);
         for (schema, table, key) in settings.keys.iter() {
             let rows = connection
                 .query(&shapes::columns_query(schema, table))

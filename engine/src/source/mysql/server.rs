@@ -15,7 +15,8 @@ use crate::source::{Identity, SourceError};
 pub(super) const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'server_id', 'server_uuid', \
      'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata', 'binlog_row_value_options', \
      'binlog_checksum', 'gtid_mode', 'gtid_executed', 'gtid_owned', 'gtid_purged', 'gtid_domain_id', 'gtid_binlog_pos', \
-     'gtid_binlog_state', 'gtid_strict_mode', 'lower_case_table_names')";
+     'gtid_binlog_state', 'gtid_strict_mode', 'lower_case_table_names', 'log_slave_updates', 'log_replica_updates', \
+     'gtid_slave_pos', 'wsrep_on', 'innodb_native_foreign_keys')";
 
 /// Those of them that hold sets of GTIDs. SHOW cuts values off (MySQL after 1,024 bytes, MariaDB after 2,048), so they are asked for
 /// by name, where SHOW says that they are there.
@@ -198,6 +199,10 @@ pub(super) fn owned(text: &str) -> IntervalSet {
 pub(super) struct Status {
     /// After the last transaction.
     pub(super) position: BinlogPosition,
+    /// `binlog_do_db`: the only databases that are logged; empty where all are.
+    only: Vec<String>,
+    /// `binlog_ignore_db`: databases that are not logged. They do not count where others are named as the only ones.
+    not: Vec<String>,
     /// The GTIDs executed there, as text; MySQL only (empty without GTIDs).
     pub(super) executed: Option<String>,
 }
@@ -211,20 +216,56 @@ impl Status {
         let mut row = row.into_iter();
         let file = row.next().flatten();
         let offset = row.next().flatten().and_then(|text| text.parse().ok());
+        // MariaDB's answer ends with them.
+        let [only, not] = [(); 2].map(|()| databases(row.next().flatten()));
         match (file, offset) {
             (Some(file), Some(offset)) => Ok(Some(Self {
                 position: BinlogPosition {
                     file: file.into(),
                     offset,
                 },
-                // Binlog_Do_DB and Binlog_Ignore_DB stand between; MariaDB's answer ends with them.
-                executed: row.nth(2).flatten(),
+                only,
+                not,
+                executed: row.next().flatten(),
             })),
             _ => Err(SourceError::halt(
                 "the server's binary log status has no file and position",
             )),
         }
     }
+
+    /// Whether some databases may not be logged.
+    pub(super) fn is_filtered(&self) -> bool {
+        !self.only.is_empty() || !self.not.is_empty()
+    }
+
+    /// Whether rows of `schema` are logged: names count as they are written (the servers' `sql/rpl_filter.cc`, `db_ok`).
+    pub(super) fn logs(&self, schema: &str) -> bool {
+        let has = |list: &[String]| list.iter().any(|name| name == schema);
+        match self.only.is_empty() {
+            true => !has(&self.not),
+            false => has(&self.only),
+        }
+    }
+
+    /// What the filters are set to; empty where there are none.
+    pub(super) fn filters(&self) -> String {
+        let set = [
+            ("binlog_do_db", &self.only),
+            ("binlog_ignore_db", &self.not),
+        ];
+        let set = set.into_iter().filter(|(_, names)| !names.is_empty());
+        let set = set.map(|(variable, names)| format!("{variable} is {}", names.join(",")));
+        set.collect::<Vec<_>>().join(" and ")
+    }
+}
+
+/// Names separated by commas, as Binlog_Do_DB and Binlog_Ignore_DB have them.
+fn databases(list: Option<String>) -> Vec<String> {
+    let list = list.unwrap_or_default();
+    let names = list.split(',').map(str::trim);
+    let names = names.filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }
 
 /// The binlog files that are still there, oldest first: name and size in bytes.
@@ -325,6 +366,17 @@ mod tests {
         let mariadb = Status::read(answer(&[&["b.000001", "330", "", ""]]));
         assert_eq!(mariadb.unwrap().unwrap().executed, None);
         assert_eq!(Status::read(answer(&[])).unwrap(), None);
+        let filtered = Status::read(answer(&[&["b.000001", "4", "a,b", "c", "u:1-5"]]));
+        let filtered = filtered.unwrap().unwrap();
+        assert_eq!(
+            filtered.filters(),
+            "binlog_do_db is a,b and binlog_ignore_db is c"
+        );
+        assert_eq!(filtered.executed.as_deref(), Some("u:1-5"));
+        assert!(filtered.is_filtered() && !mysql.is_filtered());
+        let logged = ["a", "b", "c", "d", "A"].map(|schema| filtered.logs(schema));
+        assert_eq!(logged, [true, true, false, false, false]);
+        assert!(mysql.logs("a"));
         assert!(Status::read(answer(&[&["b.000001"]])).is_err());
     }
 

@@ -18,7 +18,8 @@ use super::checks::{self, Facts};
 use super::connection::{ConnectOptions, Connection, ConnectionError, server_verdict};
 use super::server::{self, Answer, Status, Variables};
 use super::transaction::{Place, Point};
-use crate::config::Io;
+use super::unlogged;
+use crate::config::{Io, Selection};
 use crate::source::{Identity, Requirement, SourceError, Verdict};
 
 mod known;
@@ -42,6 +43,8 @@ pub(in crate::source) struct Plan {
     pub(super) options: ConnectOptions,
     /// We register with it.
     pub(super) server_id: u32,
+    /// What is captured, for the checks.
+    pub(super) tables: Selection,
     pub(super) from: From,
     /// The server that `from` belongs to.
     pub(super) server: Option<Identity>,
@@ -82,7 +85,10 @@ pub(super) fn text(result: ResultSet) -> Answer {
         .collect()
 }
 
-async fn ask(connection: &mut Connection, statement: &str) -> Result<Answer, ConnectionError> {
+pub(super) async fn ask(
+    connection: &mut Connection,
+    statement: &str,
+) -> Result<Answer, ConnectionError> {
     connection.query(statement).await.map(text)
 }
 
@@ -107,11 +113,12 @@ async fn variables(connection: &mut Connection) -> Result<Variables, ConnectionE
     Ok(variables)
 }
 
-/// What `walbrook check` and every start look at.
+/// What `walbrook check` and every start look at. What the log leaves out of `tables` is asked where these are given: once per process.
 pub(super) async fn requirements(
     connection: &mut Connection,
     options: &ConnectOptions,
     server_id: u32,
+    tables: Option<&Selection>,
 ) -> Result<(Variables, Option<Status>, Vec<Requirement>), SourceError> {
     let variables = variables(connection).await?;
     let grants = ask(connection, server::GRANTS).await?;
@@ -120,7 +127,7 @@ pub(super) async fn requirements(
         Err(ConnectionError::Refused { error, .. }) => (None, Some(error.message)),
         Err(error) => return Err(error.into()),
     };
-    let list = checks::requirements(&Facts {
+    let mut list = checks::requirements(&Facts {
         variables: &variables,
         grants: &grants,
         user: &options.user,
@@ -130,6 +137,11 @@ pub(super) async fn requirements(
             Some(words) => Err(words),
         },
     });
+    if let Some(tables) = tables {
+        let known = unlogged::look(connection, &variables, status.as_ref()).await?;
+        let more = unlogged::requirements(&variables, status.as_ref(), tables, &known);
+        list.extend(more);
+    }
     Ok((variables, status, list))
 }
 
@@ -140,8 +152,9 @@ impl Session {
     /// As [`crate::source::Source::connect`].
     pub(super) async fn open(plan: &Plan) -> Result<Self, SourceError> {
         let mut connection = Connection::connect(&plan.options).await?;
+        let tables = plan.check.then_some(&plan.tables);
         let (variables, status, list) =
-            requirements(&mut connection, &plan.options, plan.server_id).await?;
+            requirements(&mut connection, &plan.options, plan.server_id, tables).await?;
         if plan.check {
             checks::refuse(&list)?;
             for requirement in &list {
@@ -370,11 +383,7 @@ fn covered(set: &GtidSet, variables: &Variables, end: Option<&GtidSet>) -> Resul
             if let Some(GtidSet::MySql(purged)) = variables.gtids("gtid_purged")? {
                 let missing = without(&purged, set);
                 if !missing.is_empty() {
-                    return Err(SourceError::resync(format!(
-                        "the server has purged transactions {missing} that were not captured yet; take a new snapshot of the \
-                         captured tables, then start again with `walbrook position reset` (and raise \
-                         binlog_expire_logs_seconds)"
-                    )));
+                    return Err(SourceError::resync(unlogged::purged(variables, &missing)));
                 }
             }
             if let Some(mut all) = variables.gtids("gtid_executed")? {
@@ -407,9 +416,10 @@ fn covered(set: &GtidSet, variables: &Variables, end: Option<&GtidSet>) -> Resul
             if let Some(GtidSet::MariaDb(now)) = variables.gtids("gtid_binlog_pos")? {
                 let unknown = set.domains().iter().find(|gtid| !now.contains(**gtid));
                 if let Some(gtid) = unknown {
+                    let unlogged = unlogged::aside(variables);
                     return Err(SourceError::resync(format!(
-                        "the server never had transaction {gtid} that was captured (it has {now}): it was reset, restored from \
-                         a backup, or is a replica that was behind; compare the captured tables with their topics or take \
+                        "the server never had transaction {gtid} that was captured (its log has {now}): it was reset, restored \
+                         from a backup, or is a replica that was behind{unlogged}; compare the captured tables with their topics or take \
                          a new snapshot, then start again with `walbrook position reset`"
                     )));
                 }

@@ -145,9 +145,29 @@ fn statement_based(query: &Query<'_>) -> String {
         statement.truncate(at);
         statement.push('…');
     }
+    let memory = match empties(&query.text()) {
+        true => {
+            "if it is a MEMORY table, the server has emptied it at its first use after a restart, which it logs so whatever the format: \
+             exclude the table in source.tables, or delete its rows downstream and set a later position by `walbrook position set`; \
+             otherwise "
+        }
+        false => "",
+    };
     format!(
-        "a captured table was changed by a logged statement instead of rows: {statement:?}; run SET GLOBAL binlog_format = ROW (no \
-         session may set another one), repeat the change or take a new snapshot, then set a later position by \
+        "a captured table was changed by a logged statement instead of rows: {statement:?}; {memory}run SET GLOBAL binlog_format = ROW \
+         (no session may set another one), repeat the change or take a new snapshot, then set a later position by \
          `walbrook position set`"
     )
+}
+
+/// Whether a statement is one of those by which a server empties a MEMORY table that a restart has emptied: ``DELETE FROM `a`.`b` ``, and a
+/// comment where there is one. MySQL 9.7 and MariaDB 10.11.18 log a TRUNCATE TABLE instead.
+fn empties(statement: &str) -> bool {
+    let begin = "DELETE FROM `";
+    let (head, rest) = match statement.split_at_checked(begin.len()) {
+        Some(parts) => parts,
+        None => return false,
+    };
+    let name = rest.split("/*").next().unwrap_or_default().trim_end();
+    head.eq_ignore_ascii_case(begin) && name.ends_with('`') && !name.contains(' ')
 }

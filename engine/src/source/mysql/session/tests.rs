@@ -85,6 +85,48 @@ fn mariadb_names_the_domain_that_is_behind() {
 }
 
 #[test]
+fn a_server_that_does_not_log_what_it_replicates_has_purged_nothing() {
+    let purged = |name: &str| {
+        let set = format!("{UUID}:1-50");
+        let variables = Variables::read(answer(&[
+            &["version", "9.7.0"],
+            &["gtid_mode", "ON"],
+            &["gtid_purged", &set],
+            &["gtid_executed", &set],
+            &[name, "OFF"],
+        ]));
+        covered(&"".parse().unwrap(), &variables, None)
+            .unwrap_err()
+            .to_string()
+    };
+    for name in ["log_replica_updates", "log_slave_updates"] {
+        let text = purged(name);
+        for part in [
+            format!("replicated without logging them ({name} is OFF)"),
+            format!("transactions {UUID}:1-50"),
+            format!("start the server with {name} = ON in [mysqld]"),
+        ] {
+            assert!(text.contains(&part), "{part} not in {text}");
+        }
+    }
+    let text = purged("other");
+    assert!(text.contains("has purged transactions"), "{text}");
+    assert!(!text.contains("OFF"), "{text}");
+
+    let mariadb = Variables::read(answer(&[
+        &["version", "10.11.6-MariaDB"],
+        &["gtid_binlog_pos", ""],
+        &["log_slave_updates", "OFF"],
+    ]));
+    let error = covered(&"0-1-5".parse().unwrap(), &mariadb, None).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("does not log what it replicates (log_slave_updates is OFF"),
+        "{text}"
+    );
+}
+
+#[test]
 fn refusals_say_what_to_do() {
     let position: BinlogPosition = "b.000002:4".parse().unwrap();
     let refuse =

@@ -57,6 +57,20 @@ fn a_change_that_may_be_of_a_captured_table_halts() {
 }
 
 #[test]
+fn an_emptied_memory_table_is_named_as_what_it_may_be() {
+    for (statement, may_be) in [
+        ("DELETE FROM `shop`.`carts`", true),
+        ("DELETE FROM `a`.`m` /* x */", true),
+        ("DELETE FROM shop.orders", false),
+        ("DELETE FROM `a`.`m` LIMIT 1", false),
+    ] {
+        let text = read(statement, "*.*").unwrap_err().to_string();
+        assert_eq!(text.contains("MEMORY table"), may_be, "{text}");
+        assert!(text.contains("SET GLOBAL binlog_format = ROW"), "{text}");
+    }
+}
+
+#[test]
 fn a_server_that_folds_names_has_the_table_in_lower_case() {
     let read = |statement: &str, tables: &[&str], folds: bool| {
         let mut memory = Memory::new(tables, 64 << 20);

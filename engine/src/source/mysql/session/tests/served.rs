@@ -141,6 +141,7 @@ async fn open_after(
             timeout: Duration::from_secs(60),
         },
         server_id: 85_744,
+        tables: Selection::everything(),
         from,
         server: server_before.map(|name| name.parse().unwrap()),
         check: false,
