@@ -185,6 +185,11 @@ async fn postgres_publication_follows_the_tables() {
     client.batch_execute(update).await.expect("changed rows");
     stop(&engine, running).await;
     assert_eq!(said().matches(&words).count(), 1, "{}", said());
+    // What it had before it was published would be missed without a word.
+    let words = format!(
+        "ALTER PUBLICATION {NAME} ADD TABLE ONLY walbrook.later: what was written there before is not captured"
+    );
+    assert_eq!(said().matches(&words).count(), 1, "{}", said());
     // Where such a table is a reason to stop, it is one at the start.
     let remove = "DROP TABLE walbrook.work";
     client.batch_execute(remove).await.expect("no table");

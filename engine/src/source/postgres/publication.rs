@@ -89,6 +89,14 @@ pub(super) fn add(publication: &str, tables: &[Missing]) -> String {
     )
 }
 
+/// What is said before a `statement` that adds tables: rows are decoded with the publication of their time, so no stream has what they
+/// had before.
+pub(super) fn adds(statement: &str) -> String {
+    format!(
+        "{statement}: what was written there before is not captured; take a snapshot of it where there was anything"
+    )
+}
+
 /// `CREATE PUBLICATION …` for these tables, or for all, on a server of version `major`.
 pub(super) fn create(publication: &str, tables: &[Missing], all: bool, major: u32) -> String {
     let what = match (all, tables.is_empty()) {

@@ -365,7 +365,10 @@ async fn publish(
             publication::add(name, &missing)
         }
     };
-    tracing::info!("{statement}");
+    match found.publication.is_some() {
+        true => tracing::warn!("{}", publication::adds(&statement)),
+        false => tracing::info!("{statement}"),
+    }
     connection.query(&statement).await?;
     Ok(())
 }
