@@ -1,5 +1,6 @@
 //! Produce: records of about 600 bytes into lz4 batches of 2,000, over loopback into the embedded broker, until they are acknowledged:
-//! the engine's own producer, `rskafka` and `rdkafka` (librdkafka) beside it. The broker keeps nothing.
+//! the engine's own producer, the one it has of rskafka (`walbrook, rskafka`), and `rskafka` and `rdkafka` (librdkafka) by themselves
+//! beside it. The broker keeps nothing.
 //!
 //! Everybody gets keys, positions and fields as bytes, writes the records to one partition of one topic with `acks=all`, at most five
 //! batches unacknowledged at a time, and an iteration ends when all of its sixteen batches are. Two figures: wall time, and CPU time of the
@@ -38,12 +39,12 @@ const BATCHES: u64 = 16;
 const IN_FLIGHT: u64 = 5;
 const TOPIC: &str = "t";
 
-fn settings(broker: &Broker) -> KafkaSettings {
+fn settings(broker: &Broker, producer: ProducerKind) -> KafkaSettings {
     KafkaSettings {
         brokers: vec![broker.bootstrap()],
         topic: TOPIC.to_owned(),
         compression: Compression::Lz4,
-        producer: ProducerKind::Native,
+        producer,
         batch_max: 1 << 20,
         on_oversize: OnOversize::Halt,
         tombstones: true,
@@ -176,27 +177,32 @@ fn produce<M: Measurement + 'static>(c: &mut Criterion<M>, name: &str) {
     let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Elements(RECORDS * BATCHES));
 
-    let producer = runtime
-        .block_on(Producer::connect(&settings(&broker)))
-        .expect("a producer");
-    let routes = runtime
-        .block_on(producer.topics(&[TOPIC]))
-        .expect("a topic");
-    let (mut builder, mut ordinal) = (Builder::new(kafka::Compression::Lz4), 0);
-    group.bench_function("walbrook", |b| {
-        b.iter(|| {
-            runtime.block_on(ours(
-                &producer,
-                &mut builder,
-                &rows,
-                routes[0].topic_id,
-                &mut ordinal,
-            ))
+    for (name, kind) in [
+        ("walbrook", ProducerKind::Native),
+        ("walbrook, rskafka", ProducerKind::Rskafka),
+    ] {
+        let producer = runtime
+            .block_on(Producer::connect(&settings(&broker, kind)))
+            .expect("a producer");
+        let routes = runtime
+            .block_on(producer.topics(&[TOPIC]))
+            .expect("a topic");
+        let (mut builder, mut ordinal) = (Builder::new(kafka::Compression::Lz4), 0);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                runtime.block_on(ours(
+                    &producer,
+                    &mut builder,
+                    &rows,
+                    routes[0].topic_id,
+                    &mut ordinal,
+                ))
+            });
         });
-    });
-    runtime
-        .block_on(producer.close(Duration::from_secs(5)))
-        .expect("closed");
+        runtime
+            .block_on(producer.close(Duration::from_secs(5)))
+            .expect("closed");
+    }
 
     let client = runtime.block_on(async {
         let client = ClientBuilder::new(vec![broker.bootstrap()])

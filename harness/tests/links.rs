@@ -26,10 +26,10 @@ fn skipped(name: &str, why: &dyn std::fmt::Display) {
     eprintln!("SKIPPED {name}: {why}");
 }
 
-/// Replays the committed scenario `name`.
-async fn verified(name: &str) {
+/// Replays the committed scenario `name`; `None` where its links cannot be.
+async fn verified(name: &str) -> Option<(Report, Outcome)> {
     let scenario = Scenario::read(name.as_ref()).unwrap();
-    run(name, &scenario).await;
+    run(name, &scenario).await
 }
 
 /// Replays `scenario` and expects it to be verified; `None` where its links cannot be.
@@ -48,7 +48,12 @@ async fn run(name: &str, scenario: &Scenario) -> Option<(Report, Outcome)> {
     for line in figures.links.iter().flat_map(|links| links.lines()) {
         println!("  {line}");
     }
-    assert!(report.verified, "{name}: {:#?}", report.failures);
+    assert!(
+        report.holds(),
+        "{name}: {:#?} {:#?}",
+        report.failures,
+        report.unmet
+    );
     Some((report, outcome))
 }
 
@@ -78,12 +83,24 @@ async fn brokers_behind_links_at_once_from_two_databases() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packets_are_lost() {
-    verified("lossy").await;
+    let Some((report, _)) = verified("lossy").await else {
+        return;
+    };
+    for link in report.figures.links.unwrap().links {
+        for way in [&link.to_engine, &link.from_engine] {
+            assert!(way.lost > 0, "nothing was lost: {link:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_are_cut_again_and_again() {
-    verified("flapping").await;
+    let Some((_, outcome)) = verified("flapping").await else {
+        return;
+    };
+    // A cut that only counts as one cuts nothing.
+    let report = &outcome.engine_report;
+    assert!(report["reconnects"].as_u64() > Some(0), "{report}");
 }
 
 /// As `flapping`, with fewer rows, read by io_uring.
@@ -166,7 +183,28 @@ async fn the_database_is_far_away_behind_a_thin_link() {
     let links = report.figures.links.unwrap();
     let came = links.links[0].to_engine.bytes;
     let stream = outcome.figures.bytes_in;
+    if links.backend == "proxy" {
+        // A relay answers from beside the engine, whatever it holds back: no server looks far away behind it.
+        assert!(!harness::is_ci(), "required in CI: links of packets");
+        eprintln!(
+            "\n*** SKIPPED: far-source's compression: behind a relay the server looks near\n"
+        );
+        return;
+    }
     assert!(came < stream * 3 / 4, "{came} bytes came for {stream}");
+}
+
+/// As `far-source-off`, with fewer rows: all of the stream comes over the link.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_from_far_away_is_as_it_is_where_that_is_asked_for() {
+    let replaced = [("1m\"", "20k\""), ("rows = 1_000_000", "rows = 20_000")];
+    let scenario = scenario("far-source-off", &small("far-source-off", &replaced));
+    let Some((report, outcome)) = run("far-source-off", &scenario).await else {
+        return;
+    };
+    let came = report.figures.links.unwrap().links[0].to_engine.bytes;
+    let stream = outcome.figures.bytes_in;
+    assert!(came >= stream, "{came} bytes came for {stream}");
 }
 
 /// As `one-byte`, with a database of each kind.

@@ -39,7 +39,12 @@ async fn verified(scenario: &Scenario, program: &Path) -> Outcome {
     let name = &scenario.name;
     let run = replay(scenario, program, 1, false).await;
     let (report, outcome) = run.unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert!(report.verified, "{name}: {:#?}", report.failures);
+    assert!(
+        report.holds(),
+        "{name}: {:#?} {:#?}",
+        report.failures,
+        report.unmet
+    );
     let figures = &report.figures;
     eprintln!(
         "{name}: {:.2} s, {:.1} MiB",

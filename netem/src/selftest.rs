@@ -1,7 +1,7 @@
 //! Measures a link against its profile: round trip and throughput by TCP, loss, duplicates and order by numbered datagrams.
 //!
 //! What a busy machine can spoil is only reported; what it cannot is asserted ([`Finding::holds`]): a round trip is never shorter than
-//! twice the delay less the jitter, a link never carries more than its rate, and parts that are a matter of chance lie within five
+//! twice the delay less the jitter, a link never carries more payload than its rate leaves room for, and parts that are a matter of chance lie within five
 //! standard deviations of a binomial distribution, and a thousandth that the machine itself may lose uncounted.
 
 mod datagrams;
@@ -21,7 +21,9 @@ pub use datagrams::Datagrams;
 const PINGS: u32 = 50;
 /// For so long at most.
 const PINGS_FOR: Duration = Duration::from_secs(3);
-/// A measured throughput may lie above the rate by this part: it ends at a clock, not at a packet.
+/// Headers of IP and TCP, with the timestamps that Linux puts into every segment.
+const HEADERS: usize = 52;
+/// A measured throughput may lie above what the rate leaves for payload by this part: it ends at a clock, not at a packet.
 const ABOVE_RATE: f64 = 0.02;
 /// How far below rate and above delay a good measurement lies, for the report.
 const BELOW_RATE: f64 = 0.10;
@@ -226,7 +228,7 @@ impl Measured {
         let mut findings = vec![self.judge_round_trip(forth, back)];
         for (number, (way, profile)) in [("there", forth), ("back", back)].into_iter().enumerate() {
             let throughput = self.throughput[number];
-            findings.push(judge_throughput(way, profile, throughput));
+            findings.push(judge_throughput(way, profile, self.backend, throughput));
             findings.extend(at_least.map(|least| judge_least(way, least as f64, throughput)));
             if let Some(datagrams) = &self.datagrams {
                 findings.extend(datagrams[number].judge(way, profile));
@@ -266,7 +268,19 @@ fn of_payload(bits: f64) -> String {
     format!("{:.1} Mbit/s of payload", bits / 1e6)
 }
 
-fn judge_throughput(way: &str, profile: &LinkProfile, measured: f64) -> Finding {
+/// Payload bits per second of a link that carries packets of so much payload at this rate. A relay counts payload alone.
+fn payload(profile: &LinkProfile, backend: Backend, rate: f64) -> f64 {
+    const PAYLOAD_MAX: usize = MTU - HEADERS;
+    let each = profile
+        .segment_bytes
+        .map_or(PAYLOAD_MAX, |segment| segment.min(PAYLOAD_MAX));
+    match backend {
+        Backend::Proxy => rate,
+        _ => rate * each as f64 / (each + HEADERS) as f64,
+    }
+}
+
+fn judge_throughput(way: &str, profile: &LinkProfile, backend: Backend, measured: f64) -> Finding {
     let shown = of_payload(measured);
     let Some(rate) = profile.rate_bits.map(|rate| rate as f64) else {
         return Finding {
@@ -277,18 +291,22 @@ fn judge_throughput(way: &str, profile: &LinkProfile, measured: f64) -> Finding 
             good: true,
         };
     };
-    let payload = rate * (MTU - 52) as f64 / MTU as f64;
+    let payload = payload(profile, backend, rate);
+    let (least, most) = (payload * (1.0 - BELOW_RATE), payload * (1.0 + ABOVE_RATE));
     let is_lossless = !profile.needs_packets() && profile.segment_bytes.is_none();
+    let least = is_lossless.then_some(least);
     Finding {
         what: format!("throughput {way}"),
         promised: format!(
-            "≤ {:.1} Mbit/s, of which {:.1} are payload",
+            "{}≤ {:.1} Mbit/s: at {:.1} Mbit/s {:.1} are payload",
+            least.map_or(String::new(), |least| format!("≥ {:.1} and ", least / 1e6)),
+            most / 1e6,
             rate / 1e6,
             payload / 1e6
         ),
         measured: shown,
-        holds: Some(measured <= rate * (1.0 + ABOVE_RATE)),
-        good: !is_lossless || measured >= payload * (1.0 - BELOW_RATE),
+        holds: Some(measured <= most),
+        good: least.is_none_or(|least| measured >= least),
     }
 }
 
@@ -315,5 +333,33 @@ mod tests {
         };
         assert_eq!(not_good(None), [""; 0]);
         assert_eq!(not_good(Some(8_000_000_000)), ["least throughput there"]);
+    }
+
+    #[test]
+    fn payload_is_held_to_what_headers_leave_of_the_rate() {
+        let judged = |profile: &str, backend, measured| {
+            judge_throughput("there", &profile.parse().unwrap(), backend, measured)
+        };
+        // 96.5 Mbit/s of payload fit into 100 in packets of 1,500 bytes.
+        let plain = |measured| judged("rate 100mbit", Backend::Tun, measured);
+        assert_eq!(plain(98e6).holds, Some(true));
+        assert_eq!(
+            plain(99e6).holds,
+            Some(false),
+            "more than there is room for"
+        );
+        assert!(plain(87e6).good && !plain(86e6).good);
+        let promised = "≥ 86.9 and ≤ 98.5 Mbit/s: at 100.0 Mbit/s 96.5 are payload";
+        assert_eq!(plain(90e6).promised, promised);
+        // A byte of payload takes 53 of the link.
+        let bytes = |measured| judged("rate 53mbit segment 1", Backend::Tun, measured);
+        assert_eq!(bytes(1.01e6).holds, Some(true));
+        assert_eq!(bytes(1.03e6).holds, Some(false));
+        assert!(bytes(0.0).good, "no promise of how much");
+        // A relay knows no headers.
+        assert_eq!(
+            judged("rate 100mbit", Backend::Proxy, 101e6).holds,
+            Some(true)
+        );
     }
 }

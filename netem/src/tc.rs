@@ -9,9 +9,11 @@
 //! Source: tc-netem(8), tc-prio(8), tc-u32(8). The kernel's chance takes no seed before iproute2 6.6, and a direction cannot be held:
 //! while it is stalled, packets are lost.
 
-use std::net::Ipv4Addr;
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
 
-use crate::limits::MTU;
+use crate::limits::{MTU, RATE_MAX};
 use crate::namespace::{Namespace, tool};
 use crate::profile::LinkProfile;
 use crate::shaper::Counters;
@@ -21,6 +23,8 @@ const DEVICE: &str = "link0";
 const BRIDGE: &str = "bridge0";
 /// Packets in a netem queue at least: the limit counts those that are only delayed, too.
 const PACKETS_MIN: usize = 1000;
+/// How long an end of a connection may take to hear that it is no more.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Where there is a delay and no rate to reckon by.
 const PACKETS_UNLIMITED: usize = 100_000;
 
@@ -32,13 +36,46 @@ pub(crate) struct Kernel {
     _switch: Namespace,
 }
 
-/// Whether the kernel has netem, tried in a namespace.
+/// Whether the kernel has netem and can cut connections, tried in a namespace.
 ///
 /// # Errors
-/// What tc says.
+/// What tc says; that connections stay.
 pub(crate) fn probe(namespace: &Namespace) -> Result<(), NetemError> {
     let add = format!("qdisc add dev lo root netem delay 1ms rate 1000mbit limit {PACKETS_MIN}");
-    run(namespace.name(), &add).map(drop)
+    run(namespace.name(), &add)?;
+    probe_cut(namespace)
+}
+
+/// Whether `ss -K` ends a connection, tried on one over loopback: it succeeds also where the kernel cannot.
+fn probe_cut(namespace: &Namespace) -> Result<(), NetemError> {
+    let failed = |error| NetemError::system(&"trying to end a connection", error);
+    let ends = namespace.within(ends).and_then(|ends| ends);
+    let (near, _far) = ends.map_err(failed)?;
+    let localhost = Ipv4Addr::LOCALHOST.to_string();
+    let command = ["-N", namespace.name(), "-K", "dst", &localhost];
+    tool("ss", &command)?;
+    match is_ended(near).map_err(failed)? {
+        true => Ok(()),
+        false => Err(NetemError::Command {
+            command: format!("ss {}", command.join(" ")),
+            reason: "the connection stays, so this kernel lacks CONFIG_INET_DIAG_DESTROY and links cannot be cut".to_owned(),
+        }),
+    }
+}
+
+/// A connection over loopback.
+fn ends() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    Ok((near, listener.accept()?.0))
+}
+
+/// Whether a connection over which nothing is sent was reset.
+fn is_ended(mut end: TcpStream) -> io::Result<bool> {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset};
+    end.set_read_timeout(Some(PATIENCE))?;
+    let read = end.read(&mut [0]).map_err(|error| error.kind());
+    Ok(matches!(read, Err(ConnectionReset | ConnectionAborted)))
 }
 
 /// Why kernel netem cannot do this profile.
@@ -62,13 +99,7 @@ impl Kernel {
         switch.ip(&["link", "add", BRIDGE, "type", "bridge"])?;
         switch.ip(&["link", "set", BRIDGE, "up"])?;
         for (number, (namespace, address)) in hosts.iter().enumerate() {
-            let port = format!("port{number}");
-            let peer = ["peer", "name", &port, "netns", switch.name()];
-            namespace.ip(&[&["link", "add", DEVICE, "type", "veth"], &peer[..]].concat())?;
-            let with_prefix = format!("{address}/{}", network::PREFIX_BITS);
-            namespace.ip(&["address", "add", &with_prefix, "dev", DEVICE])?;
-            namespace.ip(&["link", "set", DEVICE, "up"])?;
-            switch.ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
+            wire(namespace, *address, &switch, number)?;
             let others = hosts
                 .iter()
                 .enumerate()
@@ -107,10 +138,10 @@ impl Kernel {
         })
     }
 
-    /// Ends every TCP connection between two hosts.
+    /// Ends every TCP connection between two hosts; [`probe`] has seen that the kernel can.
     ///
     /// # Errors
-    /// A kernel without `CONFIG_INET_DIAG_DESTROY`.
+    /// What ss says.
     pub(crate) fn cut(&self, one: usize, other: usize) -> Result<(), NetemError> {
         for (here, there) in [(one, other), (other, one)] {
             let address = self.hosts[there].1.to_string();
@@ -118,6 +149,26 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+/// Lays the veth pair from a host to the switch. The kernel hands a segment of many packets to netem in one piece, which then loses or repeats
+/// all of them at once: so there are to be none. Source: ip-link(8), `gso_max_segs`.
+fn wire(
+    host: &Namespace,
+    address: Ipv4Addr,
+    switch: &Namespace,
+    number: usize,
+) -> Result<(), NetemError> {
+    let port = format!("port{number}");
+    let peer = ["peer", "name", &port, "netns", switch.name()];
+    host.ip(&[&["link", "add", DEVICE, "type", "veth"], &peer[..]].concat())?;
+    host.ip(&["link", "set", DEVICE, "gso_max_segs", "1"])?;
+    switch.ip(&["link", "set", &port, "gso_max_segs", "1"])?;
+    let with_prefix = format!("{address}/{}", network::PREFIX_BITS);
+    host.ip(&["address", "add", &with_prefix, "dev", DEVICE])?;
+    host.ip(&["link", "set", DEVICE, "up"])?;
+    switch.ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
+    Ok(())
 }
 
 /// The minor number of the class towards a host.
@@ -178,7 +229,9 @@ fn netem(profile: &LinkProfile) -> String {
             words.push(format!("{word} {:.4}%", part * 100.0));
         }
     }
-    if let Some(rate) = profile.rate_bits {
+    // Jitter alone changes the order of packets. With a rate each is due after the one before: sch_netem.c, netem_enqueue.
+    let for_order = (!profile.jitter.is_zero()).then_some(RATE_MAX);
+    if let Some(rate) = profile.rate_bits.or(for_order) {
         words.push(format!("rate {rate}bit"));
     }
     words.join(" ")
@@ -241,6 +294,68 @@ mod tests {
             format!("limit {PACKETS_UNLIMITED}")
         );
         assert!(refuses(&"segment 1".parse().unwrap()).is_some());
+    }
+
+    #[test]
+    fn jitter_comes_with_a_rate_so_that_packets_stay_in_order() {
+        let written = |profile: &str| netem(&profile.parse().unwrap());
+        assert!(written("delay 5ms 1ms").ends_with(" delay 5000us 1000us rate 1000000000000bit"));
+        assert!(written("delay 5ms 1ms rate 8mbit").ends_with(" rate 8000000bit"));
+        assert!(!written("delay 5ms").contains("rate"));
+    }
+
+    #[test]
+    fn a_connection_that_was_reset_is_told_from_one_that_stays() {
+        let (near, far) = ends().unwrap();
+        assert!(!is_ended(near).unwrap());
+        drop(far);
+        let (near, far) = ends().unwrap();
+        let reset = socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO));
+        reset.unwrap();
+        drop(far);
+        assert!(is_ended(near).unwrap());
+    }
+
+    /// A namespace of this test's own; says loudly where there can be none.
+    fn namespace(name: &str) -> Option<Namespace> {
+        let made = Namespace::create(&format!("{}-{name}", crate::namespace::network_name()));
+        if let Err(error) = &made {
+            let is_required = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty());
+            assert!(!is_required, "required in CI: {error}");
+            eprintln!("SKIPPED, needs root and iproute2: {error}");
+        }
+        made.ok()
+    }
+
+    #[test]
+    fn a_kernel_that_cuts_nothing_is_refused() {
+        let Some(namespace) = namespace("cut") else {
+            return;
+        };
+        // Both kinds of kernel are right about themselves.
+        if let Err(error) = probe_cut(&namespace) {
+            assert!(
+                error.to_string().contains("CONFIG_INET_DIAG_DESTROY"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn netem_is_handed_single_packets() {
+        let (Some(host), Some(switch)) = (namespace("host"), namespace("switch")) else {
+            return;
+        };
+        switch
+            .ip(&["link", "add", BRIDGE, "type", "bridge"])
+            .unwrap();
+        wire(&host, Ipv4Addr::new(10, 89, 0, 1), &switch, 0).unwrap();
+        for (namespace, device) in [(&host, DEVICE), (&switch, "port0")] {
+            let shown = namespace
+                .ip(&["-d", "link", "show", "dev", device])
+                .unwrap();
+            assert!(shown.contains("gso_max_segs 1 "), "{shown}");
+        }
     }
 
     #[test]

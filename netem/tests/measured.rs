@@ -295,3 +295,21 @@ fn namespaces_go_with_their_network_and_are_seen_from_outside_by_a_relay() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// What a killed process left behind under its own number.
+#[test]
+fn the_next_network_removes_what_a_dead_process_left() {
+    if network(Backend::Tun, "unshaped", "unshaped").is_none() {
+        return;
+    }
+    let mut dead = std::process::Command::new("true").spawn().unwrap();
+    let number = dead.id();
+    dead.wait().unwrap();
+    let left = format!("walbrook-{number}-0-x");
+    let made = std::process::Command::new("ip")
+        .args(["netns", "add", &left])
+        .status();
+    assert!(made.unwrap().success());
+    let _network = network(Backend::Tun, "unshaped", "unshaped").unwrap();
+    assert!(!std::path::Path::new("/run/netns").join(&left).exists());
+}

@@ -9,6 +9,7 @@
 
 mod forest;
 pub mod judgement;
+mod machine;
 mod obstacles;
 mod page;
 mod side;
@@ -83,6 +84,8 @@ pub(crate) struct Comparison {
     pub(crate) stages: Vec<Judged>,
     /// Why the stages are no measure of each other.
     pub(crate) stage_obstacles: Vec<String>,
+    /// What a reader should know of them besides.
+    pub(crate) stage_notes: Vec<String>,
     /// What only one side has.
     pub(crate) unmatched: Vec<String>,
     /// Whether B lacks something that A has, and that matters: what is gone cannot be told to be no worse.
@@ -185,18 +188,22 @@ impl Comparison {
             rules,
             stages: Vec::new(),
             stage_obstacles: Vec::new(),
+            stage_notes: Vec::new(),
             before,
             after,
         };
         if let (Some(old), Some(new)) = (&comparison.before.stages, &comparison.after.stages) {
             comparison.stages = stages::judged(old, new, rules.tolerance, rules.alpha);
-            if old.machine != new.machine {
+            if !machine::is_same(&old.machine, &new.machine) {
                 let obstacle = format!(
                     "different machines: {} before, {} after",
                     old.machine, new.machine
                 );
                 comparison.stage_obstacles.push(obstacle);
             }
+            comparison.stage_notes = machine::silence(&old.machine, &new.machine)
+                .into_iter()
+                .collect();
         }
         if !comparison.stage_obstacles.is_empty() && !across {
             for stage in &mut comparison.stages {
@@ -300,6 +307,9 @@ impl Comparison {
             self.stage_obstacles
                 .iter()
                 .for_each(|obstacle| println!("  !! {obstacle}"));
+            self.stage_notes
+                .iter()
+                .for_each(|note| println!("  {note}"));
             table(&self.stages, self.rules.tolerance);
             println!();
         }
@@ -441,6 +451,21 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_misses_its_time_is_a_regression_and_no_obstacle() {
+        let mut after = side(2e6 / 1.5);
+        let miss = "expected at most 0.6 seconds, measured 0.75";
+        for report in after.reports.values_mut() {
+            report.unmet = vec![miss.into()];
+        }
+        let comparison = Comparison::of(side(2e6), after, RULES, false).unwrap();
+        assert_eq!(comparison.status(), ExitCode::FAILURE);
+        let pair = &comparison.pairs[0];
+        assert_eq!(pair.obstacles, [""; 0]);
+        let note = format!("the report after misses what is expected: {miss}");
+        assert!(pair.notes.contains(&note), "{:?}", pair.notes);
+    }
+
+    #[test]
     fn another_machine_has_a_status_of_its_own() {
         let mut after = side(1.5e6);
         after
@@ -453,6 +478,17 @@ mod tests {
         assert!(comparison.verdict().starts_with("NOT COMPARABLE"));
         let across = Comparison::of(side(2e6), after, RULES, true).unwrap();
         assert_eq!(across.status(), ExitCode::FAILURE);
+        // Of the same name, but another generation; what an older file does not say is only said.
+        let (mut old, mut new) = (side(2e6), side(2e6));
+        let machine = |model: u32| format!("m (family 25 model {model} stepping 1)");
+        old.stages.as_mut().unwrap().machine = machine(1);
+        new.stages.as_mut().unwrap().machine = machine(17);
+        let comparison = Comparison::of(old, new.clone(), RULES, false).unwrap();
+        assert_eq!(comparison.stage_obstacles.len(), 1);
+        assert_eq!(comparison.status(), ExitCode::from(NOT_COMPARABLE));
+        let comparison = Comparison::of(side(2e6), new, RULES, false).unwrap();
+        assert_eq!(comparison.status(), ExitCode::SUCCESS);
+        assert_eq!(comparison.stage_notes.len(), 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::machine;
 use crate::report::document::{Document, Links, Load};
 
 /// Settings that differ and are named; the rest is counted.
@@ -35,11 +36,10 @@ pub(super) fn obstacles(before: &Document, after: &Document) -> Vec<String> {
     if let [Some(old), Some(new)] = links {
         differ("different links", &profiles(old), &profiles(new));
     }
-    differ(
-        "different machines",
-        hardware(&before.machine),
-        hardware(&after.machine),
-    );
+    let [old, new] = [before, after].map(|document| machine::hardware(&document.machine));
+    if !machine::is_same(old, new) {
+        differ("different machines", old, new);
+    }
     let loads = [before, after].map(|document| document.figures.load.as_ref());
     let [old, new] = loads.map(|load| load.map_or("none".to_owned(), offer));
     differ("different loads", &old, &new);
@@ -151,13 +151,6 @@ fn profiles(links: &Links) -> String {
     links.collect::<Vec<_>>().join("; ")
 }
 
-/// The machine without its kernel.
-pub(super) fn hardware(machine: &str) -> &str {
-    machine
-        .rsplit_once(", Linux ")
-        .map_or(machine, |(hardware, _)| hardware)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +192,20 @@ mod tests {
         assert_eq!(obstacles(&samples::loaded(), &idle), [expected]);
         let expected = format!("different loads: none before, {offer} after");
         assert_eq!(obstacles(&idle, &samples::loaded()), [expected]);
+    }
+
+    #[test]
+    fn another_generation_of_processor_is_another_machine() {
+        let of = |machine: &str| {
+            let mut document = samples::document(5, 2e6);
+            document.machine = format!("{machine}, 2 cores, Linux 6.1");
+            document
+        };
+        let [old, new] = [1, 17].map(|model| format!("A (family 25 model {model} stepping 1)"));
+        let expected = format!("different machines: {old}, 2 cores before, {new}, 2 cores after");
+        assert_eq!(obstacles(&of(&old), &of(&new)), [expected]);
+        // Older reports do not say.
+        assert_eq!(obstacles(&of("A"), &of(&new)), [""; 0]);
     }
 
     #[test]

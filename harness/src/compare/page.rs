@@ -281,6 +281,9 @@ fn stages(out: &mut String, comparison: &Comparison) -> Result<(), Failure> {
     for obstacle in &comparison.stage_obstacles {
         write!(out, "<div class=\"notice\">{}</div>", escaped(obstacle))?;
     }
+    for note in &comparison.stage_notes {
+        write!(out, "<div class=\"notice soft\">{}</div>", escaped(note))?;
+    }
     out.push_str("<div class=\"card narrow\">");
     out.push_str(&forest::picture(
         &comparison.stages,

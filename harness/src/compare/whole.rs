@@ -1,7 +1,8 @@
 //! Two reports of a scenario, figure by figure.
 
 use super::judgement::{Better, Judged, Rules, Verdict};
-use super::obstacles::{hardware, obstacles};
+use super::machine;
+use super::obstacles::obstacles;
 use super::statistics::SINGLE_RUN_WITHIN;
 use crate::report::document::{Document, Figures};
 use crate::report::number::{magnitude, milliseconds, percent, three_digits};
@@ -112,7 +113,7 @@ const FIGURES: [Figure; 14] = [
     Figure {
         name: "times the link's limit",
         better: Better::Lower,
-        of: |run| run.links.as_ref()?.times_limit,
+        of: times_limit,
         show: |times| format!("× {}", three_digits(times)),
     },
     Figure {
@@ -122,6 +123,12 @@ const FIGURES: [Figure; 14] = [
         show: share,
     },
 ];
+
+/// How far a run was from what its links can carry. Under a load that is what was offered, and says nothing; older reports have it there.
+fn times_limit(run: &Figures) -> Option<f64> {
+    let links = run.links.as_ref().filter(|_| run.load.is_none());
+    links?.times_limit
+}
 
 /// A part of the processor.
 fn share(part: f64) -> String {
@@ -196,12 +203,16 @@ fn only(one: &Document, other: &Document) -> Vec<&'static str> {
 
 fn notes(before: &Document, after: &Document) -> Vec<String> {
     let mut notes = Vec::new();
-    if hardware(&before.machine) == hardware(&after.machine) && before.machine != after.machine {
+    let [old, new] = [before, after].map(|document| machine::hardware(&document.machine));
+    let kernel =
+        |document: &Document, hardware: &str| document.machine[hardware.len()..].to_owned();
+    if machine::is_same(old, new) && kernel(before, old) != kernel(after, new) {
         notes.push(format!(
             "another kernel: {} before, {} after",
             before.machine, after.machine
         ));
     }
+    notes.extend(machine::silence(old, new));
     for (old, new) in before.sources.iter().zip(&after.sources) {
         if old.source == new.source && old.server != new.server {
             notes.push(format!(
@@ -212,6 +223,14 @@ fn notes(before: &Document, after: &Document) -> Vec<String> {
     }
     if before.commit == after.commit {
         notes.push(format!("both are of commit {}", before.commit));
+    }
+    for (side, document) in [("before", before), ("after", after)] {
+        if !document.unmet.is_empty() {
+            let unmet = document.unmet.join("; ");
+            notes.push(format!(
+                "the report {side} misses what is expected: {unmet}"
+            ));
+        }
     }
     let few = before.runs.len().min(after.runs.len());
     if few < 2 {
@@ -380,6 +399,17 @@ mod tests {
     }
 
     #[test]
+    fn how_long_a_load_was_offered_is_no_figure_of_its_links() {
+        let mut both = samples::linked();
+        for run in both.runs.iter_mut().chain([&mut both.figures]) {
+            run.load = samples::loaded().figures.load;
+        }
+        let pair = &judged(vec![(both.clone(), both)], &RULES, false)[0];
+        let name = "times the link's limit";
+        assert!(pair.figures.iter().all(|figure| figure.name != name));
+    }
+
+    #[test]
     fn figures_of_one_side_alone_are_named() {
         let mut without = samples::document(5, 2e6);
         without
@@ -443,6 +473,17 @@ mod tests {
         let expected = "another server: postgres 15.18 before, postgres 15.19 after";
         assert_eq!(of_servers(&after), [expected]);
         assert_eq!(of_servers(&samples::both()), [""; 0]);
+    }
+
+    #[test]
+    fn a_report_that_does_not_say_its_generation_of_processor_is_a_note() {
+        let (before, mut after) = (samples::document(5, 2e6), samples::document(5, 2e6));
+        after.machine = "A <machine> (family 25 model 17 stepping 1), 2 cores".into();
+        let pair = &judged(vec![(before, after)], &RULES, false)[0];
+        assert!(pair.obstacles.is_empty(), "{:?}", pair.obstacles);
+        let notes = pair.notes.iter();
+        let said = notes.filter(|note| note.contains("does not say its processor"));
+        assert_eq!(said.count(), 1, "{:?}", pair.notes);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct LinkFigures {
     /// link has a rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_seconds: Option<f64>,
-    /// The run's time by that.
+    /// The run's time by that; none under a load, which takes as long as it is offered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times_limit: Option<f64>,
 }
@@ -145,6 +145,15 @@ impl LinkFigures {
                 .filter(|limit| *limit > 0.0)
                 .map(|limit| seconds / limit),
         })
+    }
+
+    /// The same of a run whose time says nothing about its links, because a load was offered at its own pace.
+    #[must_use]
+    pub fn at_own_pace(self) -> Self {
+        Self {
+            times_limit: None,
+            ..self
+        }
     }
 
     /// Lines for people.

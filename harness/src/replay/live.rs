@@ -57,7 +57,7 @@ impl Live {
         let (Some(kind), Some(rows)) = (source.server, source.rows) else {
             return Err("source: neither a recording nor a server".into());
         };
-        let server = Server::start(servers::Flavour::from(kind), &[]).await?;
+        let server = started(kind, source).await?;
         let workload = Workload::new(rows, source.seed);
         let began = Arc::new(OnceLock::new());
         let (truth, watch, bare) = match kind {
@@ -105,8 +105,7 @@ impl Live {
         load: &Load,
     ) -> Result<(Live, Truth), Failure> {
         let kind = source.server.ok_or("source: a load needs a server")?;
-        let options: Vec<&str> = source.server_options.iter().map(String::as_str).collect();
-        let server = Server::start(servers::Flavour::from(kind), &options).await?;
+        let server = started(kind, source).await?;
         let live = Live {
             server,
             source: source.clone(),
@@ -230,7 +229,7 @@ impl Live {
         }
     }
 
-    /// When its sender was first seen.
+    /// Not later than its sender began: when it was last found without one.
     pub(super) fn began(&self) -> Option<Instant> {
         self.began.get().copied()
     }
@@ -239,6 +238,12 @@ impl Live {
     pub(super) fn bare_changes_per_second(&self) -> Option<f64> {
         self.bare
     }
+}
+
+/// A server of this kind with the scenario's options.
+async fn started(kind: LiveServer, source: &Source) -> Result<Server, Failure> {
+    let options: Vec<&str> = source.server_options.iter().map(String::as_str).collect();
+    Ok(Server::start(servers::Flavour::from(kind), &options).await?)
 }
 
 /// Table, publication, two slots, then the workload: both slots have all of it before them.
@@ -275,23 +280,72 @@ async fn drop_slot(client: &tokio_postgres::Client, slot: &str) -> Result<(), Fa
     Ok(client.batch_execute(&drop).await.map_err(reason)?)
 }
 
+/// When the last question was put that found no sender: it began after that, and what it did before it was seen counts.
+struct Unseen(Instant);
+
+impl Unseen {
+    /// Takes the answer to a question that was put at `asked`; whether to ask again. A server that cannot be asked any more gives none.
+    fn goes_on(&mut self, asked: Instant, is_there: Option<bool>) -> bool {
+        let is_missing = is_there == Some(false);
+        if is_missing {
+            self.0 = asked;
+        }
+        is_missing
+    }
+}
+
 async fn watch_mysql(mut connection: mysql_async::Conn, began: Arc<OnceLock<Instant>>) {
     // PROCESSLIST of information_schema is there on every flavour, performance schema or not.
     let query =
         "SELECT COUNT(*) FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'";
-    while let Ok(Some(0u64)) = connection.query_first::<u64, _>(query).await {
-        tokio::time::sleep(POLL).await;
-    }
-    let _ = began.set(crate::clock::now());
-}
-
-async fn watch_postgres(client: tokio_postgres::Client, began: Arc<OnceLock<Instant>>) {
-    let query = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{SLOT}'");
-    while let Ok(row) = client.query_one(query.as_str(), &[]).await {
-        if row.get(0) {
+    let mut unseen = Unseen(crate::clock::now());
+    loop {
+        let asked = crate::clock::now();
+        let senders = connection.query_first::<u64, _>(query).await;
+        let is_there = senders.ok().flatten().map(|senders| senders > 0);
+        if !unseen.goes_on(asked, is_there) {
             break;
         }
         tokio::time::sleep(POLL).await;
     }
-    let _ = began.set(crate::clock::now());
+    let _ = began.set(unseen.0);
+}
+
+async fn watch_postgres(client: tokio_postgres::Client, began: Arc<OnceLock<Instant>>) {
+    let query = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{SLOT}'");
+    let mut unseen = Unseen(crate::clock::now());
+    loop {
+        let asked = crate::clock::now();
+        let row = client.query_one(query.as_str(), &[]).await;
+        if !unseen.goes_on(asked, row.ok().map(|row| row.get(0))) {
+            break;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    let _ = began.set(unseen.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_began_right_after_it_was_last_not_there() {
+        let start = crate::clock::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let began = |answers: &[(u64, Option<bool>)]| {
+            let mut unseen = Unseen(start);
+            let goes_on: Vec<bool> = (answers.iter())
+                .map(|(asked, is_there)| unseen.goes_on(at(*asked), *is_there))
+                .collect();
+            let (last, before) = goes_on.split_last().unwrap();
+            assert!(!last && before.iter().all(|goes_on| *goes_on));
+            unseen.0
+        };
+        let (missing, there) = (Some(false), Some(true));
+        assert_eq!(began(&[(1, missing), (3, missing), (9, there)]), at(3));
+        // There from the first question on.
+        assert_eq!(began(&[(1, there)]), start);
+        assert_eq!(began(&[(1, missing), (3, None)]), at(1));
+    }
 }

@@ -81,7 +81,7 @@ pub async fn run(args: Args) -> cli::Outcome {
     for scenario in &scenarios {
         let (report, outcome) = replay(scenario, &program, args.runs, !args.no_timing).await?;
         print(&report);
-        if !report.verified {
+        if !report.holds() {
             status = ExitCode::FAILURE;
         }
         if let Some(directory) = &args.report {
@@ -115,18 +115,20 @@ pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) ->
         .iter()
         .map(|outcome| outcome.figures.clone())
         .collect();
-    let mut failures = Vec::new();
+    let (mut failures, mut unmet) = (Vec::new(), Vec::new());
     for (number, outcome) in outcomes.iter().enumerate() {
-        let unmet = unmet_by_any(scenario, outcome, timing);
-        let of_run = outcome.failures.iter().cloned().chain(unmet);
-        failures.extend(of_run.map(|failure| match runs.len() {
+        let of_run = |failure: String| match runs.len() {
             1 => failure,
             _ => format!("run {}: {failure}", number + 1),
-        }));
+        };
+        let content = outcome.failures.iter().cloned();
+        let content = content.chain(failed_by_any(scenario, outcome));
+        failures.extend(content.map(of_run));
+        unmet.extend(unmet_by_any(scenario, outcome, timing).map(of_run));
     }
     let middle = outcomes.swap_remove(median(&runs));
     if timing {
-        failures.extend(unmet_by_median(scenario, &middle));
+        unmet.extend(unmet_by_median(scenario, &middle));
     }
     let sources = scenario.source.iter().map(scenario::Source::title);
     let sources: Vec<String> = sources.collect();
@@ -144,6 +146,7 @@ pub fn summary(scenario: &Scenario, mut outcomes: Vec<Outcome>, timing: bool) ->
         figures: middle.figures.clone(),
         verified: failures.is_empty(),
         failures,
+        unmet,
         faults: middle.faults.clone(),
         runs,
         timeline: Timeline::of(&middle),
@@ -164,8 +167,8 @@ fn build(outcome: &Outcome) -> Option<String> {
     Some(build.to_owned())
 }
 
-/// What the scenario expects of every run and this one does not do.
-fn unmet_by_any(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<String> {
+/// What the scenario expects of every run's content and this one does not have.
+fn failed_by_any(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
     let (expect, figures) = (&scenario.expect, &outcome.figures);
     let mut failures = Vec::new();
     if let Some(rows) = expect.rows
@@ -184,12 +187,14 @@ fn unmet_by_any(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Vec<Str
             outcome.faults.len()
         ));
     }
-    // Memory is not time; but a debug build takes more of it.
-    if timing || outcome.is_of_release_build() {
-        let memory = at_most("MiB of memory", expect.rss_mib_max, Some(figures.rss_mib()));
-        failures.extend(memory);
-    }
     failures
+}
+
+/// What the scenario expects every run to take and this one passes. Memory is not time; but a debug build takes more of it.
+fn unmet_by_any(scenario: &Scenario, outcome: &Outcome, timing: bool) -> Option<String> {
+    let is_asserted = timing || outcome.is_of_release_build();
+    let limit = scenario.expect.rss_mib_max.filter(|_| is_asserted);
+    at_most("MiB of memory", limit, Some(outcome.figures.rss_mib()))
 }
 
 /// That `found` is more than `limit`, where there is one; nothing measured is not little measured.
@@ -283,7 +288,16 @@ fn unmet_by_median(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
     failures
 }
 
-/// One line, then a line per run and failure.
+/// Whether the content is right, and whether it came as it was expected to.
+fn verdict(report: &Report) -> &'static str {
+    match (report.verified, report.unmet.is_empty()) {
+        (false, _) => "FAILED",
+        (true, false) => "verified, but MISSED what is expected",
+        (true, true) => "verified",
+    }
+}
+
+/// One line, then a line per run, failure and missed expectation.
 fn print(report: &Report) {
     let figures = &report.figures;
     println!(
@@ -296,11 +310,7 @@ fn print(report: &Report) {
         figures.rss_mib(),
         figures.bytes_out as f64 / 1e6,
         report.faults.len(),
-        if report.verified {
-            "verified"
-        } else {
-            "FAILED"
-        },
+        verdict(report),
     );
     if report.sources.len() > 1 {
         for source in &report.sources {
@@ -335,7 +345,7 @@ fn print(report: &Report) {
             );
         }
     }
-    for failure in &report.failures {
+    for failure in report.failures.iter().chain(&report.unmet) {
         println!("  {failure}");
     }
 }
@@ -475,7 +485,32 @@ mod tests {
         let scenario: Scenario = toml::from_str(&text).unwrap();
         let (report, _) = summary(&scenario, outcomes, timing);
         assert_eq!(report.verified, report.failures.is_empty());
-        report.failures
+        let all: Vec<String> = report
+            .failures
+            .iter()
+            .chain(&report.unmet)
+            .cloned()
+            .collect();
+        assert_eq!(report.holds(), all.is_empty());
+        all
+    }
+
+    #[test]
+    fn what_takes_too_long_or_too_much_is_verified_all_the_same() {
+        let expect = "rows = 10\nseconds_max = 1.0\ncpu_us_per_change_max = 1.0\nrss_mib_max = 64\nchanges_per_second_min = 9.0";
+        let text = format!("[[source]]\nrecording = \"x\"\n[expect]\n{expect}");
+        let scenario: Scenario = toml::from_str(&text).unwrap();
+        let mut slow = outcome(2.0);
+        (slow.figures.rss_max_bytes, slow.figures.cpu_seconds) = (65 << 20, 1.0);
+        let (report, _) = summary(&scenario, vec![slow], true);
+        assert!(report.verified && !report.holds());
+        assert_eq!((report.failures.len(), report.unmet.len()), (0, 4));
+        assert_eq!(verdict(&report), "verified, but MISSED what is expected");
+        let mut short = outcome(2.0);
+        short.figures.changes = 9;
+        let (report, _) = summary(&scenario, vec![short], false);
+        assert!(!report.verified && report.unmet.is_empty());
+        assert_eq!(verdict(&report), "FAILED");
     }
 
     #[test]

@@ -43,16 +43,26 @@ pub struct Report {
     /// The median run's figures.
     #[serde(flatten)]
     pub figures: Figures,
-    /// Whether everything that was expected holds in every run.
+    /// Whether every run's content is what it must be: then its figures are a measure, whatever they are.
     pub verified: bool,
-    /// What does not hold.
+    /// What is wrong with the content.
     pub failures: Vec<String>,
+    /// What the runs were expected to take at most, or to reach at least, and did not: times, processor, memory, rates.
+    pub unmet: Vec<String>,
     /// Of the median run.
     pub faults: Vec<Happened>,
     /// Every run's figures.
     pub runs: Vec<Figures>,
     /// The median run over time.
     pub timeline: Timeline,
+}
+
+impl Report {
+    /// Whether everything that was expected holds: content and figures.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.verified && self.unmet.is_empty()
+    }
 }
 
 /// What one run measured.
@@ -202,13 +212,27 @@ pub fn median(runs: &[Figures]) -> usize {
 /// Processor, cores and kernel of this machine.
 pub fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let model = model.map_or(std::env::consts::ARCH, |(_, model)| model.trim());
+    let processor = processor(&cpu);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{model}, {cores} cores, Linux {}", kernel.trim())
+    format!("{processor}, {cores} cores, Linux {}", kernel.trim())
+}
+
+/// The first processor of `/proc/cpuinfo`: its name, and the numbers of its generation where it has them. Hypervisors give several
+/// generations one name, `AMD EPYC`, and figures of one are no measure of another's. Source: proc_cpuinfo(5).
+fn processor(cpuinfo: &str) -> String {
+    let field = |name: &str| {
+        let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = fields.find(|(found, _)| found.trim() == name)?;
+        Some(value.trim())
+    };
+    let name = field("model name").unwrap_or(std::env::consts::ARCH);
+    match (field("cpu family"), field("model"), field("stepping")) {
+        (Some(family), Some(model), Some(stepping)) => {
+            format!("{name} (family {family} model {model} stepping {stepping})")
+        }
+        _ => name.to_owned(),
+    }
 }
 
 /// Writes `report` as JSON.
@@ -223,6 +247,24 @@ pub fn write(report: &Report, path: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_of_one_name_are_told_apart_by_their_generation() {
+        let of = |model: u32| {
+            format!(
+                "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\nstepping\t: 1\n\n\
+                 processor\t: 1\nmodel\t\t: 99\n"
+            )
+        };
+        assert_eq!(
+            processor(&of(17)),
+            "AMD EPYC (family 25 model 17 stepping 1)"
+        );
+        assert_ne!(processor(&of(17)), processor(&of(1)));
+        // Other architectures have no such numbers.
+        let other = "processor\t: 0\nCPU implementer\t: 0x41\n";
+        assert_eq!(processor(other), std::env::consts::ARCH);
+    }
 
     #[test]
     fn the_median_run_of_an_even_number_is_the_slower_one_in_the_middle() {

@@ -43,11 +43,14 @@ pub struct Document {
     /// The median run's figures.
     #[serde(flatten)]
     pub figures: Figures,
-    /// Whether everything expected held in every run.
+    /// Whether every run's content was what it must be; in older reports also whether `unmet` would have been empty.
     pub verified: bool,
-    /// What did not hold.
+    /// What was wrong with the content.
     #[serde(default)]
     pub failures: Vec<String>,
+    /// Times, processor, memory and rates that were expected and missed; in older reports these are `failures`.
+    #[serde(default)]
+    pub unmet: Vec<String>,
     /// Faults of the median run.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -206,6 +209,9 @@ pub struct Station {
 pub struct Links {
     /// How they were emulated.
     pub backend: String,
+    /// The ways before it, and why they were not possible.
+    #[serde(default)]
+    pub refused: Vec<String>,
     /// Each link of the engine's, then each between brokers.
     pub links: Vec<LinkOf>,
     /// The least time in which the busiest direction could have carried its bytes.
@@ -310,6 +316,12 @@ impl Document {
         let value = serde_json::to_value(report).map_err(|error| error.to_string())?;
         serde_json::from_value(value)
             .map_err(|error| format!("a report that cannot be read back: {error}"))
+    }
+
+    /// Whether everything that was expected held: content and figures.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.verified && self.unmet.is_empty()
     }
 
     /// What the median run could not have been faster than, where the report says so.

@@ -72,20 +72,24 @@ fn section(out: &mut String, chapter: &Chapter, first: bool) -> Result<(), Failu
     Ok(())
 }
 
-/// Title, verdict, story, and what failed.
+/// Title, verdict, story, and what failed or was missed.
 fn heading(out: &mut String, chapter: &Chapter) -> std::fmt::Result {
     let document = &chapter.document;
-    let verdict = match document.verified {
+    let mut verdict = match document.verified {
         true => badge(true, "verified"),
         false => badge(false, "failed"),
     };
+    if !document.unmet.is_empty() {
+        verdict += " ";
+        verdict += &badge(false, "missed what is expected");
+    }
     write!(
         out,
         "<h2>{} {verdict}</h2><p>{}</p>",
         escaped(&html::capitalised(&chapter.title)),
         escaped(&story(document)),
     )?;
-    for failure in &document.failures {
+    for failure in document.failures.iter().chain(&document.unmet) {
         write!(out, "<div class=\"notice\">{}</div>", escaped(failure))?;
     }
     Ok(())
@@ -379,6 +383,9 @@ fn links(out: &mut String, figures: &Figures) -> std::fmt::Result {
         )?;
     }
     out.push_str("</table>");
+    for refusal in &links.refused {
+        write!(out, "<p>Not by {}.</p>", escaped(refusal))?;
+    }
     if let (Some(limit), Some(times)) = (links.limit_seconds, links.times_limit) {
         write!(
             out,
@@ -537,6 +544,7 @@ mod tests {
             "90 %",
             "the link’s limit",
             "delay 10ms rate 1gbit loss 1%",
+            "Not by tc: no sch_netem.",
             "to encoded, waiting included",
             "commit to the broker’s log",
             "commit to a bare reader",

@@ -76,6 +76,7 @@ pub(crate) fn document(runs: u32, rate: f64) -> Document {
         figures: figures(rate),
         verified: true,
         failures: Vec::new(),
+        unmet: Vec::new(),
         faults: Vec::new(),
         runs: (0..runs).map(|run| figures(of(run))).collect(),
         timeline: Timeline {
@@ -142,6 +143,7 @@ pub(crate) fn linked() -> Document {
     };
     let links = Links {
         backend: "tun".into(),
+        refused: vec!["tc: no sch_netem".into()],
         links: vec![LinkOf {
             host: "kafka 1".into(),
             seen_from: None,

@@ -18,7 +18,12 @@ async fn replayed(name: &str, options: Option<&str>) -> String {
     }
     let outcome = replay::replay(&scenario, &program, 1, false).await;
     let (report, outcome) = outcome.expect("a replay");
-    assert!(report.verified, "{name}: {:#?}", report.failures);
+    assert!(
+        report.holds(),
+        "{name}: {:#?} {:#?}",
+        report.failures,
+        report.unmet
+    );
     let io = &outcome.engine_report["io"];
     io.as_str().expect("the report names what read").to_owned()
 }

@@ -238,7 +238,10 @@ pub(super) async fn run(
         ..judge::Timed::default()
     });
     course.failures.extend(timed.failures.iter().cloned());
-    let links = links.map(|links| LinkFigures::of(links, &carried, written.seconds));
+    let links = links.map(|links| {
+        let figures = LinkFigures::of(links, &carried, written.seconds);
+        figures.map(LinkFigures::at_own_pace)
+    });
     let measured = Measured {
         load,
         written: &written,

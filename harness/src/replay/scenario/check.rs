@@ -51,6 +51,11 @@ impl Scenario {
             if !self.fault.is_empty() {
                 return Err("fault: not available with `load` in this version".into());
             }
+            if self.expect.times_limit_max.is_some() {
+                return Err(
+                    "expect: times_limit_max says nothing with `load`, which takes as long as it is offered; limit commits instead".into(),
+                );
+            }
         } else if self.expect.is_of_load() {
             return Err(
                 "expect: commit_p50_ms_max, commit_p99_ms_max, due_p99_ms_max and those over the round trip need `load`"
@@ -176,6 +181,14 @@ mod tests {
         assert!(refused("[link.kafka]\ndelay_ms = 10").is_ok());
         let both = parsed("[[source]]\nrecording = \"x\"\nserver = \"mysql\"").unwrap_err();
         assert!(both.starts_with("source: either"), "{both}");
+    }
+
+    #[test]
+    fn a_load_is_not_held_to_the_time_that_its_links_need() {
+        let text = "[[source]]\nserver = \"mysql\"\n[load]\ncommits_per_second = 30\nseconds = 5\n[link.source]\nrate_mbit = 20\n";
+        assert!(parsed(text).is_ok());
+        let error = parsed(&format!("{text}[expect]\ntimes_limit_max = 1.2")).unwrap_err();
+        assert!(error.contains("times_limit_max"), "{error}");
     }
 
     #[test]

@@ -491,7 +491,7 @@ mod tests {
         let over_p99: Of = |expect| expect.commit_p99_over_round_trip_ms_max;
         let of_bare: Of = |expect| expect.of_bare_reader_min;
         let times_limit: Of = |expect| expect.times_limit_max;
-        let promised: [(&str, &[(Of, f64)]); 24] = [
+        let promised: [(&str, &[(Of, f64)]); 28] = [
             (
                 "mysql-1m",
                 &[(rate, 1.5e6), (cpu, 0.6), (memory, 64.0), (timing, 0.01)],
@@ -509,19 +509,41 @@ mod tests {
             ("list-sync", &[(seconds, 5.0)]),
             ("list-sync-kafka", &[(seconds, 10.0)]),
             ("far-source", &[(seconds, 12.0)]),
+            ("far-source-off", &[(seconds, 35.0), (times_limit, 1.4)]),
             ("slow-link", &[(seconds, 60.0), (times_limit, 1.2)]),
             ("slow-link-auto", &[(seconds, 30.0)]),
-            ("mysql-idle", &[(commit_p50, 2.0), (commit_p99, 10.0)]),
-            ("mariadb-idle", &[(commit_p50, 2.0), (commit_p99, 10.0)]),
-            ("postgres-idle", &[(commit_p50, 2.0), (commit_p99, 10.0)]),
+            (
+                "mysql-idle",
+                &[(commit_p50, 2.0), (commit_p99, 10.0), (timing, 0.01)],
+            ),
+            (
+                "mariadb-idle",
+                &[(commit_p50, 2.0), (commit_p99, 10.0), (timing, 0.01)],
+            ),
+            (
+                "postgres-idle",
+                &[(commit_p50, 2.0), (commit_p99, 10.0), (timing, 0.01)],
+            ),
             ("mysql-idle-link", &[(over_p50, 2.0), (over_p99, 10.0)]),
             ("postgres-idle-link", &[(over_p50, 2.0), (over_p99, 10.0)]),
-            ("mysql-1k", &[(commit_p99, 10.0)]),
-            ("mariadb-1k", &[(commit_p99, 10.0)]),
-            ("postgres-1k", &[(commit_p99, 10.0)]),
-            ("mysql-50k", &[(commit_p99, 20.0), (due_p99, 20.0)]),
-            ("mariadb-50k", &[(commit_p99, 20.0), (due_p99, 20.0)]),
-            ("postgres-50k", &[(commit_p99, 20.0), (due_p99, 20.0)]),
+            ("mysql-1k", &[(commit_p99, 10.0), (timing, 0.01)]),
+            ("mariadb-1k", &[(commit_p99, 10.0), (timing, 0.01)]),
+            ("postgres-1k", &[(commit_p99, 10.0), (timing, 0.01)]),
+            (
+                "mysql-50k",
+                &[(commit_p99, 20.0), (due_p99, 20.0), (timing, 0.01)],
+            ),
+            (
+                "mariadb-50k",
+                &[(commit_p99, 20.0), (due_p99, 20.0), (timing, 0.01)],
+            ),
+            (
+                "postgres-50k",
+                &[(commit_p99, 20.0), (due_p99, 20.0), (timing, 0.01)],
+            ),
+            ("mysql-saturated", &[(memory, 64.0), (timing, 0.01)]),
+            ("mariadb-saturated", &[(memory, 64.0), (timing, 0.01)]),
+            ("postgres-saturated", &[(memory, 64.0), (timing, 0.01)]),
         ];
         for (name, figures) in promised {
             let expect = Scenario::read(name.as_ref()).unwrap().expect;
