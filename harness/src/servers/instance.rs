@@ -289,8 +289,12 @@ impl Server {
                 Some(_) => postgres::answers(port).await,
                 None => mysql::answers(port).await,
             };
-            let Err(error) = answer else {
-                return Ok(());
+            // Between finding a port and listening on it another server may have taken it.
+            let ours = self.directory().join("data").canonicalize();
+            let error = match answer {
+                Ok(data) if data.canonicalize().ok() == ours.ok() => return Ok(()),
+                Ok(data) => format!("port {port} is that of a server on {}", data.display()),
+                Err(error) => error,
             };
             if self.process.running().is_none() {
                 return Err("it ended at once".to_owned());
@@ -311,6 +315,32 @@ impl Drop for Server {
         if self.owned {
             self.process.kill();
             registry::remove(self.directory());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two tests would have one server, and end it for each other.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_on_the_port_that_was_found_is_not_taken_for_ours() {
+        for flavour in [Flavour::Mysql, Flavour::Postgres] {
+            let installed = tokio::task::block_in_place(|| install(flavour));
+            if let Err(reason) = installed {
+                assert!(!crate::is_ci(), "required in CI: {reason}");
+                eprintln!("\n*** SKIPPED: two of {}: {reason}\n", flavour.title());
+                continue;
+            }
+            let first = Server::start(flavour, &[]).await.unwrap();
+            let mut second = Server::start(flavour, &[]).await.unwrap();
+            assert_ne!(first.port(), second.port());
+            second.process.kill();
+            second.port = first.port();
+            let error = second.start_again().await.unwrap_err().to_string();
+            assert!(error.contains("ended at once"), "{error}");
+            assert!(first.answers(first.port()).await.is_ok());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is MySQL's and MariaDB's about an instance: options, users, the first data directory.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mysql_async::prelude::Queryable;
@@ -59,15 +59,17 @@ pub(super) fn options(flavour: Flavour, directory: &Path, port: u16) -> Vec<Stri
     options
 }
 
-/// Whether root can run a statement on `port` and the users are there; otherwise what is missing.
-pub(super) async fn answers(port: u16) -> Result<(), String> {
+/// The data directory of the server on `port` once root can run a statement there and the users are there; otherwise what is missing.
+pub(super) async fn answers(port: u16) -> Result<PathBuf, String> {
     let mut connection = connect(port).await.map_err(|error| error.to_string())?;
     let users = connection
-        .query_first::<u64, _>("SELECT COUNT(*) FROM mysql.user WHERE user = 'cdc'")
+        .query_first::<(u64, String), _>(
+            "SELECT COUNT(*), @@datadir FROM mysql.user WHERE user = 'cdc'",
+        )
         .await;
     let _ = connection.disconnect().await;
     match users {
-        Ok(Some(1)) => Ok(()),
+        Ok(Some((1, data))) => Ok(data.into()),
         Ok(_) => Err("the users have not been created".to_owned()),
         Err(error) => Err(error.to_string()),
     }

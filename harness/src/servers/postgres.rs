@@ -298,16 +298,17 @@ pub(super) fn options(
     Ok(options)
 }
 
-/// Whether the administrator can run a statement on `port` and the role is there; otherwise what is missing.
-pub(super) async fn answers(port: u16) -> Result<(), String> {
+/// The data directory of the server on `port` once the administrator can run a statement there and the role is there; otherwise what is
+/// missing.
+pub(super) async fn answers(port: u16) -> Result<PathBuf, String> {
     let shown = |error: tokio_postgres::Error| match error.as_db_error() {
         Some(error) => error.to_string(),
         None => error.to_string(),
     };
     let client = connect(port).await.map_err(shown)?;
-    let roles = "SELECT 1 FROM pg_roles WHERE rolname = 'cdc' AND rolreplication";
+    let roles = "SELECT current_setting('data_directory') FROM pg_roles WHERE rolname = 'cdc' AND rolreplication";
     match client.query_opt(roles, &[]).await.map_err(shown)? {
-        Some(_) => Ok(()),
+        Some(row) => Ok(row.get::<_, String>(0).into()),
         None => Err("the roles have not been created".to_owned()),
     }
 }
