@@ -544,6 +544,22 @@ mod tests {
         assert!(admin.have_forgotten(&topics).await.unwrap());
     }
 
+    #[tokio::test]
+    async fn a_broker_that_resets_connections_is_not_the_only_one_to_be_asked() {
+        let starting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = starting.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = starting.accept().await {
+                drop(stream);
+            }
+        });
+        let broker = Broker::loopback().await.unwrap();
+        let mut admin = Admin::new(&format!("{address},{}", broker.bootstrap()));
+        assert_eq!(admin.brokers().await.unwrap(), 1);
+        let alone = Admin::new(&address.to_string()).brokers().await;
+        assert!(matches!(alone, Err(AdminError::Io { .. })), "{alone:?}");
+    }
+
     #[test]
     fn only_a_replica_in_sync_becomes_the_leader() {
         let turned = |leader, in_sync: &[i32]| {

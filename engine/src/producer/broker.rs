@@ -289,8 +289,9 @@ impl Session<'_> {
         let produced = Produced::read(&mut cursor, self.version)
             .and_then(|produced| cursor.finish("Produce response").map(|()| produced))
             .map_err(|error| format!("its answer cannot be read: {error}"))?;
-        if let Some(until) = clock::now().checked_add(produced.throttle) {
-            *self.throttled_until() = Some(until);
+        // Almost never: no clock is read for the others.
+        if !produced.throttle.is_zero() {
+            *self.throttled_until() = clock::now().checked_add(produced.throttle);
         }
         let results = produced
             .parts

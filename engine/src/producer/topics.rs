@@ -243,10 +243,10 @@ async fn create(
 ) -> Result<Option<String>, Fault> {
     // They would take it for a number, and say that too few brokers are up.
     let version = cluster.version::<CreateTopics>();
-    if let (true, Some(name)) = (
-        settings.replication < 0 && version.is_some_and(|version| version < DEFAULTS_FROM),
-        names.first(),
-    ) {
+    if settings.replication < 0
+        && version.is_some_and(|version| version < DEFAULTS_FROM)
+        && let Some(name) = names.first()
+    {
         return Err(Fault::Lasting(ProducerError::topic(
             name,
             "cannot be created: brokers before Kafka 2.4 know no default for the number of replicas; set kafka.topics.replication (-1 \

@@ -128,10 +128,10 @@ impl RealKafka {
         for line in broker.properties.lines() {
             title += &format!(", {line}");
         }
-        if lasting && kept.runs > 1 {
+        let shared = lasting && kept.runs > 1;
+        if shared {
             title += ", the same for all runs";
         }
-        let shared = lasting && kept.runs > 1;
         if !(kept.warmed && shared) {
             warm_up::requests(&bootstrap, broker).await?;
             kept.warmed = true;
@@ -448,4 +448,29 @@ async fn watch(mut admin: Admin, topics: Vec<String>, seen: Arc<Mutex<Seen>>) {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Broker;
+
+    #[tokio::test]
+    async fn topics_that_are_to_be_there_are_made_once() {
+        let broker = Broker::loopback().await.unwrap();
+        let mut admin = Admin::new(&broker.bootstrap());
+        let kind = BrokerKind {
+            partitions: 2,
+            ..BrokerKind::default()
+        };
+        let topics = ["a".to_owned(), "b".to_owned()];
+        existing(&mut admin, &kind, &topics).await.unwrap();
+        let partitions = admin.partitions(&topics).await.unwrap();
+        let found: Vec<_> = (partitions.iter())
+            .map(|part| (part.topic.as_str(), part.number))
+            .collect();
+        assert_eq!(found, [("a", 0), ("a", 1), ("b", 0), ("b", 1)]);
+        let again = existing(&mut admin, &kind, &topics).await.unwrap_err();
+        assert!(again.to_string().starts_with("topic a: "), "{again}");
+    }
 }

@@ -19,8 +19,7 @@ impl Dispatch {
     pub(in crate::producer) fn traffic(&self) -> Traffic {
         let others_answer = self.others_answer();
         let is_busy = self.brokers.iter().any(|(id, broker)| {
-            !broker.is_cut_off(others_answer)
-                && (!broker.in_flight.is_empty() || self.has_work(*id))
+            !broker.is_cut_off(others_answer) && self.has_anything(*id, broker)
         });
         Traffic {
             written: self.written,
@@ -64,9 +63,14 @@ impl Dispatch {
     fn is_held_up(&self) -> bool {
         let others_answer = self.others_answer();
         let is_kept = |(id, broker): (&i32, &Broker)| {
-            broker.is_cut_off(others_answer) && (!broker.in_flight.is_empty() || self.has_work(*id))
+            broker.is_cut_off(others_answer) && self.has_anything(*id, broker)
         };
         !self.held_up.is_empty() || self.brokers.iter().any(is_kept)
+    }
+
+    /// Whether something is on the wire to this broker, or could be.
+    fn has_anything(&self, id: i32, broker: &Broker) -> bool {
+        !broker.in_flight.is_empty() || self.has_work(id)
     }
 
     /// Whether there is a broker that is not silent.

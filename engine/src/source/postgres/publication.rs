@@ -89,12 +89,11 @@ pub(super) fn add(publication: &str, tables: &[Missing]) -> String {
     )
 }
 
-/// What is said before a `statement` that adds tables: rows are decoded with the publication of their time, so no stream has what they
-/// had before.
-pub(super) fn adds(statement: &str) -> String {
-    format!(
+/// Warns before a `statement` that adds tables: rows are decoded with the publication of their time, so no stream has what they had before.
+pub(super) fn warn_of_adding(statement: &str) {
+    tracing::warn!(
         "{statement}: what was written there before is not captured; take a snapshot of it where there was anything"
-    )
+    );
 }
 
 /// `CREATE PUBLICATION …` for these tables, or for all, on a server of version `major`.

@@ -366,7 +366,7 @@ async fn publish(
         }
     };
     match found.publication.is_some() {
-        true => tracing::warn!("{}", publication::adds(&statement)),
+        true => publication::warn_of_adding(&statement),
         false => tracing::info!("{statement}"),
     }
     connection.query(&statement).await?;

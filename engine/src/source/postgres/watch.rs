@@ -171,7 +171,7 @@ async fn look(plan: &Plan) -> Result<Option<Found>, SourceError> {
             (lacking.harmless.into_iter()).partition(|table| table.owned);
         if !ours.is_empty() {
             let statement = publication::add(name, &ours);
-            tracing::warn!("{}", publication::adds(&statement));
+            publication::warn_of_adding(&statement);
             connection.query(&statement).await?;
         }
         lacking.harmless = others;

@@ -423,6 +423,25 @@ mod tests {
     }
 
     #[test]
+    fn a_report_says_what_the_brokers_were_warmed_by() {
+        let title = |requests, records, shared| {
+            let broker = BrokerKind {
+                warm_up_requests: requests,
+                warm_up_records: records,
+                ..BrokerKind::default()
+            };
+            title(&broker, shared)
+        };
+        assert_eq!(title(0, 0, true), ", not warmed");
+        assert_eq!(title(0, 7, false), ", warmed by 7 records");
+        assert_eq!(title(3, 0, true), ", warmed by 3 requests each at first");
+        assert_eq!(
+            title(3, 7, true),
+            ", warmed by 3 requests each at first and 7 records before each"
+        );
+    }
+
+    #[test]
     fn records_are_of_the_kinds_and_sizes_of_a_run() {
         for count in BATCH_RECORDS {
             let mut batch = batch(count).unwrap();
