@@ -123,6 +123,18 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Exit status and lines of `walbrook check`.
+async fn check(engine: &Engine) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(&engine.program);
+    command.args(["check", "-c"]).arg(engine.config());
+    command.current_dir(&engine.directory);
+    // The broker that it asks runs here.
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = output.await.expect("no panic").expect("walbrook runs");
+    let said = String::from_utf8(output.stdout).expect("text");
+    (output.status.code(), said)
+}
+
 /// Has a running engine stop, and expects that it ends as it should.
 async fn stop(engine: &Engine, mut running: harness::replay::engine::Running) {
     running.terminate().expect("a running engine");

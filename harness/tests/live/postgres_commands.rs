@@ -3,26 +3,13 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::replay::engine::Engine;
 use harness::seed::postgres::{self as seed, Identity};
 use serde_json::Value;
 
 use crate::postgres::set_plugin;
 use crate::postgres_faults::{NAME, prepare};
 use crate::postgres_refusals::{Stage, configure};
-use crate::until;
-
-/// Exit status and lines of `walbrook check`.
-async fn check(engine: &Engine) -> (Option<i32>, String) {
-    let mut command = Command::new(&engine.program);
-    command.args(["check", "-c"]).arg(engine.config());
-    command.current_dir(&engine.directory);
-    // The broker that it asks runs here.
-    let output = tokio::task::spawn_blocking(move || command.output());
-    let output = output.await.expect("no panic").expect("walbrook runs");
-    let said = String::from_utf8(output.stdout).expect("text");
-    (output.status.code(), said)
-}
+use crate::{check, until};
 
 /// Names of slots and publications.
 async fn made(stage: &Stage) -> Vec<String> {

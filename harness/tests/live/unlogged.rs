@@ -1,29 +1,14 @@
 //! What servers change and leave out of their logs: `walbrook check` says so where that is the case, and not elsewhere. And the rows that
 //! MariaDB writes besides those of a statement, for tables with system versioning.
 
-use std::process::Command;
-
 use harness::broker::Broker;
-use harness::replay::engine::Engine;
 use harness::servers::{Flavour, Server};
 use mysql_async::prelude::Queryable as _;
 
 use crate::failover::{caught_up, replicate};
 use crate::records::{records, states};
 use crate::session::Session;
-use crate::{configured, ready, ready_with, run_to_end};
-
-/// Exit status and lines of `walbrook check`.
-async fn check(engine: &Engine) -> (Option<i32>, String) {
-    let mut command = Command::new(&engine.program);
-    command.args(["check", "-c"]).arg(engine.config());
-    command.current_dir(&engine.directory);
-    // The broker that it asks runs here.
-    let output = tokio::task::spawn_blocking(move || command.output());
-    let output = output.await.expect("no panic").expect("walbrook runs");
-    let said = String::from_utf8(output.stdout).expect("text");
-    (output.status.code(), said)
-}
+use crate::{check, configured, ready, ready_with, run_to_end};
 
 /// The line about `what`, which begins with how it stands.
 fn line<'a>(said: &'a str, what: &str) -> &'a str {

@@ -461,6 +461,11 @@ fn in_no_file(template: &[u8], kind: Kind, body: &[u8]) -> Vec<u8> {
     let mut event = template[..19].to_vec();
     event[4] = kind.0;
     event[13..17].fill(0);
+    completed(event, body)
+}
+
+/// A header with its body, and with its length and sum set right.
+fn completed(mut event: Vec<u8>, body: &[u8]) -> Vec<u8> {
     event.extend_from_slice(body);
     event.extend_from_slice(&[0; 4]);
     let length = event.len() as u32;

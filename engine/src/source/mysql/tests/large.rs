@@ -11,24 +11,11 @@ const LARGE: [usize; 5] = [5, 2_000_000, 0, 70_001, 3];
 const SMALL_ONES: [usize; 5] = [1, 2, 3, 4, 5];
 const TABLE_ID: u64 = 0x00c0_ffee;
 
-/// An event like `template` of this kind and body, in no file.
-fn event(template: &[u8], kind: Kind, body: &[u8]) -> Vec<u8> {
-    let mut event = template[..19].to_vec();
-    event[4] = kind.0;
-    event[13..17].fill(0);
-    event.extend_from_slice(body);
-    event.extend_from_slice(&[0; 4]);
-    let length = event.len() as u32;
-    event[9..13].copy_from_slice(&length.to_le_bytes());
-    super::seal(&mut event);
-    event
-}
-
 /// The TABLE_MAP of `aside.large (id INT, v LONGBLOB)`.
 fn table_map(template: &[u8]) -> Vec<u8> {
     let mut body = TABLE_ID.to_le_bytes()[..6].to_vec();
     body.extend_from_slice(b"\x01\0\x05aside\0\x05large\0\x02\x03\xfc\x01\x04\0");
-    event(template, Kind::TABLE_MAP, &body)
+    in_no_file(template, Kind::TABLE_MAP, &body)
 }
 
 /// What stands before the rows of an INSERT into it.
@@ -56,7 +43,7 @@ fn rows(lengths: &[usize]) -> Vec<u8> {
 fn insert(template: &[u8], kind: Kind, lengths: &[usize]) -> Vec<u8> {
     let mut body = head(kind);
     body.append(&mut rows(lengths));
-    event(template, kind, &body)
+    in_no_file(template, kind, &body)
 }
 
 /// The same as MariaDB compresses it: a zlib stream of stored blocks.
@@ -79,7 +66,7 @@ fn insert_compressed(template: &[u8], lengths: &[usize]) -> Vec<u8> {
         (a, (b + a) % 65_521)
     });
     body.extend_from_slice(&(b << 16 | a).to_be_bytes());
-    event(template, Kind::WRITE_ROWS_COMPRESSED_V1, &body)
+    in_no_file(template, Kind::WRITE_ROWS_COMPRESSED_V1, &body)
 }
 
 /// The same as zlib compresses it, which is a small part of it.
@@ -95,7 +82,7 @@ fn insert_compressed_well(template: &[u8], lengths: &[usize]) -> Vec<u8> {
     // Behind the header of a compressed packet.
     body.extend_from_slice(&packet[7..]);
     assert!(body.len() < BATCH, "{} bytes", body.len());
-    event(template, Kind::WRITE_ROWS_COMPRESSED_V1, &body)
+    in_no_file(template, Kind::WRITE_ROWS_COMPRESSED_V1, &body)
 }
 
 /// `events` with these before the one at `at`.
@@ -379,7 +366,7 @@ fn what_is_too_large_before_the_start_is_not_held() {
     let template = &events[at];
     // Captured, and a statement's text.
     let more = [
-        event(template, Kind::ROWS_QUERY, &[b'x'; 200_000]),
+        in_no_file(template, Kind::ROWS_QUERY, &[b'x'; 200_000]),
         table_map(template),
         insert(template, Kind::WRITE_ROWS, &LARGE),
     ];

@@ -130,12 +130,7 @@ fn event_like(like: &[u8], kind: Kind, flags: u8, body: &[u8]) -> Vec<u8> {
     let mut event = like[..19].to_vec();
     event[4] = kind.0;
     event[17] = flags;
-    event.extend_from_slice(body);
-    event.extend_from_slice(&[0; 4]);
-    let length = event.len() as u32;
-    event[9..13].copy_from_slice(&length.to_le_bytes());
-    seal(&mut event);
-    event
+    completed(event, body)
 }
 
 const LOAD: &str = "LOAD DATA INFILE 'x' INTO TABLE shop.orders";
