@@ -42,8 +42,11 @@ pub struct Buffer {
     /// Where the memory goes back to.
     home: Option<Arc<Spares>>,
     /// What goes with them.
-    kept: Option<Box<dyn Any + Send + Sync>>,
+    kept: Option<Attached>,
 }
+
+/// What is held for as long as bytes are.
+pub(crate) type Attached = Box<dyn Any + Send + Sync>;
 
 impl Buffer {
     /// Memory that bytes may hold: so many times their number.
@@ -68,6 +71,11 @@ impl Buffer {
     /// Keeps `what` for as long as these bytes are held: what they take of a budget. A copy of them does not have it.
     pub(crate) fn keep(&mut self, what: impl Any + Send + Sync) {
         self.kept = Some(Box::new(what));
+    }
+
+    /// What is kept with these bytes, for whoever holds them longer, or as a copy.
+    pub(crate) fn take_kept(&mut self) -> Option<Attached> {
+        self.kept.take()
     }
 }
 

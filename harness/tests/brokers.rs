@@ -176,6 +176,42 @@ async fn a_partition_that_cannot_be_written_does_not_hold_up_others() {
     assert!(run.records(REFUSED) > 0);
 }
 
+/// A request takes one batch of a partition: what has come as thousands of small ones takes as many turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_while_nothing_can_be_written_leaves_in_few_batches() {
+    let Some(program) = program_for_test_of("clusters that take nothing for a while") else {
+        return;
+    };
+    for refuses in [false, true] {
+        let run = Run::of_truth(&program, 10_000, Settings::default(), "").await;
+        let broker = &run.broker;
+        broker.create_topic(TOPIC, 1).expect("a new topic");
+        let refuse = |error| broker.refuse(TOPIC, 0, error).expect("a partition");
+        let mut running = run.engine.start().expect("the engine starts");
+        let is_begun = |run: &Run| run.records(TOPIC) > 0;
+        run.until(&mut running, "the first records", is_begun).await;
+        match refuses {
+            true => refuse(Some(ResponseError::NotEnoughReplicas)),
+            false => broker.stop(0),
+        }
+        let before = broker.counts();
+        let all_is_sent = |run: &Run| run.server.ends_reached() > 0;
+        run.until(&mut running, "the end of the stream", all_is_sent)
+            .await;
+        match refuses {
+            true => refuse(None),
+            false => broker.resume(0),
+        }
+        assert_eq!(run.ends(running).await, Some(0), "{}", run.log());
+        run.expect_all();
+        let batches = broker.counts().batches - before.batches;
+        let records = broker.counts().records - before.records;
+        // Some hundreds are let go for the sake of others, as nobody knows how long the refusal lasts.
+        let expected = if refuses { 400 } else { 100 };
+        assert!(batches < expected, "{records} records in {batches} batches");
+    }
+}
+
 fn encrypted(nodes: &[&Tls]) -> Settings {
     let listener = |tls: &&Tls| Listener {
         tls: Some(tls.server.clone()),
@@ -370,6 +406,34 @@ async fn one_broker_that_falls_silent_is_waited_for_by_nobody() {
     let log = run.log();
     assert!(log.contains("silent, going on with those"), "{log}");
     assert!(!log.contains("connection lost"), "it was waited for: {log}");
+    run.expect_all();
+}
+
+/// rskafka takes a broker of those that it is given at random, and waits for it without an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rskafka_starts_while_most_brokers_are_silent() {
+    let Some(program) = program_for_test_of("rskafka and brokers that are silent") else {
+        return;
+    };
+    let kafka = "producer = \"rskafka\"\n";
+    let run = Run::of_truth(&program, 20_000, Settings::default(), kafka).await;
+    let mut silent = Vec::new();
+    let mut brokers = vec![run.broker.bootstrap()];
+    for _ in 0..4 {
+        let listener = TcpListener::bind((HOST, 0)).await.expect("a free port");
+        brokers.push(listener.local_addr().expect("an address").to_string());
+        // The kernel takes connections for it.
+        silent.push(listener);
+    }
+    // Our own part asks one after the other.
+    brokers.swap(0, 1);
+    let configuration = std::fs::read_to_string(run.engine.config()).expect("what was written");
+    let known = format!("{:?}", [run.broker.bootstrap()]);
+    assert!(configuration.contains(&known), "{configuration}");
+    let configuration = configuration.replace(&known, &format!("{brokers:?}"));
+    std::fs::write(run.engine.config(), configuration).expect("a writable directory");
+    let running = run.engine.start().expect("the engine starts");
+    assert_eq!(run.ends(running).await, Some(0), "{}", run.log());
     run.expect_all();
 }
 

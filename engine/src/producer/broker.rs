@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
+use kafka_protocol::messages::MetadataRequest;
 use protocol::Cursor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::Notify;
@@ -20,9 +21,10 @@ use super::backoff::Backoff;
 use super::connection::{Connection, Fault, REQUEST_TIMEOUT, RESPONSE_MAX, read_frame};
 use super::dispatch::{PartResult, PartitionKey};
 use super::error::ProducerError;
+use super::metadata::differs;
 use super::native::Shared;
 use super::produce;
-use super::response::Produced;
+use super::response::{Metadata, Produced};
 
 /// The pauses between attempts to connect.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
@@ -114,7 +116,8 @@ pub(super) async fn serve(shared: Arc<Shared>, id: i32, wake: Arc<Notify>) {
         }
         let connected = match open.take() {
             Some(open) => Ok(open),
-            None => connect(&shared, id).await,
+            // The first time metadata have just said where it is.
+            None => connect(&shared, id, !early).await,
         };
         let fault = match connected {
             Ok((connection, version)) => {
@@ -168,11 +171,25 @@ pub(super) async fn serve(shared: Arc<Shared>, id: i32, wake: Arc<Notify>) {
     }
 }
 
-async fn connect(shared: &Shared, id: i32) -> Result<(Connection, i16), Fault> {
+/// Connects to broker `id`. Where it `may_differ`, it is asked first which cluster it belongs to: the name may lead to another one by now.
+async fn connect(shared: &Shared, id: i32, may_differ: bool) -> Result<(Connection, i16), Fault> {
     let endpoint = shared
         .endpoint(id)
         .ok_or_else(|| Fault::Passing("metadata do not say where it listens".to_owned()))?;
-    let connection = shared.connector.connect(&endpoint).await?;
+    let mut connection = shared.connector.connect(&endpoint).await?;
+    if may_differ {
+        let nothing = MetadataRequest::default().with_topics(Some(Vec::new()));
+        let Metadata { cluster_id, .. } = connection.call::<Metadata>(&nothing).await?;
+        let begun = shared.cluster_id.as_deref();
+        if let Some(other) = differs(&connection.broker, begun, cluster_id.as_deref()) {
+            // Said once for all brokers, and not in place of why the connection before was lost.
+            if !shared.is_elsewhere.swap(true, Ordering::Relaxed) {
+                warn!(broker = id, reason = %other, "nothing is written there");
+            }
+            return Err(Fault::Passing(other));
+        }
+        shared.is_elsewhere.store(false, Ordering::Relaxed);
+    }
     let version = connection.version(produce::KEY, "Produce", produce::VERSIONS)?;
     shared.with(|dispatch| dispatch.metrics().connections += 1);
     Ok((connection, version))
@@ -325,7 +342,7 @@ impl Session<'_> {
         sleep_until(at.into()).await;
         let mut backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX);
         let (connection, version) = loop {
-            match connect(self.shared, self.id).await {
+            match connect(self.shared, self.id, true).await {
                 Ok(open) => break open,
                 // This one may do for a while yet.
                 Err(Fault::Passing(reason)) => {

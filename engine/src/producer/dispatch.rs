@@ -10,6 +10,7 @@
 //! A request is composed when its broker can take one, of one batch of every partition that has one for it: batching by what waits,
 //! without a timer.
 
+mod ceiling;
 mod leaders;
 mod traffic;
 
@@ -26,13 +27,14 @@ use super::error::ProducerError;
 use super::ledger::Ledger;
 use super::partition::{Identity, Outcome, Partition, Shrunk, Taken, WINDOW_MAX, Waiting};
 use super::{Acknowledged, ProducerMetrics, verdict};
+use ceiling::Ceiling;
 pub use traffic::Traffic;
 
 /// Produce requests on the wire to one broker: as many as idempotence allows.
 pub(super) const IN_FLIGHT_MAX: usize = 5;
 
-/// A request is closed at this size, in bytes, unless its first batch alone is larger. Far below a broker's
-/// `socket.request.max.bytes` (100 MiB by default).
+/// A request is closed at this size, in bytes, unless its first batch alone is larger, and sooner at a broker that hangs up on it
+/// ([`Ceiling`]). Far below a broker's `socket.request.max.bytes` (100 MiB by default).
 pub(super) const REQUEST_BYTES_MAX: usize = 16 << 20;
 
 /// What a partition that cannot be written means for the rest.
@@ -87,10 +89,20 @@ pub(super) struct Signals {
     pub(super) traffic: bool,
 }
 
+/// A request without an answer.
+#[derive(Debug)]
+struct OnWire {
+    id: u64,
+    partitions: Vec<usize>,
+    /// Of its batches.
+    bytes: usize,
+}
+
 #[derive(Debug, Default)]
 struct Broker {
     ready: VecDeque<usize>,
-    in_flight: Vec<(u64, Vec<usize>)>,
+    in_flight: Vec<OnWire>,
+    ceiling: Ceiling,
     /// It could not be connected to, or has broken the connection, or is silent while answers are due, and has not answered since.
     is_unreachable: bool,
 }
@@ -113,7 +125,9 @@ pub(super) struct Dispatch {
     ledger: Ledger,
     next_request: u64,
     waiting: usize,
+    waiting_bytes: usize,
     written: u64,
+    unrewarded: u64,
     bytes_per_broker: usize,
     identity: Option<Identity>,
     wants_identity: bool,
@@ -143,6 +157,7 @@ impl Dispatch {
     /// Takes the batches of an ordinal. Ordinals are acknowledged in the order of these calls.
     pub(super) fn enqueue(&mut self, ordinal: u64, parts: Vec<EncodedBatch>, now: Instant) {
         let serial = self.ledger.enter(ordinal, parts.len());
+        self.unrewarded += 1;
         let (mut bytes, mut brokers) = (0, Vec::new());
         for part in parts {
             let key = PartitionKey {
@@ -158,6 +173,7 @@ impl Dispatch {
                 return;
             };
             self.waiting += 1;
+            self.waiting_bytes += part.bytes.len();
             bytes += part.bytes.len();
             // Partitions without a leader count as one broker's.
             let leader = self.partitions[at].leader();
@@ -223,7 +239,7 @@ impl Dispatch {
                 passed_over.push(at);
                 continue;
             };
-            if !taken.is_empty() && bytes + size > REQUEST_BYTES_MAX {
+            if !taken.is_empty() && bytes + size > state.ceiling.bytes() {
                 state.ready.push_front(at);
                 break;
             }
@@ -236,6 +252,7 @@ impl Dispatch {
                 Taken::First { serial } => {
                     self.ledger.sent(serial, now);
                     self.waiting -= 1;
+                    self.waiting_bytes -= batch.len();
                 }
                 Taken::Again => self.metrics.retries += 1,
             }
@@ -245,7 +262,11 @@ impl Dispatch {
         if !taken.is_empty() {
             self.next_request += 1;
             self.metrics.requests += 1;
-            state.in_flight.push((id, taken.clone()));
+            state.in_flight.push(OnWire {
+                id,
+                partitions: taken.clone(),
+                bytes,
+            });
         }
         for at in taken.into_iter().chain(passed_over) {
             self.touch(at, now);
@@ -277,6 +298,7 @@ impl Dispatch {
         }
         if let Some(state) = self.brokers.get_mut(&broker) {
             state.is_unreachable = false;
+            state.ceiling.answered();
         }
         self.note_traffic();
         self.wake(broker);
@@ -288,12 +310,22 @@ impl Dispatch {
             return;
         };
         let unanswered = std::mem::take(&mut state.in_flight);
+        if let Some(oldest) = unanswered.first()
+            && state.ceiling.ended(oldest.bytes)
+        {
+            warn!(
+                broker,
+                bytes = oldest.bytes,
+                "the connection ends again and again without an answer to a large request, requests are smaller meanwhile: if the \
+                 broker's log names InvalidReceiveException, raise its socket.request.max.bytes"
+            );
+        }
         // A broker also hangs up when nothing was sent for long: no reason to ask where the partitions are.
         self.wants_metadata |= !unanswered.is_empty();
         self.signals.driver |= !unanswered.is_empty();
-        for (request, partitions) in unanswered {
+        for OnWire { id, partitions, .. } in unanswered {
             for at in partitions {
-                self.partitions[at].lost(request);
+                self.partitions[at].lost(id);
                 self.touch(at, now);
             }
         }
@@ -381,10 +413,18 @@ impl Dispatch {
         self.waiting
     }
 
+    /// Their bytes.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     /// Whether batches wait although everything is on the wire to some broker that may be. A batch that waits for its broker's task
-    /// to be run, or for a connection or a leader, does not make it so.
+    /// to be run, or for a connection, a leader or a broker that is cut off, does not make it so.
     pub(super) fn is_pressed(&self) -> bool {
-        let is_full = |broker: &Broker| broker.in_flight.len() >= IN_FLIGHT_MAX;
+        let others_answer = self.others_answer();
+        let is_full = |broker: &Broker| {
+            broker.in_flight.len() >= IN_FLIGHT_MAX && !broker.is_cut_off(others_answer)
+        };
         self.waiting > 0 && self.brokers.values().any(is_full)
     }
 
@@ -412,8 +452,8 @@ impl Dispatch {
         let Some(state) = self.brokers.get_mut(&broker) else {
             return Vec::new();
         };
-        let found = state.in_flight.iter().position(|(id, _)| *id == request);
-        found.map_or_else(Vec::new, |at| state.in_flight.remove(at).1)
+        let found = state.in_flight.iter().position(|of| of.id == request);
+        found.map_or_else(Vec::new, |at| state.in_flight.remove(at).partitions)
     }
 
     fn answered(
@@ -432,10 +472,12 @@ impl Dispatch {
         match self.partitions[at].answered(request, result.code, result.base_offset, now) {
             Outcome::Written { serial, next_offset } => {
                 self.written += 1;
+                self.unrewarded = 0;
                 self.ledger.written(serial, self.keys[at], next_offset);
                 self.signals.acknowledged |= self.ledger.is_ready();
             }
             Outcome::Retry { refresh } => {
+                self.unrewarded = self.unrewarded.saturating_sub(1);
                 self.wants_metadata |= refresh;
                 self.signals.driver |= refresh;
                 if refresh && self.partitions[at].is_doubtful() {

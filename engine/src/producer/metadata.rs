@@ -19,7 +19,7 @@ use super::response::{Metadata, Response};
 /// at all, and over a long line with TLS and authentication a connection takes seconds.
 const NEXT_AFTER: Duration = Duration::from_secs(2);
 
-/// How long metadata may take over the connection that is there before others are asked: no broker needs anybody else to know them.
+/// How long metadata may take before others are asked: no broker needs anybody else to know them.
 const METADATA_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Brokers that are known, and a connection to one of them.
@@ -62,6 +62,25 @@ impl Cluster {
         })
     }
 
+    /// What this one knows, without its connection.
+    pub(super) fn another(&self) -> Self {
+        Self {
+            connector: Arc::clone(&self.connector),
+            bootstrap: self.bootstrap.clone(),
+            brokers: self.brokers.clone(),
+            controller: self.controller,
+            cluster_id: self.cluster_id.clone(),
+            control: None,
+            turn: self.turn,
+            avoided: self.avoided.clone(),
+        }
+    }
+
+    /// Who answered last, where the connection is still there.
+    pub(super) fn answering(&self) -> Option<&Endpoint> {
+        self.control.as_ref().map(|(endpoint, _)| endpoint)
+    }
+
     /// How connections are made.
     pub(super) fn connector(&self) -> &Arc<Connector> {
         &self.connector
@@ -84,8 +103,8 @@ impl Cluster {
         Ok(answers.await?.0)
     }
 
-    /// As [`call`](Self::call), with a second question in the same round trip, where the broker understands it. The connection that is
-    /// there is given up after `patience`, and sooner where it is silent.
+    /// As [`call`](Self::call), with a second question in the same round trip, where the broker understands it. A broker is given up after
+    /// `patience` where another one is left to be asked, and sooner where it is silent.
     async fn call_with<R: Response, A: Response>(
         &mut self,
         request: &R::Request,
@@ -132,7 +151,9 @@ impl Cluster {
             };
             let asked = match opened {
                 Ok(mut connection) => {
-                    let answers = connection.call_with::<R, A>(request, along).await;
+                    let is_last = candidates.len() == 0 && opening.is_empty();
+                    let answers = connection.call_with::<R, A>(request, along);
+                    let answers = within((!is_last).then_some(patience), answers).await;
                     answers.map(|answers| (connection, answers))
                 }
                 Err(fault) => Err(fault),
@@ -224,6 +245,10 @@ impl Cluster {
             let reason = "the broker that was asked knows of no brokers yet";
             return Err(Fault::Passing(reason.to_owned()));
         }
+        if let Some(other) = self.other_cluster(metadata.cluster_id.as_deref()) {
+            self.ask_another();
+            return Err(Fault::Passing(other));
+        }
         for (id, host, port) in &metadata.brokers {
             if let Ok(port) = u16::try_from(*port) {
                 let host = host.as_str().into();
@@ -239,6 +264,13 @@ impl Cluster {
         Ok((metadata, along))
     }
 
+    /// What is wrong with a broker that belongs to this cluster, by its own words, where it is not the one that was begun with: records would
+    /// be divided among the two.
+    fn other_cluster(&self, of: Option<&str>) -> Option<String> {
+        let (control, _) = self.control.as_ref()?;
+        differs(&control.to_string(), self.cluster_id.as_deref(), of)
+    }
+
     /// The next question goes to another broker, where there is one.
     pub(super) fn ask_another(&mut self) {
         self.control = None;
@@ -250,7 +282,12 @@ impl Cluster {
         let known = |id| self.brokers.get(id).cloned();
         self.avoided = brokers.iter().filter_map(known).collect();
         let has_others = self.avoided.len() < self.brokers.len();
-        let is_avoided = |(endpoint, _): &(Endpoint, Connection)| self.avoided.contains(endpoint);
+        // Who was asked under a name of the configuration that metadata do not know may be any of them.
+        let is_known = |endpoint: &Endpoint| self.brokers.values().any(|known| known == endpoint);
+        let is_avoided = |(endpoint, _): &(Endpoint, Connection)| match is_known(endpoint) {
+            true => self.avoided.contains(endpoint),
+            false => !self.avoided.is_empty(),
+        };
         if has_others && self.control.as_ref().is_some_and(is_avoided) {
             self.ask_another();
         }
@@ -275,6 +312,17 @@ impl Cluster {
         candidates.sort_by_key(|endpoint| self.avoided.contains(endpoint));
         candidates
     }
+}
+
+/// What is wrong with `broker`, of the cluster `of`, where another one was `begun` with; nothing where one of the two is not known.
+pub(super) fn differs(broker: &str, begun: Option<&str>, of: Option<&str>) -> Option<String> {
+    let (begun, of) = (begun?, of?);
+    (begun != of).then(|| {
+        format!(
+            "{broker} belongs to Kafka cluster {of}, and this run began to write to cluster {begun}: let the name lead there again, or \
+             start again to go on in the other one"
+        )
+    })
 }
 
 /// A topic's name as requests carry it.

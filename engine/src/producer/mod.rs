@@ -15,6 +15,7 @@ mod broker;
 mod connection;
 mod dispatch;
 mod error;
+mod identity;
 mod ledger;
 mod metadata;
 #[cfg(test)]
@@ -278,6 +279,15 @@ impl Producer {
         match &self.client {
             Client::Native(native) => native.waiting(),
             Client::Rskafka(rskafka) => rskafka.waiting(),
+        }
+    }
+
+    /// Bytes of them. Not known of rskafka, and none there.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        match &self.client {
+            Client::Native(native) => native.waiting_bytes(),
+            Client::Rskafka(_) => 0,
         }
     }
 

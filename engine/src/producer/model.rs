@@ -1,4 +1,4 @@
-//! The dispatch against a cluster in memory that does what Kafka may do: lose connections before and after it has written, process
+//! The dispatch against a cluster in memory that does what Kafka may do: lose connections before and after it has written, be silent, process
 //! requests of dead connections late, move leaders, cut off what was never confirmed, answer errors with and without having written,
 //! hand out stale metadata and such without topics, forget producers or all but their last batches. Every run follows from a seed; a
 //! failure prints it.
@@ -141,6 +141,8 @@ struct World {
     dispatch: Dispatch,
     logs: BTreeMap<PartitionKey, Log>,
     wires: BTreeMap<i32, Wire>,
+    /// Brokers that were silent, and have not answered since.
+    silent: BTreeSet<i32>,
     /// Requests of dead connections that brokers have yet to process.
     late: Vec<(i32, Request)>,
     stale_metadata: Vec<(PartitionKey, Option<i32>, i32)>,
@@ -190,6 +192,7 @@ impl World {
                 .iter()
                 .map(|broker| (*broker, Wire::default()))
                 .collect(),
+            silent: BTreeSet::new(),
             late: Vec::new(),
             stale_metadata: Vec::new(),
             sent: BTreeMap::new(),
@@ -312,8 +315,14 @@ impl World {
                 self.wires.get_mut(&broker).unwrap().responses.pop_front()
         {
             self.dispatch.response(broker, request, results, self.now);
+            self.silent.remove(&broker);
         }
-        if self.chance(2) {
+        let mut ends = self.chance(2);
+        if self.chance(2) && self.dispatch.brokers().any(|known| known == broker) {
+            self.silent.insert(broker);
+            ends |= self.dispatch.silent(broker);
+        }
+        if ends {
             let wire = std::mem::take(self.wires.get_mut(&broker).unwrap());
             for request in wire.requests {
                 if self.random.random_bool(0.5) {
@@ -325,11 +334,15 @@ impl World {
         self.check_pressure();
     }
 
-    /// The dispatch is pressed exactly when something was never sent while some wire is full.
+    /// The dispatch is pressed exactly when something was never sent while some wire is full, that of a silent broker only where all are.
     fn check_pressure(&self) {
         let waiting = self.batches - self.seen.len() as u64;
-        let is_full = |wire: &Wire| wire.requests.len() + wire.responses.len() == IN_FLIGHT_MAX;
-        let is_pressed = waiting > 0 && self.wires.values().any(is_full);
+        let others_answer = self.dispatch.brokers().any(|id| !self.silent.contains(&id));
+        let is_full = |(id, wire): (&i32, &Wire)| {
+            let is_cut_off = others_answer && self.silent.contains(id);
+            wire.requests.len() + wire.responses.len() == IN_FLIGHT_MAX && !is_cut_off
+        };
+        let is_pressed = waiting > 0 && self.wires.iter().any(is_full);
         assert_eq!(self.dispatch.is_pressed(), is_pressed, "{waiting} wait");
     }
 
@@ -490,6 +503,7 @@ fn a_full_wire_presses_until_it_is_answered() {
     let first = dispatch.next_request(1, now).unwrap();
     assert!(dispatch.next_request(1, now).is_none());
     assert_eq!((dispatch.waiting(), dispatch.is_pressed()), (1, false));
+    assert_eq!(dispatch.waiting_bytes(), HEADER + 12);
     dispatch.response(1, first.id, vec![written.clone()], now);
     for _ in 1..IN_FLIGHT_MAX {
         give(dispatch);
@@ -497,6 +511,7 @@ fn a_full_wire_presses_until_it_is_answered() {
     let requests: Vec<_> = std::iter::from_fn(|| dispatch.next_request(1, now)).collect();
     assert_eq!(requests.len(), IN_FLIGHT_MAX);
     assert_eq!((dispatch.waiting(), dispatch.is_pressed()), (0, false));
+    assert_eq!(dispatch.waiting_bytes(), 0);
     give(dispatch);
     assert_eq!((dispatch.waiting(), dispatch.is_pressed()), (1, true));
     dispatch.response(1, requests[0].id, vec![written], now);

@@ -3,24 +3,23 @@
 //! ```text
 //! Producer ──► Dispatch (behind a mutex, held for moments) ◄── broker task each: write half, read half, watchdog
 //!                  ▲        ▲
-//!         driver task      timer task
-//!  (metadata, producer ids) (ends of pauses)
+//!      driver task, timer task, identity task
+//!   (metadata)  (ends of pauses)  (producer ids)
 //! ```
 //! The mutex is never held across an await. Whoever changes the dispatch passes its [`Signals`] on to the tasks that wait.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::{InitProducerIdRequest, ProducerId};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::config::{KafkaSettings, TopicSettings};
+use crate::config::{Compression, KafkaSettings, TopicSettings};
 use crate::encoded::{EncodedBatch, Route};
 
 use super::backoff::Backoff;
@@ -28,16 +27,13 @@ use super::broker;
 use super::connection::{Connector, Endpoint, Fault};
 use super::dispatch::{Dispatch, PartitionKey, Signals, Traffic};
 use super::error::ProducerError;
+use super::identity;
 use super::metadata::Cluster;
 use super::partition::Identity;
 use super::registry::Registry;
-use super::response::{InitProducerId, TopicMetadata};
+use super::response::TopicMetadata;
 use super::tail::{IsOurs, Leader, Leaders};
-use super::{Acknowledged, NewId, ProducerMetrics, TailRecord, tail, topics, verdict};
-
-/// How long it may take at the start until a broker answers, before another round of asking them is not begun. Once connected, we wait for
-/// ever.
-const START_PATIENCE: Duration = Duration::from_secs(5);
+use super::{Acknowledged, NewId, ProducerMetrics, TailRecord, tail, topics};
 
 /// In a cluster of at most so many brokers each is connected to at the start, whatever it leads: over a long line with TLS and
 /// authentication a connection takes seconds, and topics' partitions are on all of them anyway.
@@ -52,7 +48,7 @@ pub(super) struct Native {
     shared: Arc<Shared>,
     settings: TopicSettings,
     batch_max: usize,
-    cluster_id: Option<Box<str>>,
+    compression: Compression,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -60,6 +56,10 @@ pub(super) struct Native {
 pub(super) struct Shared {
     dispatch: Mutex<Dispatch>,
     cluster: tokio::sync::Mutex<Cluster>,
+    /// The cluster's own name for itself, where it says it.
+    pub(super) cluster_id: Option<Box<str>>,
+    /// A broker has turned out to belong to another one, and the log says so.
+    pub(super) is_elsewhere: AtomicBool,
     pub(super) connector: Arc<Connector>,
     endpoints: Mutex<BTreeMap<i32, Endpoint>>,
     registry: Mutex<Registry>,
@@ -71,6 +71,8 @@ pub(super) struct Shared {
     traffic: Notify,
     driver: Notify,
     timer: Notify,
+    /// A producer id may be wanted.
+    pub(super) unidentified: Notify,
 }
 
 struct BrokerTask {
@@ -86,11 +88,12 @@ impl Native {
     pub(super) async fn connect(settings: &KafkaSettings) -> Result<Self, ProducerError> {
         let connector = Arc::new(Connector::new(settings)?);
         let mut cluster = Cluster::new(Arc::clone(&connector), &settings.brokers)?;
-        let identity = start(&mut cluster, settings).await?;
-        let cluster_id = cluster.cluster_id().map(Into::into);
+        let identity = identity::start(&mut cluster, settings).await?;
         let shared = Arc::new(Shared {
             endpoints: Mutex::new(cluster.brokers().clone()),
             dispatch: Mutex::default(),
+            cluster_id: cluster.cluster_id().map(Into::into),
+            is_elsewhere: AtomicBool::default(),
             cluster: tokio::sync::Mutex::new(cluster),
             connector,
             registry: Mutex::default(),
@@ -101,6 +104,7 @@ impl Native {
             traffic: Notify::new(),
             driver: Notify::new(),
             timer: Notify::new(),
+            unidentified: Notify::new(),
         });
         shared.with(|dispatch| dispatch.identify(identity, clock::now()));
         let brokers: Vec<i32> = lock(&shared.endpoints).keys().copied().collect();
@@ -110,12 +114,13 @@ impl Native {
         let tasks = vec![
             tokio::spawn(drive(Arc::clone(&shared))),
             tokio::spawn(keep_time(Arc::clone(&shared))),
+            tokio::spawn(identity::keep(Arc::clone(&shared))),
         ];
         Ok(Self {
             shared,
             settings: settings.topics,
             batch_max: settings.batch_max,
-            cluster_id,
+            compression: settings.compression,
             tasks,
         })
     }
@@ -137,7 +142,15 @@ impl Native {
         settings: Option<&TopicSettings>,
     ) -> Result<(), ProducerError> {
         let shared = &self.shared;
-        let found = topics::look_up(&shared.cluster, &shared.registry, names, settings).await?;
+        let compression = self.compression;
+        let found = topics::look_up(
+            &shared.cluster,
+            &shared.registry,
+            names,
+            settings,
+            compression,
+        )
+        .await?;
         if !found.is_empty() {
             *lock(&self.shared.endpoints) = self.shared.cluster.lock().await.brokers().clone();
             for topic in &found {
@@ -208,7 +221,7 @@ impl Native {
     }
 
     pub(super) fn cluster_id(&self) -> Option<&str> {
-        self.cluster_id.as_deref()
+        self.shared.cluster_id.as_deref()
     }
 
     pub(super) fn new_ids(&self) -> mpsc::UnboundedReceiver<NewId> {
@@ -219,6 +232,10 @@ impl Native {
 
     pub(super) fn waiting(&self) -> usize {
         self.shared.with(|dispatch| dispatch.waiting())
+    }
+
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.shared.with(|dispatch| dispatch.waiting_bytes())
     }
 
     pub(super) fn traffic(&self) -> Traffic {
@@ -300,6 +317,7 @@ impl Shared {
         if signals.driver {
             self.driver.notify_one();
             self.timer.notify_one();
+            self.unidentified.notify_one();
         }
         if !signals.brokers.is_empty() {
             let brokers = lock(&self.brokers);
@@ -391,8 +409,13 @@ impl Shared {
         Ok(())
     }
 
-    async fn identify(&self) -> Result<(), Fault> {
-        let identity = init_producer_id(&mut *self.cluster.lock().await).await?;
+    /// What is known of the cluster, to be asked over connections of its own.
+    pub(super) async fn another_cluster(&self) -> Cluster {
+        self.cluster.lock().await.another()
+    }
+
+    /// Takes a producer id in place of one that is forgotten.
+    pub(super) async fn identify(&self, identity: Identity) {
         warn!(
             producer_id = identity.id,
             "a broker has forgotten our producer id; going on with a new one"
@@ -411,112 +434,26 @@ impl Shared {
             }
         }
         self.with(|dispatch| dispatch.identify(identity, clock::now()));
-        Ok(())
     }
 }
 
-/// Finds a broker and gets a producer id, with some patience.
-async fn start(cluster: &mut Cluster, settings: &KafkaSettings) -> Result<Identity, ProducerError> {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-    let give_up = clock::now() + START_PATIENCE;
-    loop {
-        // Not cut short: each of the brokers has its turn.
-        let attempt = async {
-            let along = Some(&id_request());
-            match cluster.metadata_with::<InitProducerId>(&[], along).await? {
-                (_, Some(answer)) => identity(&answer),
-                (_, None) => init_producer_id(cluster).await,
-            }
-        };
-        let reason = match attempt.await {
-            Ok(identity) => return Ok(identity),
-            Err(Fault::Lasting(error)) => return Err(error),
-            Err(Fault::Passing(reason)) => reason,
-        };
-        let pause = backoff.pause();
-        if backoff.attempts() > 5 || clock::now() + pause >= give_up {
-            return Err(ProducerError::Unreachable {
-                brokers: settings.brokers.join(", ").into(),
-                reason: reason.into(),
-            });
-        }
-        warn!(%reason, "no broker answers yet");
-        sleep(pause).await;
-    }
-}
-
-async fn init_producer_id(cluster: &mut Cluster) -> Result<Identity, Fault> {
-    identity(&cluster.call::<InitProducerId>(&id_request()).await?)
-}
-
-fn id_request() -> InitProducerIdRequest {
-    // An empty transactional id, the default, would be one.
-    InitProducerIdRequest::default()
-        .with_transactional_id(None)
-        .with_producer_id(ProducerId(-1))
-        .with_producer_epoch(-1)
-        .with_transaction_timeout_ms(i32::MAX)
-}
-
-fn identity(answer: &InitProducerId) -> Result<Identity, Fault> {
-    match ResponseError::try_from_code(answer.code) {
-        None => Ok(Identity {
-            id: answer.producer_id,
-            epoch: answer.producer_epoch,
-        }),
-        Some(error) if error.is_retriable() || answer.code == -1 => Err(Fault::Passing(format!(
-            "no producer id: {}",
-            verdict::name(answer.code)
-        ))),
-        Some(_) => Err(Fault::Lasting(no_producer_id(answer.code))),
-    }
-}
-
-fn no_producer_id(code: i16) -> ProducerError {
-    let name = verdict::name(code);
-    let reason = match ResponseError::try_from_code(code) {
-        Some(
-            ResponseError::ClusterAuthorizationFailed | ResponseError::TopicAuthorizationFailed,
-        ) => format!(
-            "we may not write as an idempotent producer: {name}; grant it with kafka-acls.sh --add --allow-principal User:… \
-             --operation Write --topic … (from Kafka 2.8 on), or --operation IdempotentWrite --cluster"
-        ),
-        _ => format!("no producer id is given: {name} (error {code})"),
-    };
-    ProducerError::broker("that was asked", reason)
-}
-
-/// Keeps brokers served, leaders known, and the producer identified.
+/// Keeps brokers served and leaders known.
 async fn drive(shared: Arc<Shared>) {
     let mut backoff = Backoff::new(REFRESH_MIN, REFRESH_MAX);
     let mut troubled = false;
     loop {
         start_brokers(&shared);
-        let (identity, metadata, failed) = shared.with(|dispatch| {
-            (
-                dispatch.wants_identity(),
-                dispatch.wants_metadata(),
-                dispatch.failure().is_some(),
-            )
-        });
+        let (wanted, failed) =
+            shared.with(|dispatch| (dispatch.wants_metadata(), dispatch.failure().is_some()));
         if failed {
             return;
         }
-        if !identity && !metadata {
+        if !wanted {
             backoff.reset();
             shared.driver.notified().await;
             continue;
         }
-        let result = async {
-            if identity {
-                shared.identify().await?;
-            }
-            if metadata {
-                shared.refresh().await?;
-            }
-            Ok(())
-        };
-        match result.await {
+        match shared.refresh().await {
             Ok(()) if troubled => {
                 troubled = false;
                 info!("a broker answers again");
@@ -568,3 +505,6 @@ async fn keep_time(shared: Arc<Shared>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

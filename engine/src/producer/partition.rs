@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use protocol::kafka::record_batch;
 
-use crate::encoded::Buffer;
+use crate::encoded::{Attached, Buffer};
 
 use super::verdict::{DOUBTFUL_ATTEMPTS_MAX, Verdict, is_leader_change, is_timeout, verdict};
 
@@ -84,7 +84,10 @@ struct Sent {
     serial: u64,
     records: u32,
     attempts: u32,
+    /// Empty once it is written.
     bytes: Bytes,
+    /// What was kept with them, which copies of them do not have.
+    kept: Option<Attached>,
     state: State,
     /// The offset after its last record, once it is written and the broker has said where.
     next_offset: Option<i64>,
@@ -157,7 +160,7 @@ pub(super) struct Partition {
     shrunk: Option<Shrunk>,
     /// Faults in a row.
     faults: u32,
-    /// Those of them that have no business lasting.
+    /// Of those that have no business lasting: how often the oldest batch met one.
     doubtful: u32,
     fault: i16,
     warned: bool,
@@ -365,8 +368,9 @@ impl Partition {
         let Waiting {
             serial,
             records,
-            bytes,
+            mut bytes,
         } = self.waiting.pop_front()?;
+        let kept = bytes.take_kept();
         let bytes = stamped(bytes, identity, self.next_sequence);
         self.next_sequence = sequence_after(self.next_sequence, records);
         self.window.push_back(Sent {
@@ -374,6 +378,7 @@ impl Partition {
             records,
             attempts: 1,
             bytes: bytes.clone(),
+            kept,
             state: in_flight,
             next_offset: None,
         });
@@ -413,8 +418,9 @@ impl Partition {
                 self.leader = None;
                 self.failed(at, true)
             }
-            Verdict::Doubtful if self.doubtful < DOUBTFUL_ATTEMPTS_MAX => {
-                self.doubtful += 1;
+            // Those behind it are refused along with it, and would use up its attempts.
+            Verdict::Doubtful if !first_unwritten || self.doubtful < DOUBTFUL_ATTEMPTS_MAX => {
+                self.doubtful += u32::from(first_unwritten);
                 self.fault(code, now);
                 self.failed(at, false)
             }
@@ -446,6 +452,9 @@ impl Partition {
             return Outcome::Unknown;
         };
         sent.state = State::Written;
+        // It may stay for as long as what is before it, and is not sent again.
+        sent.bytes = Bytes::new();
+        sent.kept = None;
         sent.next_offset = base_offset.map(|base| base + i64::from(sent.records));
         let outcome = Outcome::Written {
             serial: sent.serial,
@@ -523,3 +532,6 @@ fn sequence_after(sequence: i32, records: u32) -> i32 {
     let next = (i64::from(sequence) + i64::from(records)) & i64::from(i32::MAX);
     i32::try_from(next).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ use std::ops::RangeInclusive;
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use protocol::{Cursor, DecodeError, DecodeErrorKind};
 
+#[cfg(test)]
+pub(super) use admin::ResourceConfigs;
 pub(super) use admin::{CreateTopics, DescribeConfigs, InitProducerId};
 pub(super) use log::{Fetch, ListOffsets, OffsetForLeaderEpoch, PartitionOffset};
 pub(super) use metadata::{Metadata, TopicMetadata};

@@ -25,7 +25,7 @@ use crate::config::{self, KafkaSettings, SaslMechanism, TopicSettings};
 use crate::encoded::{EncodedBatch, Route};
 
 use super::backoff::Backoff;
-use super::connection::{Connector, Fault};
+use super::connection::{Connector, Fault, REQUEST_TIMEOUT};
 use super::dispatch::PartitionKey;
 use super::error::ProducerError;
 use super::ledger::Ledger;
@@ -43,6 +43,7 @@ pub(super) struct Rskafka {
     cluster: tokio::sync::Mutex<Cluster>,
     settings: TopicSettings,
     batch_max: usize,
+    compression: config::Compression,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -88,7 +89,10 @@ impl Rskafka {
             Err(Fault::Lasting(error)) => return Err(error),
             Err(Fault::Passing(reason)) => return Err(unreachable(reason)),
         }
-        let client = timeout(START_PATIENCE, builder(settings)?.build())
+        // The crate takes one of them at random, and waits for it as long as TCP does: it gets the one that has just answered.
+        let answering = cluster.answering().map(ToString::to_string);
+        let brokers = answering.map_or_else(|| settings.brokers.clone(), |broker| vec![broker]);
+        let client = timeout(START_PATIENCE, builder(settings, brokers)?.build())
             .await
             .map_err(|_| unreachable(format!("rskafka gets no answer within {START_PATIENCE:?}")))?
             .map_err(|error| unreachable(format!("rskafka: {error}")))?;
@@ -103,6 +107,7 @@ impl Rskafka {
             cluster: tokio::sync::Mutex::new(cluster),
             settings: settings.topics,
             batch_max: settings.batch_max,
+            compression: settings.compression,
             tasks: Mutex::default(),
         })
     }
@@ -123,7 +128,15 @@ impl Rskafka {
         names: &[&str],
         settings: Option<&TopicSettings>,
     ) -> Result<(), ProducerError> {
-        topics::look_up(&self.cluster, &self.shared.registry, names, settings).await?;
+        let compression = self.compression;
+        topics::look_up(
+            &self.cluster,
+            &self.shared.registry,
+            names,
+            settings,
+            compression,
+        )
+        .await?;
         Ok(())
     }
 
@@ -238,8 +251,8 @@ impl Drop for Rskafka {
     }
 }
 
-fn builder(settings: &KafkaSettings) -> Result<ClientBuilder, ProducerError> {
-    let mut builder = ClientBuilder::new(settings.brokers.clone())
+fn builder(settings: &KafkaSettings, brokers: Vec<String>) -> Result<ClientBuilder, ProducerError> {
+    let mut builder = ClientBuilder::new(brokers)
         .client_id("walbrook")
         .backoff_config(BackoffConfig {
             init_backoff: Duration::from_millis(50),
@@ -352,7 +365,15 @@ async fn produce(
             metrics.bytes_sent += batch.bytes.len() as u64;
             metrics.retries += u64::from(backoff.attempts() > 0);
         }
-        match partition.produce(records, shared.compression).await {
+        let produced = partition.produce(records, shared.compression);
+        let silent = || {
+            warn!(
+                %topic, partition = key.partition,
+                "no answer within {REQUEST_TIMEOUT:?}, and rskafka waits for as long as the connection lasts: if the broker is gone for \
+                 good, start again, or set kafka.producer = \"native\""
+            );
+        };
+        match told_if_slow(REQUEST_TIMEOUT, produced, silent).await {
             Ok(offsets) => {
                 if backoff.attempts() > 0 {
                     info!(%topic, partition = key.partition, "records are taken again");
@@ -363,6 +384,22 @@ async fn produce(
                 *client = None;
                 pause(topic, key, batch, &error, &mut backoff).await?;
             }
+        }
+    }
+}
+
+/// Waits for `work`, and tells once when that takes longer than `patience`.
+async fn told_if_slow<T>(
+    patience: Duration,
+    work: impl Future<Output = T>,
+    tell: impl FnOnce(),
+) -> T {
+    let mut work = std::pin::pin!(work);
+    match timeout(patience, work.as_mut()).await {
+        Ok(done) => done,
+        Err(_) => {
+            tell();
+            work.await
         }
     }
 }
@@ -456,4 +493,26 @@ fn records(
         });
     }
     Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_long_says_so_once_and_waits_on() {
+        let (answer, asked) = oneshot::channel();
+        let mut told = 0;
+        // Nobody answers before it is told.
+        let done = told_if_slow(Duration::from_millis(1), asked, || {
+            told += 1;
+            answer.send(7).unwrap();
+        });
+        assert_eq!(done.await, Ok(7));
+        assert_eq!(told, 1);
+        let at_once = told_if_slow(Duration::MAX, std::future::ready(8), || told += 1);
+        assert_eq!((at_once.await, told), (8, 1));
+    }
 }

@@ -32,7 +32,7 @@ use tracing::warn;
 
 use super::TailRecord;
 use super::backoff::Backoff;
-use super::connection::{Connection, Fault};
+use super::connection::{Connection, Fault, within};
 use super::dispatch::PartitionKey;
 use super::error::ProducerError;
 use super::metadata::{Cluster, topic_name};
@@ -50,6 +50,9 @@ const FETCH_BYTES: i32 = 1 << 20;
 
 /// How long a broker may hold a fetch that finds nothing.
 const FETCH_WAIT: Duration = Duration::from_millis(250);
+
+/// How long a leader may take to say where its logs end: it needs nobody else to know.
+const ENDS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Timestamps that ask ListOffsets for the high watermark and for the first offset that is left.
 const LATEST: i64 = -1;
@@ -304,9 +307,13 @@ impl Reader<'_> {
             .with_topics(topics);
         let ends = (!known.is_empty()).then_some(&ends);
         let watermarks = self.list_request(keys, LATEST);
-        let (ListOffsets(watermarks), ends) = self
-            .call_with::<ListOffsets, OffsetForLeaderEpoch>(leader, &watermarks, ends)
-            .await?;
+        let answers = self.call_with::<ListOffsets, OffsetForLeaderEpoch>(
+            leader,
+            &watermarks,
+            ends,
+            Some(ENDS_PATIENCE),
+        );
+        let (ListOffsets(watermarks), ends) = answers.await?;
         let ends = match ends {
             Some(OffsetForLeaderEpoch(offsets)) => self.keyed(&known, offsets)?,
             None => BTreeMap::new(),
@@ -476,7 +483,8 @@ impl Reader<'_> {
     }
 
     async fn call<R: Response>(&mut self, leader: i32, request: &R::Request) -> Result<R, Fault> {
-        Ok(self.call_with::<R, R>(leader, request, None).await?.0)
+        let answers = self.call_with::<R, R>(leader, request, None, None);
+        Ok(answers.await?.0)
     }
 
     async fn call_with<R: Response, A: Response>(
@@ -484,9 +492,10 @@ impl Reader<'_> {
         leader: i32,
         request: &R::Request,
         along: Option<&A::Request>,
+        patience: Option<Duration>,
     ) -> Result<(R, Option<A>), Fault> {
         let connection = self.connection(leader).await?;
-        let result = connection.call_with::<R, A>(request, along).await;
+        let result = within(patience, connection.call_with::<R, A>(request, along)).await;
         if result.is_err() {
             self.connections.remove(&leader);
         }

@@ -1,4 +1,4 @@
-//! Topics: found, created where the configuration allows it, and asked how large a record batch they take.
+//! Topics: found, created where the configuration allows it, and asked how large a record batch they take, and how compressed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{self, Arc, PoisonError};
@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::config::TopicSettings;
+use crate::config::{Compression, TopicSettings};
 
 use super::backoff::Backoff;
 use super::connection::Fault;
@@ -43,6 +43,10 @@ const ROUNDS_UNTIL_REFUSED: u32 = 60;
 /// The version of CreateTopics from which on −1 is the broker's default (KIP-464, Kafka 2.4).
 const DEFAULTS_FROM: i16 = 4;
 
+/// Settings of a topic.
+const MESSAGE_BYTES_MAX: &str = "max.message.bytes";
+const COMPRESSION_TYPE: &str = "compression.type";
+
 /// Resource type TOPIC of DescribeConfigs.
 const RESOURCE_TOPIC: i8 = 2;
 
@@ -53,6 +57,8 @@ pub(super) struct Found {
     pub(super) metadata: TopicMetadata,
     /// Its `max.message.bytes`, where the broker tells us: it asks for DescribeConfigs on the topic, which is not needed to write.
     pub(super) message_bytes_max: Option<usize>,
+    /// Its `compression.type`, where the broker tells us.
+    pub(super) compression_type: Option<Box<str>>,
     /// Whether it was us who created it: nobody has written to it before.
     pub(super) created: bool,
 }
@@ -71,7 +77,7 @@ struct Created {
 }
 
 /// Enters those of these topics into the registry that it does not know yet, and answers them; missing ones are created by `settings`,
-/// or left out without.
+/// or left out without. Warns of those of which the broker compresses anew what comes in `compression`.
 ///
 /// # Errors
 /// As [`ensure`].
@@ -80,6 +86,7 @@ pub(super) async fn look_up(
     registry: &sync::Mutex<Registry>,
     names: &[&str],
     settings: Option<&TopicSettings>,
+    compression: Compression,
 ) -> Result<Vec<Found>, ProducerError> {
     let registry = || registry.lock().unwrap_or_else(PoisonError::into_inner);
     let new = registry().unknown(names);
@@ -87,6 +94,16 @@ pub(super) async fn look_up(
         return Ok(Vec::new());
     }
     let found = ensure(cluster, &new, settings).await?;
+    let differing = |topic: &&Found| is_compressed_anew(topic, compression);
+    if let Some(topic) = found.iter().find(differing) {
+        warn!(
+            topic = %topic.metadata.name,
+            compression_type = topic.compression_type.as_deref(),
+            topics = found.iter().filter(differing).count(),
+            "the broker compresses every record batch of the topic anew, which takes its processors' time, and counts what comes of it \
+             against max.message.bytes: set the topic's compression.type=producer, or kafka.compression to what it has"
+        );
+    }
     let mut registry = registry();
     for topic in &found {
         registry.enter(topic);
@@ -168,7 +185,7 @@ async fn round(
     let (metadata, limits) = cluster
         .metadata_with::<DescribeConfigs>(&names, Some(&limits_request(&names)))
         .await?;
-    let limits = limits.map(message_bytes_max).unwrap_or_default();
+    let limits = limits.map(limits_of).unwrap_or_default();
     for topic in metadata.topics {
         let Some(name) = wanted.get(topic.name.as_str()) else {
             continue;
@@ -188,11 +205,15 @@ async fn round(
                 None if topic.partitions.is_empty() => {
                     waits_for = Some(format!("\"{name}\" has no partitions"))
                 }
-                None => ready.push(Found {
-                    message_bytes_max: limits.get(name).copied(),
-                    created: created.ours.contains(name),
-                    metadata: topic,
-                }),
+                None => {
+                    let limits = limits.get(name).cloned().unwrap_or_default();
+                    ready.push(Found {
+                        message_bytes_max: limits.message_bytes_max,
+                        compression_type: limits.compression_type,
+                        created: created.ours.contains(name),
+                        metadata: topic,
+                    });
+                }
             },
             Some(ResponseError::UnknownTopicOrPartition) if created.all.contains(name) => {
                 waits_for = Some(format!(
@@ -357,35 +378,66 @@ fn not_created(
     ProducerError::topic(name, format!("cannot be created: {error}{said}; {remedy}"))
 }
 
-/// Asks for the topics' `max.message.bytes`.
+/// Asks for the topics' settings that record batches have to go by.
 fn limits_request(names: &[Arc<str>]) -> DescribeConfigsRequest {
+    let keys: Vec<_> = [MESSAGE_BYTES_MAX, COMPRESSION_TYPE]
+        .into_iter()
+        .map(StrBytes::from_static_str)
+        .collect();
     let resources = names
         .iter()
         .map(|name| {
             DescribeConfigsResource::default()
                 .with_resource_type(RESOURCE_TOPIC)
                 .with_resource_name(StrBytes::from_string(name.to_string()))
-                .with_configuration_keys(Some(vec![StrBytes::from_static_str("max.message.bytes")]))
+                .with_configuration_keys(Some(keys.clone()))
         })
         .collect();
     DescribeConfigsRequest::default().with_resources(resources)
 }
 
+/// What a topic's settings say of record batches, as far as the broker tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Limits {
+    message_bytes_max: Option<usize>,
+    compression_type: Option<Box<str>>,
+}
+
 /// The answer to [`limits_request`], of those topics that exist and that we may ask about.
-fn message_bytes_max(answer: DescribeConfigs) -> BTreeMap<Arc<str>, usize> {
-    let mut limits = BTreeMap::new();
+fn limits_of(answer: DescribeConfigs) -> BTreeMap<Arc<str>, Limits> {
+    let mut topics: BTreeMap<Arc<str>, Limits> = BTreeMap::new();
     for resource in answer.resources {
         if resource.code != 0 {
-            debug!(topic = %resource.name, error = verdict::name(resource.code), "topic does not tell max.message.bytes");
+            debug!(topic = %resource.name, error = verdict::name(resource.code), "topic does not tell its settings");
+            continue;
         }
+        let limits = topics.entry(resource.name.into()).or_default();
         for (key, value) in resource.values {
-            let value = value.and_then(|text| text.parse().ok());
-            if let (true, Some(bytes)) = (key == "max.message.bytes", value) {
-                limits.insert(resource.name.as_str().into(), bytes);
+            match key.as_str() {
+                MESSAGE_BYTES_MAX => {
+                    limits.message_bytes_max = value.and_then(|text| text.parse().ok());
+                }
+                COMPRESSION_TYPE => limits.compression_type = value.map(Into::into),
+                _ => {}
             }
         }
     }
-    limits
+    topics
+}
+
+/// Whether the broker compresses what comes so compressed into this topic anew, because the topic is set to something else.
+fn is_compressed_anew(topic: &Found, compression: Compression) -> bool {
+    let ours: &[&str] = match compression {
+        Compression::None => &["uncompressed"],
+        Compression::Lz4 => &["lz4"],
+        Compression::Zstd => &["zstd"],
+        Compression::Snappy => &["snappy"],
+        Compression::Gzip => &["gzip"],
+        // It changes from one to the other: both cannot be the topic's.
+        Compression::Auto => &[],
+    };
+    let theirs = topic.compression_type.as_deref();
+    theirs.is_some_and(|theirs| theirs != "producer" && !ours.contains(&theirs))
 }
 
 #[cfg(test)]

@@ -157,8 +157,10 @@ pub(super) fn remedy(topic: &str, code: i16, bytes: usize, message: Option<&str>
     match ResponseError::try_from_code(code) {
         Some(E::MessageTooLarge | E::RecordListTooLarge) => format!(
             "the broker takes no record batch of {bytes} bytes: {name}{said}; lower kafka.batch_max below the topic's \
-             max.message.bytes and the broker's message.max.bytes, or raise those (for the topic: kafka-configs.sh --alter \
-             --entity-type topics --entity-name {topic} --add-config max.message.bytes={bytes}; it must stay below segment.bytes)"
+             max.message.bytes and the broker's message.max.bytes, or raise those above what they are now (for the topic: \
+             kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config max.message.bytes=…; it must stay below \
+             segment.bytes); where they are above {bytes} already and the topic's compression.type is neither producer nor \
+             kafka.compression, the broker compresses the batch anew and counts that: --add-config compression.type=producer"
         ),
         Some(E::TopicAuthorizationFailed) => format!(
             "not allowed to write: {name}{said}; grant it with kafka-acls.sh --add --allow-principal User:… --operation Write \
@@ -237,9 +239,12 @@ mod tests {
             "message.max.bytes",
             "2000000",
             "too big",
+            "compression.type=producer",
         ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
+        // The limit may be above that: what the broker counts is the batch as it has compressed it.
+        assert!(!text.contains("max.message.bytes=2000000"), "{text}");
         assert!(remedy("t", 29, 1, None).contains("kafka-acls.sh"));
         assert!(remedy("t", 31, 1, None).contains("IdempotentWrite"));
         // Records carry the time of their encoding: of what may be wrong the clock comes first.

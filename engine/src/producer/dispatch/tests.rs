@@ -12,6 +12,7 @@ const TOPIC: &str = "shop.orders";
 const BROKER: i32 = 1;
 const PARTITIONS: u32 = 2;
 
+const UNKNOWN_SERVER_ERROR: i16 = -1;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 const NOT_LEADER: i16 = 6;
@@ -322,19 +323,24 @@ fn shows_what_is_written_beside_a_partition_that_is_held_up() {
         dispatch.register(0, TOPIC.into(), PARTITIONS);
         dispatch.identify(Identity { id: 100, epoch: 0 }, now);
         dispatch.refreshed(&led(), &[], now);
-        assert_eq!(dispatch.traffic(), Traffic::default());
+        let idle = Traffic {
+            is_anyone_there: true,
+            ..Traffic::default()
+        };
+        assert_eq!(dispatch.traffic(), idle);
         dispatch.enqueue(0, vec![part(1)], now);
         let request = dispatch.next_request(BROKER, now).unwrap();
         let busy = Traffic {
             is_busy: true,
-            ..Traffic::default()
+            unrewarded: 1,
+            ..idle
         };
         assert_eq!(dispatch.traffic(), busy);
         assert!(!dispatch.take_signals().traffic, "nothing is held up");
         dispatch.response(BROKER, request.id, vec![result(1, code, -1)], now);
         let held_up = Traffic {
             is_held_up: true,
-            ..Traffic::default()
+            ..idle
         };
         assert_eq!(dispatch.traffic(), held_up, "{code}");
         assert!(dispatch.take_signals().traffic, "{code}");
@@ -356,10 +362,7 @@ fn shows_what_is_written_beside_a_partition_that_is_held_up() {
         dispatch.elapsed(later);
         let request = dispatch.next_request(BROKER, later).unwrap();
         dispatch.response(BROKER, request.id, vec![result(1, 0, 0)], later);
-        let written = Traffic {
-            written: 2,
-            ..Traffic::default()
-        };
+        let written = Traffic { written: 2, ..idle };
         assert_eq!(dispatch.traffic(), written, "{code}");
     }
 }
@@ -377,9 +380,109 @@ fn a_broker_that_cannot_be_reached_holds_up_what_it_leads() {
     assert!(dispatch.take_signals().traffic);
     let traffic = dispatch.traffic();
     assert!(traffic.is_held_up && !traffic.is_busy, "{traffic:?}");
+    assert!(!traffic.is_anyone_there, "whom could others be written to?");
+    dispatch.refreshed(&[(key(0), Some(2), 8)], &[], now);
+    let traffic = dispatch.traffic();
+    assert!(traffic.is_held_up && traffic.is_anyone_there, "{traffic:?}");
     let request = dispatch.next_request(BROKER, now).unwrap();
     dispatch.response(BROKER, request.id, vec![result(1, 0, 0)], now);
     assert!(!dispatch.traffic().is_held_up);
+}
+
+/// Where all refuse, each ordinal more only makes the queue longer: they are counted, and each refusal makes room for one.
+#[test]
+fn counts_what_is_handed_over_while_nothing_is_written() {
+    let (mut dispatch, request, mut now) = written_once();
+    let refused = vec![result(1, NOT_ENOUGH_REPLICAS, -1)];
+    dispatch.response(BROKER, request.id, refused, now);
+    for ordinal in 2..12 {
+        dispatch.enqueue(ordinal, vec![part(1)], now);
+    }
+    assert_eq!(dispatch.traffic().unrewarded, 10);
+    let mut answer = |dispatch: &mut Dispatch, code, offset| {
+        now += Duration::from_secs(5);
+        dispatch.elapsed(now);
+        let request = dispatch.next_request(BROKER, now).unwrap();
+        dispatch.response(BROKER, request.id, vec![result(1, code, offset)], now);
+    };
+    answer(&mut dispatch, NOT_ENOUGH_REPLICAS, -1);
+    assert_eq!(dispatch.traffic().unrewarded, 9);
+    answer(&mut dispatch, 0, 11);
+    assert_eq!(dispatch.traffic().unrewarded, 0);
+}
+
+/// A leader that refuses what is on the wire refuses five batches at once, and the first of them has ten attempts all the same.
+#[test]
+fn what_may_pass_has_ten_rounds_however_much_is_on_the_wire() {
+    let (mut dispatch, request, mut now) = written_once();
+    dispatch.response(BROKER, request.id, vec![result(1, 0, 11)], now);
+    for ordinal in 2..2 + IN_FLIGHT_MAX as u64 {
+        dispatch.enqueue(ordinal, vec![part(1)], now);
+    }
+    for round in 0..=verdict::DOUBTFUL_ATTEMPTS_MAX {
+        assert_eq!(dispatch.failure(), None, "after {round} rounds");
+        let requests: Vec<_> = std::iter::from_fn(|| dispatch.next_request(BROKER, now)).collect();
+        assert_eq!(requests.len(), IN_FLIGHT_MAX, "round {round}");
+        for request in requests {
+            let refused = vec![result(1, UNKNOWN_SERVER_ERROR, -1)];
+            dispatch.response(BROKER, request.id, refused, now);
+        }
+        now += Duration::from_secs(5);
+        dispatch.elapsed(now);
+    }
+    let text = dispatch.failure().unwrap().to_string();
+    assert!(text.contains("UNKNOWN_SERVER_ERROR"), "{text}");
+}
+
+/// What waits for a broker that is cut off is no sign of a link that does not keep up.
+#[test]
+fn a_broker_that_is_cut_off_does_not_press() {
+    const OTHER: i32 = 2;
+    let (mut dispatch, request, now) = written_once();
+    dispatch.response(BROKER, request.id, vec![result(1, 0, 11)], now);
+    for ordinal in 2..=2 + IN_FLIGHT_MAX as u64 {
+        dispatch.enqueue(ordinal, vec![part(1)], now);
+    }
+    while dispatch.next_request(BROKER, now).is_some() {}
+    assert!(dispatch.is_pressed());
+    dispatch.silent(BROKER);
+    assert!(dispatch.is_pressed(), "the line may be thin");
+    dispatch.refreshed(&[(key(0), Some(OTHER), 8)], &[], now);
+    assert!(!dispatch.is_pressed(), "others answer");
+}
+
+/// A broker hangs up on what is larger than its `socket.request.max.bytes`, without a word.
+#[test]
+fn requests_that_end_connections_become_smaller() {
+    let (mut dispatch, now) = (Dispatch::default(), clock::now());
+    dispatch.register(0, TOPIC.into(), PARTITIONS);
+    dispatch.identify(Identity { id: 100, epoch: 0 }, now);
+    dispatch.refreshed(&led(), &[], now);
+    let large = |partition| EncodedBatch {
+        bytes: vec![0; REQUEST_BYTES_MAX * 7 / 16].into(),
+        ..part(partition)
+    };
+    dispatch.enqueue(0, vec![large(0), large(1)], now);
+    let mut parts = Vec::new();
+    let told = told(|| {
+        for _ in 0..3 {
+            parts.push(dispatch.next_request(BROKER, now).unwrap().parts.len());
+            dispatch.lost(BROKER, now);
+        }
+    });
+    assert_eq!(parts, [2, 2, 1], "batches of each request");
+    assert!(told.contains("socket.request.max.bytes"), "{told}");
+    // They are taken, and it is not tried again at once with larger ones.
+    for _ in 0..2 {
+        let request = dispatch.next_request(BROKER, now).unwrap();
+        let [(of, _)] = request.parts[..] else {
+            panic!("{} parts", request.parts.len())
+        };
+        dispatch.response(BROKER, request.id, vec![result(of.partition, 0, 0)], now);
+    }
+    assert_eq!(dispatch.poll_acknowledged().unwrap().ordinal, 0);
+    dispatch.enqueue(1, vec![large(0), large(1)], now);
+    assert_eq!(dispatch.next_request(BROKER, now).unwrap().parts.len(), 1);
 }
 
 /// Others are not to wait for a broker that is silent, nor its partitions for its connection once others lead them.

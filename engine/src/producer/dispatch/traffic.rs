@@ -12,6 +12,10 @@ pub struct Traffic {
     pub is_held_up: bool,
     /// Something is on the wire, or about to be, to a broker that can be reached.
     pub is_busy: bool,
+    /// There is a broker that can be reached.
+    pub is_anyone_there: bool,
+    /// Ordinals handed over since a record batch was last written, less one for each that was refused since.
+    pub unrewarded: u64,
 }
 
 impl Dispatch {
@@ -25,6 +29,8 @@ impl Dispatch {
             written: self.written,
             is_held_up: self.is_held_up(),
             is_busy,
+            is_anyone_there: others_answer,
+            unrewarded: self.unrewarded,
         }
     }
 
@@ -38,7 +44,7 @@ impl Dispatch {
         let mut on_wire = state
             .in_flight
             .iter()
-            .flat_map(|(_, partitions)| partitions);
+            .flat_map(|request| &request.partitions);
         let has_moved = on_wire.any(|at| self.partitions[*at].leader() != Some(broker));
         self.wants_metadata = true;
         self.signals.driver = true;
@@ -74,7 +80,7 @@ impl Dispatch {
     }
 
     /// Whether there is a broker that is not silent.
-    fn others_answer(&self) -> bool {
+    pub(super) fn others_answer(&self) -> bool {
         self.brokers.values().any(|broker| !broker.is_unreachable)
     }
 }
@@ -82,7 +88,7 @@ impl Dispatch {
 impl Broker {
     /// Whether nothing is to be expected of it for now. Where all that have something on the wire are silent, the line may be so thin that
     /// answers are seconds apart, and nothing is gained by not waiting for them.
-    fn is_cut_off(&self, others_answer: bool) -> bool {
+    pub(super) fn is_cut_off(&self, others_answer: bool) -> bool {
         self.is_unreachable && (self.in_flight.is_empty() || others_answer)
     }
 }

@@ -29,6 +29,10 @@ enum Kind {
     Away,
     /// It takes the connection and says nothing.
     Silent,
+    /// As good, of the cluster of this name.
+    Of(&'static str),
+    /// It takes the question and says nothing to it.
+    Deaf,
     /// It gives producer ids as well.
     Whole,
     /// As whole, once it has hung up on so many.
@@ -81,11 +85,18 @@ async fn serve(listener: TcpListener, mut kind: Kind) {
         let Ok(frame) = read_frame(&mut stream, RESPONSE_MAX, "peer", None).await else {
             continue;
         };
+        if kind == Kind::Deaf {
+            held.push(stream);
+            continue;
+        }
         let broker = MetadataResponseBroker::default()
             .with_node_id(BrokerId(1))
             .with_host(StrBytes::from_string(address.ip().to_string()))
             .with_port(address.port().into());
-        let metadata = MetadataResponse::default().with_brokers(vec![broker]);
+        let mut metadata = MetadataResponse::default().with_brokers(vec![broker]);
+        if let Kind::Of(name) = kind {
+            metadata.cluster_id = Some(StrBytes::from_static_str(name));
+        }
         answer(&mut stream, &frame, &metadata, 8).await;
         if kind == Kind::Whole {
             let frame = read_frame(&mut stream, RESPONSE_MAX, "peer", None).await;
@@ -193,4 +204,62 @@ async fn candidates_take_turns_and_those_to_be_avoided_come_last() {
     assert_eq!(cluster.candidates(), [c.clone(), a.clone(), b.clone()]);
     cluster.avoid(&BTreeSet::new());
     assert_eq!(cluster.candidates(), [b.clone(), c.clone(), a.clone()]);
+}
+
+/// It speaks as brokers do and then hangs: the next one is asked as soon as patience is over.
+#[tokio::test]
+async fn a_broker_that_does_not_answer_the_question_is_passed_over() {
+    let mut cluster = cluster(&[Kind::Deaf, Kind::Good]).await;
+    let question = MetadataRequest::default().with_topics(Some(Vec::new()));
+    let little = Duration::from_millis(20);
+    let asked = cluster.call_with::<Metadata, Metadata>(&question, None, little);
+    // Without that it is twenty seconds.
+    let answer = timeout(Duration::from_secs(15), asked).await;
+    assert_eq!(
+        answer.expect("it is waited for").unwrap().0.brokers.len(),
+        1
+    );
+}
+
+/// A name that leads to another cluster, as after a failover: what is written there lacks everything before.
+#[tokio::test]
+async fn a_broker_of_another_cluster_is_passed_over() {
+    let mut cluster = cluster(&[Kind::Of("first"), Kind::Of("second")]).await;
+    cluster.metadata(&[]).await.unwrap();
+    let known = cluster.brokers.clone();
+    for turn in [1, 3] {
+        cluster.ask_another();
+        cluster.brokers.clear();
+        cluster.turn = turn;
+        let fault = cluster.metadata(&[]).await.unwrap_err();
+        assert!(matches!(fault, Fault::Passing(_)), "{fault}");
+        let text = fault.to_string();
+        let address = cluster.bootstrap[1].to_string();
+        for part in ["first", "second", "start again", &address] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        assert!(cluster.brokers.is_empty(), "what it says of brokers");
+        cluster.metadata(&[]).await.unwrap();
+        assert_eq!(cluster.brokers, known);
+    }
+    assert_eq!(cluster.cluster_id(), Some("first"));
+}
+
+/// The name that the configuration has for a broker may be any broker's: the one that is silent is perhaps the one that is asked.
+#[tokio::test]
+async fn who_is_known_by_a_name_of_the_configuration_alone_may_be_who_is_silent() {
+    let [address] = &started(&[Kind::Good]).await[..] else {
+        panic!()
+    };
+    for (host, is_left) in [("localhost", true), ("127.0.0.1", false)] {
+        let name = address.replace("127.0.0.1", host);
+        let mut cluster = Cluster::new(Arc::new(Connector::plain()), &[name]).unwrap();
+        cluster.metadata(&[]).await.unwrap();
+        let other = Endpoint::parse("127.0.0.1:1").unwrap();
+        cluster.brokers.insert(2, other);
+        cluster.avoid(&BTreeSet::new());
+        assert!(cluster.control.is_some(), "nobody is silent");
+        cluster.avoid(&BTreeSet::from([2]));
+        assert_eq!(cluster.control.is_none(), is_left, "{host}");
+    }
 }

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::producer::connection::{Connector, RESPONSE_MAX, read_frame};
+use crate::producer::response::ResourceConfigs;
 
 const TOPIC: &str = "shop.orders";
 const METADATA: i16 = 3;
@@ -150,6 +151,55 @@ impl Peer {
         answer[..4].copy_from_slice(&length.to_be_bytes());
         stream.write_all(&answer).await.unwrap();
     }
+}
+
+/// The broker's own setting decides how a batch is stored, and what of it is counted.
+#[test]
+fn tells_topics_that_compress_what_comes_anew() {
+    let value = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
+    let resource = |name: &str, code, values| ResourceConfigs {
+        code,
+        name: name.to_owned(),
+        values,
+    };
+    let set = vec![
+        value(MESSAGE_BYTES_MAX, "2000000"),
+        value(COMPRESSION_TYPE, "gzip"),
+    ];
+    let mut limits = limits_of(DescribeConfigs {
+        resources: vec![
+            resource("set", 0, set),
+            resource("untold", 29, Vec::new()),
+            resource("older", 0, vec![value(MESSAGE_BYTES_MAX, "7")]),
+        ],
+    });
+    let of = |limits: Limits| Found {
+        metadata: TopicMetadata {
+            code: 0,
+            name: TOPIC.to_owned(),
+            partitions: Vec::new(),
+        },
+        message_bytes_max: limits.message_bytes_max,
+        compression_type: limits.compression_type,
+        created: false,
+    };
+    assert!(!limits.contains_key("untold"));
+    let older = of(limits.remove("older").unwrap());
+    assert_eq!(older.message_bytes_max, Some(7));
+    assert!(!is_compressed_anew(&older, Compression::Lz4), "not known");
+    let mut set = of(limits.remove("set").unwrap());
+    assert_eq!(set.message_bytes_max, Some(2_000_000));
+    for (compression, expected) in [
+        (Compression::Gzip, false),
+        (Compression::Lz4, true),
+        (Compression::None, true),
+        (Compression::Auto, true),
+    ] {
+        let is_anew = is_compressed_anew(&set, compression);
+        assert_eq!(is_anew, expected, "{compression:?}");
+    }
+    set.compression_type = Some("producer".into());
+    assert!(!is_compressed_anew(&set, Compression::Lz4));
 }
 
 #[tokio::test]
