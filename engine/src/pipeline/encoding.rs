@@ -6,9 +6,10 @@
 //!            └─ …        ─┘
 //! ```
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -48,6 +49,8 @@ type Order = (Job, oneshot::Sender<Encoded>);
 pub(super) struct EncodingThreads {
     jobs: mpsc::Sender<Order>,
     count: usize,
+    /// Nanoseconds that all jobs which have ended took.
+    worked: Arc<AtomicU64>,
 }
 
 impl EncodingThreads {
@@ -56,19 +59,30 @@ impl EncodingThreads {
         let count = count.max(1);
         let (jobs, queue) = mpsc::channel::<Order>();
         let queue = Arc::new(Mutex::new(queue));
+        let worked = Arc::new(AtomicU64::new(0));
         for n in 0..count {
             let queue = Arc::clone(&queue);
             let settings = Arc::clone(settings);
+            let worked = Arc::clone(&worked);
             thread::Builder::new()
                 .name(format!("encode-{n}"))
-                .spawn(move || work(&queue, settings))?;
+                .spawn(move || work(&queue, settings, &worked))?;
         }
-        Ok(Self { jobs, count })
+        Ok(Self {
+            jobs,
+            count,
+            worked,
+        })
     }
 
     /// Number of threads.
     pub(super) fn count(&self) -> usize {
         self.count
+    }
+
+    /// What encoding has taken since the start, over all threads.
+    pub(super) fn worked(&self) -> Duration {
+        Duration::from_nanos(self.worked.load(Ordering::Relaxed))
     }
 
     /// Queues a batch; the receiver yields its records. It yields an error only when the threads are gone.
@@ -80,11 +94,12 @@ impl EncodingThreads {
     }
 }
 
-fn work(queue: &Mutex<mpsc::Receiver<Order>>, settings: Arc<EncodeSettings>) {
+fn work(queue: &Mutex<mpsc::Receiver<Order>>, settings: Arc<EncodeSettings>, worked: &AtomicU64) {
     let mut encoder = Encoder::new(settings);
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((job, reply)) = next else { return };
+        let begun = clock::now();
         encoder.set_compression(job.compression);
         let parts = encoder.encode(
             &job.batch,
@@ -92,11 +107,14 @@ fn work(queue: &Mutex<mpsc::Receiver<Order>>, settings: Arc<EncodeSettings>) {
             job.settled.as_deref(),
             clock::since_epoch(),
         );
+        let at = clock::now();
+        let took = u64::try_from(at.saturating_duration_since(begun).as_nanos());
+        worked.fetch_add(took.unwrap_or(u64::MAX), Ordering::Relaxed);
         // Nobody listens any more when the run has ended: what was encoded is not needed then.
         drop(reply.send(Encoded {
             batch: job.batch,
             parts,
-            at: clock::now(),
+            at,
         }));
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
 use super::account::Departure;
-use super::codec::{Auto, Sample};
+use super::codec::{Auto, Load, Sample};
 use super::encoding::{Encoded, EncodingThreads, Job};
 use super::memory::{Memory, Reservation};
+use super::processors::{Processors, Spare};
 use super::stretch::Stretch;
 use super::{PipelineError, Progress};
 use crate::batch::Batch;
@@ -21,6 +23,13 @@ use crate::producer::Producer;
 use crate::schema::Table;
 use crate::settled::Settled;
 use crate::source::{Filled, Identity, Source};
+
+/// While encoding waits for the link: how often it is asked about, beside every answer that moves the position.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Batches that leave early in a row of which nothing is written: partitions take one batch of a request, and thousands of small ones would
+/// keep them behind for long.
+const UNREWARDED_MAX: u64 = 256;
 
 /// A batch on its way through the encoding threads.
 #[derive(Debug)]
@@ -83,8 +92,8 @@ pub(super) struct Feed {
     pub(super) stretch: Stretch,
     pub(super) settled: Option<Arc<Settled>>,
     pub(super) templates: Templates,
-    /// With `kafka.compression = "auto"`: what decides.
-    pub(super) auto: Option<Auto>,
+    /// With `kafka.compression = "auto"`: what decides, and what it has to know.
+    pub(super) auto: Option<(Auto, Processors)>,
     /// The server that the checkpoint names.
     pub(super) announced: Identity,
     /// The server that the last batch was read from.
@@ -169,13 +178,14 @@ impl Feed {
 
     /// Whether a batch that is not full should leave although nothing is acknowledged, because partitions that cannot be written hold
     /// up what is before it: others are not to wait for them. As for [`may_seal_early`](Self::may_seal_early), of what is not held up.
-    /// Not when memory is scarce: full batches take the least of it.
+    /// Not when memory is scarce: full batches take the least of it. Nor when nobody can be reached; and where all refuse, after a while only
+    /// as often as they do.
     fn may_overtake(&self, encoding: u64) -> bool {
         let traffic = self.producer.traffic();
-        if !traffic.is_held_up || self.memory.is_scarce() {
+        if !traffic.is_held_up || !traffic.is_anyone_there || self.memory.is_scarce() {
             return false;
         }
-        let is_idle = encoding == 0 && !traffic.is_busy;
+        let is_idle = encoding == 0 && !traffic.is_busy && traffic.unrewarded < UNREWARDED_MAX;
         is_idle
             || (encoding < self.threads.count() as u64
                 && traffic.written > self.written_at_seal
@@ -217,7 +227,7 @@ impl Feed {
         let expected = self.progress.borrow().expansion.expect(batch.bytes.len());
         self.memory.room_for(expected).await;
         let expected = self.memory.reserve(expected);
-        let compression = self.compression();
+        let compression = self.compression().await;
         self.ordinal += 1;
         self.acknowledged_at_seal = self.progress.borrow().acknowledged;
         self.written_at_seal = self.producer.traffic().written;
@@ -237,24 +247,46 @@ impl Feed {
         Ok(self.queue.send(submitted).is_ok())
     }
 
-    /// What the next batch is compressed by.
-    fn compression(&mut self) -> Compression {
-        let Some(auto) = &mut self.auto else {
+    /// What the next batch is compressed by. Where that is chosen, it waits first until what is encoded already does not lie far ahead of
+    /// the link, so that the choice is of now.
+    async fn compression(&mut self) -> Compression {
+        let Some((auto, processors)) = &mut self.auto else {
             return self.settings.compression;
         };
-        let encoding = self.ordinal - self.progress.borrow().encoded;
-        let threads = self.threads.count() as u64;
-        let (compression, is_new) = auto.next(Sample::of(&self.producer, encoding, threads));
+        let (load, spare) = loop {
+            let load = Load::of(&self.producer);
+            let spare = match load.is_pressed {
+                true => processors.spare(clock::now(), self.threads.worked()),
+                false => Spare::Unmeasured,
+            };
+            // Others are not to wait for partitions that cannot be written.
+            if !load.is_ahead() || self.producer.traffic().is_held_up {
+                break (load, spare);
+            }
+            tokio::select! {
+                changed = self.progress.changed() => if changed.is_err() {
+                    break (load, spare);
+                },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        };
+        let sample = Sample {
+            load,
+            encoding: self.ordinal - self.progress.borrow().encoded,
+            threads: self.threads.count() as u64,
+            spare,
+        };
+        let (compression, is_new) = auto.next(sample);
         if is_new {
             let source = &self.settings.source;
             match compression {
                 Compression::Zstd => info!(
                     %source,
-                    "compressing by zstd from here on: encoded batches wait for the link to Kafka"
+                    "compressing by zstd from here on: encoded batches wait for the link to Kafka, and processors are idle"
                 ),
                 _ => info!(
                     %source,
-                    "compressing by lz4 again: the link to Kafka has kept up for a while"
+                    "compressing by lz4 again: the link to Kafka has kept up for a while, or processors are not idle any more"
                 ),
             }
         }

@@ -22,6 +22,7 @@ mod encoding;
 mod expansion;
 mod feed;
 mod memory;
+mod processors;
 mod resume;
 mod saver;
 mod stretch;
@@ -35,7 +36,6 @@ use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
 use self::account::Account;
-use self::codec::Auto;
 use self::delivery::Delivery;
 use self::encoding::EncodingThreads;
 use self::expansion::Expansion;
@@ -243,7 +243,7 @@ pub async fn run(
             Topics::new(&config.kafka.topic, &settings.name),
             delivery.topics.keys().copied(),
         ),
-        auto: (config.kafka.compression == Compression::Auto).then(Auto::default),
+        auto: (config.kafka.compression == Compression::Auto).then(Default::default),
         announced: resumed.source.identity().clone(),
         read_from: resumed.source.identity().clone(),
         filled_from: resumed.source.identity().clone(),
@@ -273,7 +273,7 @@ pub async fn run(
     };
     let counters = feed.source.counters();
     let io = feed.source.io();
-    let codecs = feed.auto.as_ref().map(Auto::codecs);
+    let codecs = feed.auto.as_ref().map(|(auto, _)| auto.codecs());
     drop(feed);
     // Dropping the feed closed the queue: the delivery ends when everything in it is acknowledged. At the end of the source that
     // takes as long as it takes; after a signal or an error it gets a while.

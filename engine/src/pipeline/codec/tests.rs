@@ -1,5 +1,5 @@
 //! The choice against a model of what it steers: a source that never waits, one encoding thread, a link with a rate and a round
-//! trip, five requests on it, a bounded memory.
+//! trip, five requests on it, a bounded memory, two processors that others use as well.
 //!
 //! ```text
 //! seal (asks for the codec) ─► encode, one at a time ─► wait ─► at most 5 on the link: serialise, then half a round trip each way
@@ -21,6 +21,10 @@ const BATCH: f64 = 10_000.0;
 const IN_FLIGHT_MAX: usize = 5;
 /// Batches that are received or being encoded at once: buffers, but one that is being filled.
 const ENCODING_MAX: usize = 2;
+
+/// Processors of the machine, and seconds that what they have left over is measured for.
+const PROCESSORS: f64 = 2.0;
+const SPAN: f64 = 0.1;
 
 /// Seconds per change and bytes per change, by codec. The figures are of the order of what was measured; the rules do not
 /// depend on them.
@@ -49,6 +53,11 @@ struct Model {
     /// Seconds between the batches of the source.
     every: f64,
     zstd: Cost,
+    /// Processors that others keep busy.
+    others: f64,
+    /// When something was encoded, from and to.
+    encoded: VecDeque<(f64, f64)>,
+    measured: (f64, Spare),
     sealed_at: f64,
     /// When the encoder is done with each of them, and its bytes.
     encoding: VecDeque<(f64, f64)>,
@@ -69,6 +78,9 @@ impl Model {
             memory: 30e6,
             every: 0.0,
             zstd: ZSTD,
+            others: 0.0,
+            encoded: VecDeque::new(),
+            measured: (0.0, Spare::Unmeasured),
             sealed_at: 0.0,
             encoding: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -112,6 +124,30 @@ impl Model {
         self.now >= self.sealed_at + self.every
             && self.encoding.len() < ENCODING_MAX
             && self.held() + BATCH * LZ4.bytes < self.memory
+            && !self.load().is_ahead()
+    }
+
+    fn load(&self) -> Load {
+        Load {
+            is_pressed: !self.waiting.is_empty(),
+            bytes: self.waiting.iter().sum::<f64>() as usize,
+        }
+    }
+
+    /// Idle processors in the last span that has ended.
+    fn spare(&mut self) -> Spare {
+        let (since, _) = self.measured;
+        let span = self.now - since;
+        if span >= SPAN {
+            self.encoded.retain(|(_, to)| *to > since);
+            let within = |(from, to): &(f64, f64)| (to.min(self.now) - from.max(since)).max(0.0);
+            let encoding: f64 = self.encoded.iter().map(within).sum();
+            let encoding = encoding / span;
+            let idle = (PROCESSORS - self.others - encoding).max(0.0);
+            let spare = Spare::Measured { idle, encoding };
+            self.measured = (self.now, spare);
+        }
+        self.measured.1
     }
 
     /// Seals `batches` more; how long that took, in seconds.
@@ -129,16 +165,19 @@ impl Model {
                 self.settle();
             }
             let sample = Sample {
-                is_pressed: !self.waiting.is_empty(),
+                load: self.load(),
                 encoding: self.encoding.len() as u64,
                 threads: 1,
+                spare: self.spare(),
             };
             let cost = match self.auto.next(sample).0 {
                 Compression::Zstd => self.zstd,
                 _ => LZ4,
             };
             let free_at = self.encoding.back().map_or(self.now, |(at, _)| *at);
-            let done = free_at.max(self.now) + BATCH * cost.seconds;
+            let begun = free_at.max(self.now);
+            let done = begun + BATCH * cost.seconds;
+            self.encoded.push_back((begun, done));
             self.encoding.push_back((done, BATCH * cost.bytes));
             self.sealed_at = self.now;
         }
@@ -188,6 +227,51 @@ fn a_link_that_recovers_gets_lz4_again() {
     let after = model.auto.codecs();
     assert_eq!(after.switches, 2, "{after:?}");
     assert_eq!(after.zstd, before.zstd);
+}
+
+/// A broker on the same machine takes bytes as slowly as a link of 600 Mbit/s: not by what they are, but by the processor time it gets.
+#[test]
+fn a_broker_that_takes_the_processors_never_gets_zstd() {
+    let mut model = Model::new(600.0, 1.0);
+    model.others = 1.3;
+    model.run(2000);
+    let codecs = model.auto.codecs();
+    assert_eq!(codecs.switches, 0, "{codecs:?}");
+}
+
+#[test]
+fn lz4_comes_back_soon_where_others_take_the_processors() {
+    let mut model = Model::new(100.0, 1.0);
+    model.run(200);
+    let before = model.auto.codecs();
+    assert_eq!(before.switches, 1, "{before:?}");
+    model.others = 2.0;
+    model.run(40);
+    let soon = model.auto.codecs();
+    assert_eq!(soon.switches, 2, "{soon:?}");
+    model.run(1000);
+    let after = model.auto.codecs();
+    assert_eq!((after.switches, after.zstd), (2, soon.zstd), "{after:?}");
+}
+
+/// What waits for the link is what keeps it busy, and not more.
+#[test]
+fn no_more_waits_for_a_slow_link_than_it_takes_to_keep_it_busy() {
+    let mut model = Model::new(20.0, 400.0);
+    for _ in 0..200 {
+        model.run(1);
+        let load = model.load();
+        assert!(
+            load.bytes < AHEAD + 4 * (BATCH * LZ4.bytes) as usize,
+            "{load:?}"
+        );
+    }
+    let seconds = model.run(500);
+    let best = 500.0 * BATCH * ZSTD.bytes / model.rate;
+    assert!(
+        seconds < best * 1.01,
+        "{seconds} s, {best} s by the link's rate"
+    );
 }
 
 /// lz4 is too much for the link, zstd for the encoding thread, or neither of them for anything: the worst that can be steered
@@ -262,18 +346,27 @@ async fn waiting_for_a_broker_is_no_reason_to_compress_more() {
         producer.send(ordinal, vec![batch]);
     };
     (0..FEW as u64).for_each(send);
+    let of = |producer: &Producer| Sample {
+        load: Load::of(producer),
+        encoding: 0,
+        threads: 1,
+        spare: Spare::Measured {
+            idle: PROCESSORS,
+            encoding: 0.0,
+        },
+    };
     assert!(producer.waiting() > 0);
     let mut auto = Auto::default();
     for _ in 0..2 * PRESSED {
-        let (codec, _) = auto.next(Sample::of(&producer, 0, 1));
+        let (codec, _) = auto.next(of(&producer));
         assert_eq!(codec, Compression::Lz4);
     }
     // One of them may have been taken for a request.
     (FEW as u64..FEW as u64 + 2).for_each(send);
     for _ in 1..PRESSED {
-        let (codec, _) = auto.next(Sample::of(&producer, 0, 1));
+        let (codec, _) = auto.next(of(&producer));
         assert_eq!(codec, Compression::Lz4);
     }
-    let (codec, is_new) = auto.next(Sample::of(&producer, 0, 1));
+    let (codec, is_new) = auto.next(of(&producer));
     assert_eq!((codec, is_new), (Compression::Zstd, true));
 }
