@@ -55,6 +55,7 @@ struct Maker {
 impl Maker {
     fn new(sidecar: Sidecar) -> Self {
         let mut types = TypeCatalog::new();
+        types.note_money(2);
         for row in rows(&sidecar, catalog::TYPES) {
             let text = |column| row[column];
             let number = |column| row[column].parse::<i64>().expect("a number");
@@ -221,6 +222,7 @@ impl Maker {
                     .into(),
                 columns,
                 identity: Box::default(),
+                is_full: false,
             }),
         })
     }

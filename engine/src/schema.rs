@@ -58,4 +58,6 @@ pub struct Postgres {
     pub columns: Box<[postgres::Column]>,
     /// Columns of the replica identity: an update that changes none of them comes without an image before.
     pub identity: Box<[u16]>,
+    /// Whether the identity is the whole row (FULL), so that no update comes without one, but of a partition with another identity.
+    pub is_full: bool,
 }

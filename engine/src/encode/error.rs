@@ -40,7 +40,7 @@ pub enum EncodeErrorKind {
         /// The column.
         column: Box<str>,
     },
-    /// PostgreSQL: a key column that neither image holds, or that the replica identity leaves out.
+    /// PostgreSQL: a key column that neither image holds, or that the replica identity leaves out, the table's or a partition's.
     ReplicaIdentity {
         /// The column.
         column: Box<str>,
@@ -124,8 +124,8 @@ impl fmt::Display for EncodeErrorKind {
             ),
             Self::ReplicaIdentity { column } => write!(
                 f,
-                "key column {column} is in neither row image; give the table a replica identity that holds it: ALTER TABLE … REPLICA \
-                 IDENTITY FULL"
+                "what key column {column} was before is in no row image; give the table, and each of its partitions, a replica identity that \
+                 holds it: ALTER TABLE … REPLICA IDENTITY FULL"
             ),
             Self::Binary { column } => write!(
                 f,

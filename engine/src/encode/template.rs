@@ -24,7 +24,8 @@ pub struct Template {
     pub(super) columns: Box<[ColumnTemplate]>,
     /// In key order; empty for a null key.
     pub(super) key: Box<[KeyColumn]>,
-    /// A key column whose changes the server does not show in every update; PostgreSQL only, where the configuration names the key.
+    /// A key column of which an update without an image before does not say what it was; PostgreSQL only, where the configuration names
+    /// the key.
     pub(super) unseen_key_column: Option<u16>,
     /// The partition of records without a key.
     pub(super) null_key_partition: u32,
@@ -139,7 +140,9 @@ impl Template {
         };
         let unseen_key_column = match &table.columns {
             Columns::Postgres(of) if numbers != table.key => {
-                (numbers.iter().copied()).find(|number| !of.identity.contains(number))
+                // With FULL every update has one: whatever comes without is of a partition whose identity may lack any column.
+                let is_unseen = |number: &u16| of.is_full || !of.identity.contains(number);
+                numbers.iter().copied().find(is_unseen)
             }
             _ => None,
         };

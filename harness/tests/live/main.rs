@@ -20,6 +20,7 @@ mod postgres_encodings;
 mod postgres_faults;
 mod postgres_identities;
 mod postgres_left_out;
+mod postgres_losses;
 mod postgres_pieces;
 mod postgres_promotion;
 mod postgres_refusals;

@@ -7,9 +7,9 @@ use harness::replay::engine::Engine;
 use harness::seed::postgres::{self as seed, Identity};
 
 use crate::postgres_faults::NAME;
-use crate::postgres_refusals::{Stage, configure};
+use crate::postgres_refusals::{Stage, configure, refused};
 use crate::records::records;
-use crate::{stop, until};
+use crate::{check, stop, until};
 
 /// An engine that makes its publication itself, as the administrator, and looks at it several times a second.
 fn engine(stage: &Stage) -> Engine {
@@ -157,4 +157,106 @@ async fn postgres_partition_without_an_identity_is_named_when_it_comes() {
     until("the records", async || stage.broker.counts().records >= 5).await;
     stop(&engine, running).await;
     assert_eq!(said().matches(words).count(), 1, "{}", said());
+}
+
+/// `ALTER TABLE … REPLICA IDENTITY` of a partitioned table does not reach its partitions, and theirs is what old rows have. The stream
+/// says nothing of it: what was written as `before`, and under which keys, would be wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_partitions_with_another_identity_are_named() {
+    let Some(stage) = Stage::set(&[]).await else {
+        return;
+    };
+    stage
+        .run(
+            "CREATE SCHEMA walbrook; CREATE TABLE walbrook.log (id int PRIMARY KEY, device text, uuid text NOT NULL) PARTITION BY RANGE (id); \
+             CREATE TABLE walbrook.log_1 PARTITION OF walbrook.log FOR VALUES FROM (0) TO (100); \
+             ALTER TABLE walbrook.log REPLICA IDENTITY FULL",
+        )
+        .await;
+    let often = engine(&stage);
+    // The table's own key is in every old row; the rest of it is not.
+    let (status, said) = check(&often).await;
+    let lesser = "walbrook.log_1 of walbrook.log: ";
+    let mend = "run ALTER TABLE walbrook.log_1 REPLICA IDENTITY FULL";
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains(lesser) && said.contains(mend), "{said}");
+
+    // A key of the configuration is not.
+    let keyed = "keys = { \"walbrook.log\" = [\"device\"] }\n[kafka]\n";
+    configure(&often, "[kafka]\n", keyed);
+    let lesser = "walbrook.log_1 of walbrook.log (lacks device): ";
+    let (status, said) = check(&often).await;
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains(lesser) && said.contains(mend), "{said}");
+    refused(&often, &[lesser, mend]).await;
+    let mend = "ALTER TABLE walbrook.log_1 REPLICA IDENTITY FULL";
+    stage.run(mend).await;
+    let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{NAME}'");
+    let is_read = async || {
+        let row = stage.client.query_opt(&active, &[]).await.expect("slots");
+        row.is_some_and(|row| row.get(0))
+    };
+    let mut running = often.start_until_stopped().expect("the engine starts");
+    until("the engine to read", is_read).await;
+    stage
+        .run(
+            "INSERT INTO walbrook.log VALUES (1, 'a', 'u'); UPDATE walbrook.log SET device = 'b'; DELETE FROM walbrook.log; \
+             INSERT INTO walbrook.log VALUES (2, 'c', 'v')",
+        )
+        .await;
+    until("its records", async || stage.broker.counts().records >= 7).await;
+    let mut keys: Vec<String> = (records(&stage.broker).await.into_iter())
+        .map(|(_, record)| String::from_utf8(record.key.expect("a key")).expect("text"))
+        .collect();
+    keys.sort();
+    let (a, b, c) = (
+        r#"{"device":"a"}"#,
+        r#"{"device":"b"}"#,
+        r#"{"device":"c"}"#,
+    );
+    assert_eq!(keys, [a, a, a, b, b, b, c]);
+
+    // One that comes later is named at once, and ends the stream where that is of no use.
+    stage
+        .run("CREATE TABLE walbrook.log_2 PARTITION OF walbrook.log FOR VALUES FROM (100) TO (200)")
+        .await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let status = running.ended(deadline).await.expect("a child");
+    let said = std::fs::read_to_string(often.log()).expect("a log");
+    assert_eq!(status.map(|status| status.code()), Some(Some(1)), "{said}");
+    let lesser = "walbrook.log_2 of walbrook.log (lacks device): ";
+    assert_eq!(said.matches(lesser).count(), 2, "{said}");
+    stage.run("DROP TABLE walbrook.log_2").await;
+
+    // Before anybody looks, an update shows it.
+    let seldom = Engine {
+        program: stage.program.clone(),
+        ..often
+    };
+    until("the slot to be free", async || !is_read().await).await;
+    let mut running = seldom.start_until_stopped().expect("the engine starts");
+    until("the engine to read", is_read).await;
+    stage
+        .run("ALTER TABLE walbrook.log_1 REPLICA IDENTITY DEFAULT; UPDATE walbrook.log SET device = 'd'")
+        .await;
+    let status = running.ended(deadline).await.expect("a child");
+    let said = std::fs::read_to_string(seldom.log()).expect("a log");
+    assert_eq!(status.map(|status| status.code()), Some(Some(1)), "{said}");
+    let words = "what key column device was before is in no row image";
+    assert!(said.contains(words), "{said}");
+
+    // By an index of its own: without the primary key, which is the key of the records.
+    configure(&seldom, keyed, "[kafka]\n");
+    stage
+        .run(
+            "ALTER TABLE walbrook.log REPLICA IDENTITY DEFAULT; CREATE UNIQUE INDEX log_1_uuid ON walbrook.log_1 (uuid); \
+             ALTER TABLE walbrook.log_1 REPLICA IDENTITY USING INDEX log_1_uuid",
+        )
+        .await;
+    let mend = "run ALTER TABLE walbrook.log_1 REPLICA IDENTITY DEFAULT";
+    refused(
+        &seldom,
+        &["walbrook.log_1 of walbrook.log (lacks id): ", mend],
+    )
+    .await;
 }

@@ -28,16 +28,23 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// The type of a column with `type_modifier` (−1 for none).
-    pub(super) fn column_type(self, type_modifier: i32) -> ColumnType {
-        match self {
+    /// The type of a column with `type_modifier` (−1 for none), where money has `money_digits`; `None` where it takes these and they are
+    /// not known.
+    pub(super) fn column_type(
+        self,
+        type_modifier: i32,
+        money_digits: Option<u8>,
+    ) -> Option<ColumnType> {
+        Some(match self {
             Self::Text => ColumnType::Text,
             Self::Integer => ColumnType::Integer,
             Self::Boolean => ColumnType::Boolean,
             Self::Real => ColumnType::Real,
             Self::Double => ColumnType::Double,
             Self::Numeric => ColumnType::Numeric,
-            Self::Money => ColumnType::Money,
+            Self::Money => ColumnType::Money {
+                digits: money_digits?,
+            },
             Self::Bytea => ColumnType::Bytea,
             // `bit` without a modifier holds bits of any number (`CREATE TABLE … AS` can make such a column).
             Self::Bit => match u32::try_from(type_modifier) {
@@ -57,7 +64,7 @@ impl Shape {
             Self::Geometry => ColumnType::Geometry,
             Self::Vector => ColumnType::Vector,
             Self::Hstore => ColumnType::Hstore,
-        }
+        })
     }
 }
 

@@ -25,8 +25,18 @@ pub const SESSION: [(&str, &str); 9] = [
 /// [`SESSION`] as the value of the start-up parameter `options`.
 #[must_use]
 pub fn session_options() -> String {
+    options(|_| true)
+}
+
+/// The same without `lc_monetary`: it stays as the database has it.
+#[must_use]
+pub fn session_options_for_money() -> String {
+    options(|name| name != "lc_monetary")
+}
+
+fn options(is_wanted: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();
-    for (name, value) in SESSION {
+    for (name, value) in SESSION.into_iter().filter(|(name, _)| is_wanted(name)) {
         let separator = if text.is_empty() { "" } else { " " };
         let _ = write!(text, "{separator}-c {name}={value}");
     }
@@ -121,6 +131,26 @@ pub const GENERATED: &str = "SELECT n.nspname, c.relname, a.attname, a.attgenera
      WHERE a.attgenerated <> '' AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' \
      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
 
+/// How many fractional digits `money` has, one row: `digits`. It depends on `lc_monetary`, so it is asked in a session with
+/// [`session_options_for_money`]. Not in [`WHOLE`]: asked only where a table has such a column.
+pub const MONEY_DIGITS: &str =
+    "SELECT pg_catalog.scale('1'::pg_catalog.money::pg_catalog.numeric) AS digits";
+
+/// User tables that the log has nothing of (UNLOGGED), a row each: `nspname`, `relname`, and `root_nspname`, `root_relname` of the
+/// topmost table that it is a partition of, or its own. Not in [`WHOLE`]: recordings have none ([`is_of_none`]).
+pub const UNLOGGED: &str = "SELECT n.nspname, c.relname, m.nspname AS root_nspname, r.relname AS root_relname \
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     JOIN pg_catalog.pg_class r ON r.oid = COALESCE(pg_catalog.pg_partition_root(c.oid)::pg_catalog.oid, c.oid) \
+     JOIN pg_catalog.pg_namespace m ON m.oid = r.relnamespace \
+     WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
+
+/// Tables of publications from version 15 on that these send in part, a row each: `nspname`, `relname`, `has_filter` (of rows),
+/// `has_list` (of columns). Not in [`WHOLE`]: recordings have none ([`is_of_none`]).
+const NARROWED: &str = "SELECT n.nspname, c.relname, r.prqual IS NOT NULL AS has_filter, r.prattrs IS NOT NULL AS has_list \
+     FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid \
+     JOIN pg_catalog.pg_class c ON c.oid = r.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL)";
+
 /// Everything that a recording has to answer for a client to begin.
 pub const WHOLE: [&str; 11] = [
     SETTINGS,
@@ -144,6 +174,20 @@ pub fn publishes_generated(publication: &str) -> String {
         "SELECT pubgencols FROM pg_catalog.pg_publication WHERE pubname = {}",
         literal(publication)
     )
+}
+
+/// Tables that `publication` sends in part, on a server from version 15 on.
+#[must_use]
+pub fn narrowed(publication: &str) -> String {
+    format!("{NARROWED} AND p.pubname = {}", literal(publication))
+}
+
+/// Whether a recording answers `statement` without a row: what it asks for is in no recording.
+#[must_use]
+pub fn is_of_none(statement: &str) -> bool {
+    [UNLOGGED, NARROWED]
+        .iter()
+        .any(|none| statement.trim().starts_with(none))
 }
 
 /// [`KEYS`] of each index that can be a replica identity, its first column only: the server takes no deferrable primary key for one, and
@@ -242,6 +286,8 @@ mod tests {
         assert_eq!(whole(&columns_of("a'b", "c\\d")), Some(COLUMNS));
         assert_eq!(whole(&keys_of_table("public", "events")), Some(KEYS));
         assert_eq!(whole("SELECT 1"), None);
+        assert!(is_of_none(UNLOGGED) && is_of_none(&narrowed("a'b")));
+        assert!(!WHOLE.into_iter().any(is_of_none));
     }
 
     #[test]
@@ -258,5 +304,8 @@ mod tests {
     #[test]
     fn the_session_options_are_one_start_up_parameter() {
         assert!(session_options().starts_with("-c datestyle=ISO -c intervalstyle=postgres -c "));
+        let of_money = session_options().replace(" -c lc_monetary=C", "");
+        assert_eq!(session_options_for_money(), of_money);
+        assert_ne!(session_options(), of_money);
     }
 }

@@ -36,8 +36,12 @@ pub enum ColumnType {
     Double,
     /// `numeric`: exact decimal, never with an exponent, `NaN`, `Infinity`, `-Infinity`.
     Numeric,
-    /// `money`: `-$1,234.50`.
-    Money,
+    /// `money`: `-$1,234.50`, whatever the currency. The value is a number of its smallest units, and how many of these are one is not in
+    /// the text.
+    Money {
+        /// Fractional digits that the database's `lc_monetary` has: 0 for a yen, 2 for a euro, 3 for a dinar.
+        digits: u8,
+    },
     /// `bytea`: `\x` and two hexadecimal digits per byte.
     Bytea,
     /// `bit(n)`: exactly `width` binary digits, the most significant first.

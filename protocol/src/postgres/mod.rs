@@ -22,4 +22,4 @@ pub mod wal2json;
 
 pub use column::{Array, Column, ColumnType};
 pub use position::Lsn;
-pub use type_catalog::{TypeCatalog, TypeKind, TypeRow};
+pub use type_catalog::{MONEY, TypeCatalog, TypeKind, TypeRow};

@@ -7,6 +7,8 @@
 //! domain  ─► the type that it is based on, with the domain's modifier     array ─► its element
 //! enum, composite, range, multirange ─► text                              base type ─► by name (hstore, vector, geometry …), else text
 //! ```
+//! Of `money` the text does not tell everything: [`TypeCatalog::note_money`].
+//!
 //! Manual: "pg_type" (<https://www.postgresql.org/docs/current/catalog-pg-type.html>).
 
 use std::collections::HashMap;
@@ -17,6 +19,9 @@ use super::type_name::TypeName;
 
 /// How often a domain may be based on a domain: far more than people nest, and an end for a catalog that goes in circles.
 const NESTING_MAX: usize = 64;
+
+/// `money`, and its array.
+pub const MONEY: [u32; 2] = [790, 791];
 
 /// `pg_type.typtype`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +98,7 @@ impl TypeRow {
 #[derive(Debug, Clone, Default)]
 pub struct TypeCatalog {
     added: HashMap<u32, TypeRow>,
+    money_digits: Option<u8>,
 }
 
 impl TypeCatalog {
@@ -105,6 +111,11 @@ impl TypeCatalog {
     /// Adds a type, or replaces what was known of it. Built-in types stay what they are.
     pub fn insert(&mut self, row: TypeRow) {
         self.added.insert(row.oid, row);
+    }
+
+    /// Notes how many fractional digits `money` has ([`super::catalog::MONEY_DIGITS`]). Until then it is a type that is not known.
+    pub fn note_money(&mut self, digits: u8) {
+        self.money_digits = Some(digits);
     }
 
     /// The row of a type that was added.
@@ -153,7 +164,8 @@ impl TypeCatalog {
         delimiter: &mut Option<u8>,
     ) -> Result<Option<ColumnType>, u32> {
         if let Some(builtin) = builtin::by_oid(*oid) {
-            return Ok(Some(builtin.shape.column_type(*type_modifier)));
+            let found = builtin.shape.column_type(*type_modifier, self.money_digits);
+            return found.map(Some).ok_or(*oid);
         }
         let (element, separator) = match (builtin::by_array_oid(*oid), self.added.get(oid)) {
             (Some(element), _) => (element.oid, builtin::delimiter(element.oid)),
@@ -170,7 +182,8 @@ impl TypeCatalog {
                 (row.element, of_element)
             }
             (None, Some(row)) => {
-                return Ok(Some(shape_of(row).column_type(*type_modifier)));
+                let found = shape_of(row).column_type(*type_modifier, self.money_digits);
+                return found.map(Some).ok_or(*oid);
             }
             (None, None) => return Err(*oid),
         };
@@ -347,6 +360,22 @@ mod tests {
         assert_eq!(catalog.missing(16412), Some(99_999));
         assert_eq!(catalog.missing(70_000), Some(70_000));
         assert_eq!(catalog.missing(16406), None);
+    }
+
+    #[test]
+    fn money_is_not_known_before_its_digits_are() {
+        let mut catalog = TypeCatalog::new();
+        catalog.insert(domain(16420, "public", "price", 790, -1));
+        for oid in MONEY.into_iter().chain([16420]) {
+            assert_eq!(catalog.resolve(oid, -1), None, "{oid}");
+            assert_eq!(catalog.missing(oid), Some(790), "{oid}");
+        }
+        catalog.note_money(3);
+        let money = ColumnType::Money { digits: 3 };
+        for (oid, expected) in [(790, Some(money.clone())), (791, of(money.clone(), b','))] {
+            assert_eq!(catalog.resolve(oid, -1), expected, "{oid}");
+        }
+        assert_eq!(catalog.resolve(16420, -1), Some(money));
     }
 
     /// What `SELECT attname, atttypid, atttypmod, format_type(atttypid, atttypmod)` says on PostgreSQL 15.

@@ -121,20 +121,28 @@ pub fn float<T: std::str::FromStr>(text: &[u8]) -> Result<T, DecodeError> {
     ))
 }
 
-/// Reads `money` and appends it as a plain decimal: `-$1,234.50` is `-1234.50`. Whatever the currency, `lc_monetary=C` writes it so.
+/// Reads `money` and appends it as a plain decimal: `-$1,234.50` is `-1234.50`. Whatever the currency, `lc_monetary=C` writes it so, with
+/// two fractional digits; where the database's has another number of `digits`, the point stands elsewhere: with 3 it is `-123.450`, with
+/// none `-123450`.
 ///
 /// # Errors
 /// A text without digits, or with others than `lc_monetary=C` writes.
-pub fn money(text: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+pub fn money(text: &[u8], digits: u8, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    const WRITTEN: usize = 2;
+
     let start = out.len();
-    let mut digits = 0;
+    let mut seen = 0;
+    let mut point = None;
     for (at, byte) in text.iter().enumerate() {
         match byte {
             b'-' if out.len() == start => out.push(b'-'),
             b'$' | b',' => {}
-            b'.' if digits > 0 && at + 1 < text.len() => out.push(b'.'),
+            b'.' if seen > 0 && point.is_none() => {
+                point = Some(at);
+                out.push(b'.');
+            }
             b'0'..=b'9' => {
-                digits += 1;
+                seen += 1;
                 out.push(*byte);
             }
             _ => {
@@ -143,11 +151,33 @@ pub fn money(text: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
             }
         }
     }
-    if digits == 0 {
+    let is_whole = point.is_some_and(|point| text.len() - point - 1 == WRITTEN);
+    if seen == 0 || !is_whole {
         out.truncate(start);
         return Err(invalid("money", text, text.len()));
     }
+    if usize::from(digits) != WRITTEN {
+        move_point(out, start, WRITTEN, digits.into());
+    }
     Ok(())
+}
+
+/// Gives the decimal from `start` on, which has `from` digits behind its point, `to` of them; there is always one before it.
+#[cold]
+fn move_point(out: &mut Vec<u8>, start: usize, from: usize, to: usize) {
+    let point = out.len().saturating_sub(from + 1);
+    if out.get(point) == Some(&b'.') {
+        out.remove(point);
+    }
+    let start = start + usize::from(out.get(start) == Some(&b'-'));
+    let missing = (to + 1).saturating_sub(out.len().saturating_sub(start));
+    out.splice(start..start, std::iter::repeat_n(b'0', missing));
+    let zeros = (out.iter().skip(start)).take_while(|byte| **byte == b'0');
+    let surplus = zeros.count().min(out.len().saturating_sub(start + to + 1));
+    out.drain(start..start + surplus);
+    if to > 0 {
+        out.insert(out.len().saturating_sub(to), b'.');
+    }
 }
 
 /// What `\x` and hexadecimal digits stand for: appends the bytes of a `bytea`.
@@ -355,10 +385,50 @@ mod tests {
             ("-$0.01", "-0.01"),
             ("$1,000,000,000,000.00", "1000000000000.00"),
         ] {
+            let money = |text: &[u8], out: &mut Vec<u8>| money(text, 2, out);
             assert_eq!(appended(money, text).as_deref(), Ok(expected.as_bytes()));
         }
-        for text in ["", "$", "-", "1.234,50 €", "$1.", "$.5", "1-2"] {
-            assert!(appended(money, text).is_err(), "{text}");
+        for text in [
+            "",
+            "$",
+            "-",
+            "1.234,50 €",
+            "$1.",
+            "$.5",
+            "1-2",
+            "$1",
+            "$1.5",
+            "$1.234",
+            "$1.2.34",
+        ] {
+            for digits in [0, 2, 3] {
+                let money = |text: &[u8], out: &mut Vec<u8>| money(text, digits, out);
+                assert!(appended(money, text).is_err(), "{text}");
+            }
+        }
+    }
+
+    /// What PostgreSQL 15 writes of '1234'::money, '-5'::money and '0'::money with `lc_monetary=ja_JP` and `ar_KW`, of '1234' with the
+    /// first; and further numbers of units.
+    #[test]
+    fn money_has_the_digits_of_its_currency() {
+        for (digits, text, expected) in [
+            (0, "$12.34", "1234"),
+            (0, "-$0.05", "-5"),
+            (0, "$0.00", "0"),
+            (0, "$1,000.00", "100000"),
+            (3, "$12.34", "1.234"),
+            (3, "-$0.05", "-0.005"),
+            (3, "$0.00", "0.000"),
+            (3, "$1,234,567.89", "123456.789"),
+            (1, "$0.00", "0.0"),
+            (1, "-$0.12", "-1.2"),
+            (4, "$92,233,720,368,547,758.07", "922337203685477.5807"),
+            (10, "-$0.01", "-0.0000000001"),
+        ] {
+            let money = |text: &[u8], out: &mut Vec<u8>| money(text, digits, out);
+            let found = appended(money, text);
+            assert_eq!(found.as_deref(), Ok(expected.as_bytes()), "{text} {digits}");
         }
     }
 

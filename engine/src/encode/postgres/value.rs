@@ -53,9 +53,9 @@ impl ValueWriter {
             ColumnType::Real => write_float(out, value::float(text)?),
             ColumnType::Double => write_double(out, value::float(text)?),
             ColumnType::Numeric => write_plain(out, value::numeric(text)?),
-            ColumnType::Money => {
+            ColumnType::Money { digits } => {
                 out.push(b'"');
-                value::money(text, out)?;
+                value::money(text, *digits, out)?;
                 out.push(b'"');
             }
             ColumnType::Bytea => {

@@ -2,9 +2,11 @@
 
 use super::generated::{self, Generated};
 use super::partitions;
+use super::partitions::identities::{self, AtOdds};
 use super::publication::{self, Lacking};
 use super::server::{Answer, Publication, Role, Settings, Slot, UserTable};
-use crate::config::{OnUnpublished, Plugin, Selection, SlotSettings};
+use super::unsent::{self, Unsent};
+use crate::config::{Keys, OnUnpublished, Plugin, Selection, SlotSettings};
 use crate::source::{Outcome, Requirement, SourceError};
 
 /// What [`requirements`] judges: answers of one server to our role.
@@ -27,6 +29,9 @@ pub(super) struct Facts<'a> {
     /// Whether a TRUNCATE becomes a change.
     pub(super) truncates: bool,
     pub(super) generated: &'a Generated,
+    /// Keys that the configuration names.
+    pub(super) keys: &'a Keys,
+    pub(super) unsent: &'a Unsent,
 }
 
 impl Facts<'_> {
@@ -38,6 +43,21 @@ impl Facts<'_> {
             self.published,
             self.selection,
         )
+    }
+
+    /// Captured partitions whose old rows hold less than the stream says.
+    pub(super) fn at_odds(&self) -> AtOdds {
+        match self.ours.plugin {
+            Plugin::PgOutput => identities::at_odds(
+                self.tables,
+                self.publication,
+                self.published,
+                self.selection,
+                self.keys,
+            ),
+            // It sends them as what they are.
+            Plugin::Wal2Json => AtOdds::default(),
+        }
     }
 
     /// Captured tables whose updates and deletes the server refuses, or, with wal2json, does not send.
@@ -77,7 +97,9 @@ pub(super) fn requirements(facts: &Facts<'_>) -> Vec<Requirement> {
         list.extend(publication::requirements(facts));
     }
     list.extend(partitions::selected_in_vain(facts));
-    list.push(identities(facts));
+    list.push(without_any(facts));
+    list.extend(identities::requirement_of(facts));
+    list.extend(unsent::requirements(facts));
     list.extend(generated::requirement_of(facts));
     list.extend(keeping(facts.settings));
     list.extend(idling(facts.settings));
@@ -357,7 +379,7 @@ fn encoding_of(settings: &Settings, plugin: Plugin, has_slot: bool) -> Option<Re
 }
 
 /// Tables whose updates and deletes the server refuses, or, with wal2json, does not send.
-fn identities(facts: &Facts<'_>) -> Requirement {
+fn without_any(facts: &Facts<'_>) -> Requirement {
     let outcome = match without_identity(&facts.refusing()) {
         None => Outcome::Met,
         // Nothing is lost of what the server refuses.
@@ -428,4 +450,4 @@ pub(super) fn listed(names: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -69,6 +69,8 @@ impl ConnectOptions {
 pub enum Purpose {
     /// SQL.
     Queries,
+    /// SQL whose money is that of the database.
+    Money,
     /// Replication commands, and SQL as simple queries.
     Replication,
 }
@@ -171,7 +173,10 @@ impl Connection {
         secure: bool,
     ) -> Result<(), ConnectionError> {
         let doing = "authenticating";
-        let session = catalog::session_options();
+        let session = match purpose {
+            Purpose::Money => catalog::session_options_for_money(),
+            Purpose::Queries | Purpose::Replication => catalog::session_options(),
+        };
         let mut parameters = vec![
             ("user", &*options.user),
             ("database", &*options.database),

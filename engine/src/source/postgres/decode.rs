@@ -194,9 +194,7 @@ impl Decoder {
 
     /// Gives a table what the catalog says about it.
     pub(super) fn complete(&mut self, wanted: &Wanted, shape: Shape) {
-        for row in shape.types {
-            self.tables.types.insert(row);
-        }
+        self.tables.learn(&shape);
         self.tables.complete(wanted, shape.identity, &shape.indices);
     }
 

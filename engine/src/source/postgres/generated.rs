@@ -102,8 +102,9 @@ pub(super) fn requirement_of(facts: &Facts<'_>) -> Option<Requirement> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SlotSettings;
+    use crate::config::{Keys, SlotSettings};
     use crate::source::postgres::server::{Publication, Role, Settings};
+    use crate::source::postgres::unsent::Unsent;
 
     #[test]
     fn generated_columns_that_are_not_sent_are_named() {
@@ -146,6 +147,8 @@ mod tests {
                 selection: &selection,
                 truncates: false,
                 generated: &generated,
+                keys: &Keys::default(),
+                unsent: &Unsent::default(),
             };
             requirement_of(&facts).map(|requirement| match requirement.outcome {
                 Outcome::Met => String::new(),

@@ -25,6 +25,7 @@ mod silence;
 mod stream;
 mod tables;
 mod transaction;
+mod unsent;
 mod wal2json;
 mod watch;
 
@@ -97,6 +98,7 @@ fn plan(settings: &SourceSettings, from: From, server: Option<Identity>) -> Plan
         options: ConnectOptions::to(&settings.address),
         slot: settings.slot.clone(),
         selection: settings.tables.clone(),
+        keys: settings.keys.clone(),
         truncates: settings.truncates,
         from,
         server,
@@ -218,7 +220,7 @@ impl Postgres {
     }
 
     pub(super) async fn check(settings: &SourceSettings) -> Result<Vec<Requirement>, SourceError> {
-        session::check(&plan(settings, From::Now, None), &settings.keys).await
+        session::check(&plan(settings, From::Now, None)).await
     }
 
     pub(super) fn position(&self) -> Position {

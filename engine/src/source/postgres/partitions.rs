@@ -3,6 +3,8 @@
 //! A publication with `publish_via_partition_root` sends them as rows of the topmost table that it has of those above them
 //! (`get_rel_sync_entry` in pgoutput.c). Any other publication, and wal2json, send them as rows of the partition itself.
 
+pub(super) mod identities;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::checks::{Facts, listed, requirement};
@@ -55,16 +57,42 @@ impl<'a> Names<'a> {
     }
 }
 
-/// Whether it matters which tables a partition belongs to: to whether its root may be published, and to what it is sent as.
+/// Whether it matters which tables a partition belongs to: to whether its root may be published, to what it is sent as, and to what its old
+/// rows have to hold.
 pub(super) fn matter(tables: &[UserTable], selection: &Selection) -> bool {
     let is_selected = |table: &UserTable| selection.includes(&table.schema, &table.name);
     let mut parts = (tables.iter()).filter(|table| table.is_partition || table.partitioned);
     let are_bare = (tables.iter()).any(|table| table.is_partition && table.is_bare());
     are_bare
+        || may_be_at_odds(tables)
         || parts.next().is_some_and(|first| {
             let selected = is_selected(first);
             parts.any(|table| is_selected(table) != selected)
         })
+}
+
+/// The tables whose indices decide whether partitions hold what they are taken to hold: none where all have the primary key that they have
+/// from their root.
+pub(super) fn with_differing_identities(tables: &[UserTable]) -> Vec<u32> {
+    let is_one_of_them =
+        |table: &&UserTable| table.partitioned || table.is_partition && table.identity != 'f';
+    match may_be_at_odds(tables) {
+        true => (tables.iter().filter(is_one_of_them))
+            .map(|table| table.oid)
+            .collect(),
+        false => Vec::new(),
+    }
+}
+
+/// Whether there are partitions whose old rows do not hold everything, and anything but the primary key that they have from their root.
+fn may_be_at_odds(tables: &[UserTable]) -> bool {
+    let mut leaves = (tables.iter())
+        .filter(|table| table.is_partition && !table.partitioned && table.identity != 'f')
+        .peekable();
+    let is_plain = |table: &UserTable| table.identity == 'd' && table.has_index;
+    leaves.peek().is_some()
+        && (leaves.any(|table| table.identity != 'd')
+            || (tables.iter()).any(|table| table.partitioned && !is_plain(table)))
 }
 
 /// Captured tables whose updates and deletes the server refuses, as SQL writes them: the publication has them, and they have no replica

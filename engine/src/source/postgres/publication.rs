@@ -260,9 +260,10 @@ fn operations(name: &str, publication: &Publication) -> Requirement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SlotSettings;
+    use crate::config::{Keys, SlotSettings};
     use crate::source::postgres::generated::Generated;
     use crate::source::postgres::server::{Answer, Settings};
+    use crate::source::postgres::unsent::Unsent;
 
     fn table(name: &str, partitioned: bool, is_partition: bool) -> UserTable {
         UserTable {
@@ -272,6 +273,7 @@ mod tests {
             partitioned,
             is_partition,
             above: Vec::new(),
+            indices: Vec::new(),
             identity: 'd',
             has_index: true,
             owned: true,
@@ -435,6 +437,8 @@ mod tests {
                 selection: &selection,
                 truncates: false,
                 generated: &Generated::default(),
+                keys: &Keys::default(),
+                unsent: &Unsent::default(),
             };
             let mut list = requirements(&facts).into_iter();
             let what = "publication walbrook_shop has every captured table";

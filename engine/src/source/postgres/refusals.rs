@@ -197,6 +197,7 @@ mod tests {
             },
             slot: SlotSettings::of("shop"),
             selection: Selection::everything(),
+            keys: crate::config::Keys::default(),
             truncates: false,
             from: From::Now,
             server: None,

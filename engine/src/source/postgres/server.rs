@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::postgres::Lsn;
 
+use super::shapes;
+use super::tables::Index;
 use crate::source::SourceError;
 
 /// The answer to a query: rows as text, by column name.
@@ -237,6 +239,8 @@ pub(super) struct UserTable {
     pub(super) is_partition: bool,
     /// The oids of the partitioned tables that it belongs to, nearest first; none where that was not asked.
     pub(super) above: Vec<u32>,
+    /// Those that can be keys; none where that was not asked.
+    pub(super) indices: Vec<Index>,
     /// `d`, `n`, `f`, `i`.
     pub(super) identity: char,
     /// Whether there is the index that `d` and `i` mean, and the server takes it: no deferrable primary key.
@@ -265,6 +269,7 @@ impl UserTable {
                 partitioned: row.text("relkind") == Some("p"),
                 is_partition: row.is("relispartition"),
                 above: Vec::new(),
+                indices: Vec::new(),
                 identity,
                 has_index: match identity {
                     'd' => primary.contains(&oid),
@@ -287,6 +292,14 @@ impl UserTable {
         }
         for table in tables {
             table.above = above.remove(&table.oid).unwrap_or_default();
+        }
+    }
+
+    /// Notes the indices of those tables that `answer`, to [`protocol::postgres::catalog::KEYS`], has any of.
+    pub(super) fn note_indices(tables: &mut [Self], answer: &Answer) {
+        let mut indices = shapes::indices_by_relation(answer);
+        for table in tables {
+            table.indices = indices.remove(&table.oid).unwrap_or_default();
         }
     }
 

@@ -9,21 +9,23 @@ use std::time::Duration;
 use protocol::postgres::{Lsn, catalog, command};
 
 use self::beginning::Beginning;
-use super::checks::{self, Facts};
+use self::surroundings::Surroundings;
+use super::checks;
 use super::connection::{ConnectOptions, Connection, Purpose, Streaming};
 use super::feedback;
-use super::generated::Generated;
-use super::partitions;
 use super::publication;
 use super::refusals::{refused_at_start, waits_for_promotion};
-use super::server::{Answer, Publication, Role, Settings, Slot, Status, UserTable};
+use super::server::{Answer, Slot, Status};
 use super::watch::Named;
 use crate::config::{Keys, Plugin, Selection, SlotSettings};
 use crate::position::Position;
 use crate::source::{Identity, Outcome, Requirement, SourceError, key_columns};
 
 mod beginning;
+mod surroundings;
 mod timeline;
+
+pub(super) use self::surroundings::{published_by, with_roots};
 
 /// A process that was killed keeps its slot for as long as the server takes to notice: this long where its kernel is still there to say
 /// so, `wal_sender_timeout` where the machine is gone.
@@ -49,6 +51,8 @@ pub(in crate::source) struct Plan {
     pub(super) options: ConnectOptions,
     pub(super) slot: SlotSettings,
     pub(super) selection: Selection,
+    /// Keys that the configuration names in place of tables' own.
+    pub(super) keys: Keys,
     /// Whether a TRUNCATE becomes a change.
     pub(super) truncates: bool,
     pub(super) from: From,
@@ -79,132 +83,12 @@ pub(in crate::source) struct Session {
     pub(super) feedback: Duration,
 }
 
-/// What the server says about everything that concerns us.
-#[derive(Debug)]
-struct Surroundings {
-    settings: Settings,
-    status: Status,
-    role: Role,
-    slot: Option<Slot>,
-    slots: Answer,
-    publication: Option<Publication>,
-    published: Vec<(String, String)>,
-    tables: Vec<UserTable>,
-    generated: Generated,
-}
-
-impl Surroundings {
-    async fn ask(connection: &mut Connection, plan: &Plan) -> Result<Self, SourceError> {
-        let ours = &plan.slot;
-        let [
-            settings,
-            status,
-            role,
-            slots,
-            publications,
-            published,
-            tables,
-            keys,
-            generated,
-        ] = connection
-            .query_all([
-                catalog::SETTINGS,
-                catalog::STATUS,
-                catalog::ROLE,
-                catalog::SLOTS,
-                catalog::PUBLICATIONS,
-                catalog::PUBLICATION_TABLES,
-                catalog::TABLES,
-                &catalog::identities(),
-                catalog::GENERATED,
-            ])
-            .await?;
-        let settings = Settings::read(&settings);
-        let tables = UserTable::read(&tables, &keys);
-        let publication = Publication::find(&publications, &ours.publication);
-        let mut role = Role::read(&role);
-        if !role.may_replicate() {
-            role.replication = is_member_on_rds(connection).await?;
-        }
-        let mut generated = Generated::read(&generated, &plan.selection);
-        if generated.depend_on_publication(settings.major()) && publication.is_some() {
-            let publishes = catalog::publishes_generated(&ours.publication);
-            generated.note_publication(&connection.query(&publishes).await?);
-        }
-        Ok(Self {
-            status: Status::read(&status)?,
-            role,
-            slot: Slot::find(&slots, &ours.name),
-            slots,
-            publication,
-            published: published_by(&published, &ours.publication),
-            tables: with_roots(connection, tables, &plan.selection).await?,
-            generated,
-            settings,
-        })
-    }
-
-    fn facts<'a>(&'a self, plan: &'a Plan) -> Facts<'a> {
-        Facts {
-            settings: &self.settings,
-            role: &self.role,
-            database: &self.status.database,
-            recovery: self.status.recovery,
-            ours: &plan.slot,
-            slot: self.slot.as_ref(),
-            slots: &self.slots,
-            publication: self.publication.as_ref(),
-            published: &self.published,
-            tables: &self.tables,
-            selection: &plan.selection,
-            truncates: plan.truncates,
-            generated: &self.generated,
-        }
-    }
-
-    fn requirements(&self, plan: &Plan) -> Vec<Requirement> {
-        checks::requirements(&self.facts(plan))
-    }
-}
-
-/// Whether a role without REPLICATION has what stands for it on Amazon RDS and Aurora.
-async fn is_member_on_rds(connection: &mut Connection) -> Result<bool, SourceError> {
-    let answer = connection.query(catalog::RDS_REPLICATION).await?;
-    Ok(answer.first().is_some_and(|row| row.is("is_member")))
-}
-
-/// The tables, with those above partitions where these matter.
-pub(super) async fn with_roots(
-    connection: &mut Connection,
-    mut tables: Vec<UserTable>,
-    selection: &Selection,
-) -> Result<Vec<UserTable>, SourceError> {
-    if partitions::matter(&tables, selection) {
-        let above = connection.query(catalog::PARTITIONS).await?;
-        UserTable::note_above(&mut tables, &above);
-    }
-    Ok(tables)
-}
-
-/// Tables of one publication, as (schema, table).
-pub(super) fn published_by(answer: &Answer, publication: &str) -> Vec<(String, String)> {
-    (answer.rows())
-        .filter(|row| row.text("pubname") == Some(publication))
-        .filter_map(|row| {
-            Some((
-                row.text("schemaname")?.to_owned(),
-                row.text("tablename")?.to_owned(),
-            ))
-        })
-        .collect()
-}
-
 /// What `walbrook check` looks at.
-pub(super) async fn check(plan: &Plan, keys: &Keys) -> Result<Vec<Requirement>, SourceError> {
+pub(super) async fn check(plan: &Plan) -> Result<Vec<Requirement>, SourceError> {
     let mut connection = Connection::connect(&plan.options, Purpose::Queries).await?;
     let surroundings = Surroundings::ask(&mut connection, plan).await?;
     let mut list = surroundings.requirements(plan);
-    for (schema, table, key) in keys.iter() {
+    for (schema, table, key) in plan.keys.iter() {
         let columns = connection
             .query(&catalog::columns_of(schema, table))
             .await?;

@@ -1,6 +1,10 @@
 //! What a relation's description lacks, from the catalog on a connection of its own.
 
-use protocol::postgres::{TypeKind, TypeRow, catalog};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use protocol::postgres::{MONEY, TypeKind, TypeRow, catalog};
+use tokio::sync::OnceCell;
 
 use super::connection::{ConnectOptions, Connection, Purpose};
 use super::server::{Answer, Row};
@@ -17,6 +21,8 @@ pub(in crate::source) struct Shape {
     pub(super) types: Vec<TypeRow>,
     /// Of a table that was named: its columns; none where the catalog has it no more.
     pub(super) columns: Vec<CatalogColumn>,
+    /// How many fractional digits money has, where that was asked.
+    pub(super) money_digits: Option<u8>,
     /// `relreplident`; `None` where the catalog has the table no more, or under another name.
     pub(super) identity: Option<u8>,
 }
@@ -35,11 +41,16 @@ pub(super) struct CatalogColumn {
 #[derive(Debug, Clone)]
 pub(in crate::source) struct Catalog {
     options: ConnectOptions,
+    /// Asked once.
+    money_digits: Arc<OnceCell<u8>>,
 }
 
 impl Catalog {
     pub(super) fn new(options: ConnectOptions) -> Self {
-        Self { options }
+        Self {
+            options,
+            money_digits: Arc::default(),
+        }
     }
 }
 
@@ -61,16 +72,20 @@ impl asker::Catalog for Catalog {
         };
         let mut shape = match question {
             Question::Relation(wanted) => of_relation(&mut connection, wanted).await?,
-            Question::Named { schema, name } => of_name(&mut connection, schema, name).await?,
+            Question::Named { schema, name, .. } => of_name(&mut connection, schema, name).await?,
         };
         let missing = match question {
             Question::Relation(wanted) => wanted.types.clone(),
-            Question::Named { .. } => (shape.columns.iter())
+            Question::Named { types, .. } => (shape.columns.iter())
                 .map(|column| column.type_oid)
-                .filter(|oid| *oid >= FIRST_OF_USERS)
+                .chain(types.iter().copied())
+                .filter(|oid| is_to_be_asked(*oid))
                 .collect(),
         };
-        learn(&mut connection, &mut shape, missing).await?;
+        if learn(&mut connection, &mut shape, missing).await? {
+            let digits = self.money_digits.get_or_try_init(|| money(&self.options));
+            shape.money_digits = Some(*digits.await?);
+        }
         *slot = Some(connection);
         Ok(shape)
     }
@@ -121,9 +136,9 @@ async fn of_name(
     };
     Ok(Shape {
         indices: indices(&keys, relation),
-        types: Vec::new(),
         columns: columns.rows().filter(is_it).filter_map(column).collect(),
         identity: identity(&table),
+        ..Shape::default()
     })
 }
 
@@ -131,14 +146,35 @@ fn identity(table: &Row<'_>) -> Option<u8> {
     table.text("relreplident")?.bytes().next()
 }
 
-/// Asks for types, and for what they are made of.
+/// How many fractional digits the database's money has.
+async fn money(options: &ConnectOptions) -> Result<u8, SourceError> {
+    let mut connection = Connection::connect(options, Purpose::Money).await?;
+    let answer = connection.query(catalog::MONEY_DIGITS).await?;
+    connection.close().await;
+    digits(&answer)
+}
+
+/// Reads the answer to [`catalog::MONEY_DIGITS`].
+fn digits(answer: &Answer) -> Result<u8, SourceError> {
+    let digits = answer.first().and_then(|row| row.number("digits"));
+    digits.ok_or_else(|| {
+        SourceError::halt(
+            "the server does not say how many fractional digits the type money has there; leave tables with it out of tables",
+        )
+    })
+}
+
+/// Asks for types, and for what they are made of. Whether money is among them.
 async fn learn(
     connection: &mut Connection,
     shape: &mut Shape,
     missing: Vec<u32>,
-) -> Result<(), SourceError> {
+) -> Result<bool, SourceError> {
     let mut missing = missing;
+    let mut has_money = false;
     for _ in 0..DEPTH_MAX {
+        has_money |= missing.iter().any(|oid| MONEY.contains(oid));
+        missing.retain(|oid| *oid >= FIRST_OF_USERS);
         if missing.is_empty() {
             break;
         }
@@ -151,30 +187,40 @@ async fn learn(
             missing.extend(
                 [row.element, row.base]
                     .into_iter()
-                    .filter(|oid| *oid >= FIRST_OF_USERS),
+                    .filter(|oid| is_to_be_asked(*oid)),
             );
             shape.types.push(row);
         }
         missing.retain(|oid| !shape.types.iter().any(|row| row.oid == *oid));
     }
-    Ok(())
+    Ok(has_money)
 }
 
 /// OIDs from here on are not built in (`FirstGenbkiObjectId`).
 const FIRST_OF_USERS: u32 = 10_000;
 
+fn is_to_be_asked(oid: u32) -> bool {
+    oid >= FIRST_OF_USERS || MONEY.contains(&oid)
+}
+
 /// Indices of `relation` from an answer to [`catalog::KEYS`].
 pub(super) fn indices(answer: &Answer, relation: u32) -> Vec<Index> {
-    let mut cells: Vec<(u32, Row<'_>)> = (answer.rows())
-        .filter(|row| row.number("relation") == Some(relation))
-        .filter_map(|row| Some((row.number("position")?, row)))
+    let mut all = indices_by_relation(answer);
+    all.remove(&relation).unwrap_or_default()
+}
+
+/// Indices of every relation in an answer to [`catalog::KEYS`].
+pub(super) fn indices_by_relation(answer: &Answer) -> BTreeMap<u32, Vec<Index>> {
+    let mut cells: Vec<((u32, u32), Row<'_>)> = (answer.rows())
+        .filter_map(|row| Some(((row.number("relation")?, row.number("position")?), row)))
         .collect();
-    cells.sort_by_key(|(position, _)| *position);
-    let mut indices: Vec<Index> = Vec::new();
-    for (_, row) in cells {
+    cells.sort_by_key(|(place, _)| *place);
+    let mut all: BTreeMap<u32, Vec<Index>> = BTreeMap::new();
+    for ((relation, _), row) in cells {
         let (Some(name), Some(column)) = (row.text("index"), row.text("attname")) else {
             continue;
         };
+        let indices = all.entry(relation).or_default();
         match indices.iter_mut().find(|index| index.name == name) {
             Some(index) => index.columns.push(column.to_owned()),
             None => indices.push(Index {
@@ -186,7 +232,7 @@ pub(super) fn indices(answer: &Answer, relation: u32) -> Vec<Index> {
             }),
         }
     }
-    indices
+    all
 }
 
 /// Types from an answer to [`catalog::TYPES`].
@@ -272,5 +318,33 @@ mod tests {
         let found = types(&rows);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].oid, found[0].kind), (16_384, TypeKind::Enum));
+    }
+
+    #[test]
+    fn the_digits_of_money_are_never_guessed() {
+        let said = |cells: &[&[&str]]| digits(&Answer::of(&["digits"], cells));
+        assert_eq!(said(&[&["0"]]).unwrap(), 0);
+        assert_eq!(said(&[&["3"]]).unwrap(), 3);
+        for odd in [&[][..], &[&[""][..]], &[&["-1"]]] {
+            assert!(said(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn indices_are_those_of_their_tables() {
+        let columns = ["relation", "index", "position", "attname"];
+        let keys = Answer::of(
+            &columns,
+            &[
+                &["7", "pkey", "2", "a"],
+                &["8", "pkey", "1", "z"],
+                &["7", "pkey", "1", "b"],
+            ],
+        );
+        let all = indices_by_relation(&keys);
+        let columns = |relation| all[&relation][0].columns.clone();
+        assert_eq!((all.len(), all[&7].len()), (2, 1));
+        assert_eq!(columns(7), ["b", "a"]);
+        assert_eq!(columns(8), ["z"]);
     }
 }

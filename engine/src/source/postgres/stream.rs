@@ -281,7 +281,7 @@ impl Stream {
     pub(super) fn answered(&mut self, question: &Question, shape: Shape) {
         match question {
             Question::Relation(wanted) => self.decoder.complete(wanted, shape),
-            Question::Named { schema, name } => self.json.answered(schema, name, shape),
+            Question::Named { schema, name, .. } => self.json.answered(schema, name, shape),
         }
     }
 

@@ -176,6 +176,7 @@ impl Memory {
                             is_deferrable: false,
                             columns: first.map(|column| column.name.to_string()).collect(),
                         }],
+                        money_digits: Some(2),
                         ..Shape::default()
                     };
                     self.stream.answered(&question, shape);

@@ -16,12 +16,9 @@ use protocol::postgres::{Lsn, TypeCatalog};
 
 use super::decode::{Change, Decoder};
 use super::shapes::{CatalogColumn, Shape};
-use super::tables::{Described, DescribedColumn, Index, Question};
+use super::tables::{Described, DescribedColumn, Index, Question, UNKNOWN_OID};
 use crate::batch::{Batch, Operation};
 use crate::source::SourceError;
-
-/// The type of what nobody can name any more: its text is passed on.
-const TEXT_OID: u32 = 25;
 
 /// Built-in types of a fixed length (`typlen` above 0 in `src/include/catalog/pg_type.dat`).
 #[rustfmt::skip]
@@ -177,18 +174,23 @@ impl Wal2Json {
                     )));
                 }
             }
-            let answer = self
-                .answer
-                .take()
-                .filter(|(s, n, _)| *s == schema && *n == name);
-            let Some((_, _, catalog)) = answer else {
-                return Ok(Err(Question::Named { schema, name }));
-            };
             let row = match head.action {
                 // It has no row that says anything.
                 Action::Truncate => wal2json::Described::default(),
                 _ => wal2json::Described::read(bytes, head)
                     .map_err(|error| decoder.unreadable(head.lsn.unwrap_or_default(), error))?,
+            };
+            let answer = self
+                .answer
+                .take()
+                .filter(|(s, n, _)| *s == schema && *n == name);
+            let Some((_, _, catalog)) = answer else {
+                let types = missing_types(&decoder.tables.types, &row);
+                return Ok(Err(Question::Named {
+                    schema,
+                    name,
+                    types,
+                }));
             };
             Some(define(decoder, head.action, &row, &catalog, described))
         } else {
@@ -315,9 +317,7 @@ fn define(
     catalog: &Shape,
     described: impl FnOnce(u8, Box<[DescribedColumn]>) -> Described,
 ) -> wal2json::Shape {
-    for row in &catalog.types {
-        decoder.tables.types.insert(row.clone());
-    }
+    decoder.tables.learn(catalog);
     let types = &decoder.tables.types;
     let identity = catalog.identity.unwrap_or(b'd');
     let whole = whole(action, row, identity, &catalog.indices);
@@ -343,6 +343,13 @@ fn define(
         .keyed_by(&key)
         .inline(&inline)
         .full(is_full)
+}
+
+/// Built-in types of the row's columns of which something has to be asked.
+fn missing_types(types: &TypeCatalog, row: &wal2json::Described) -> Vec<u32> {
+    (row.columns.iter().chain(&row.identity).flatten())
+        .filter_map(|column| types.missing(types.by_name(&column.type_name)?.0))
+        .collect()
 }
 
 /// The part of a row that has every column that the table had: an insert's columns, an identity of REPLICA IDENTITY FULL. That the catalog
@@ -491,7 +498,7 @@ fn typed(
         |other: &&CatalogColumn| *other.name == *column.name && *other.text == *column.type_name;
     let (type_oid, type_modifier) = match catalog.iter().find(same) {
         Some(other) => (other.type_oid, other.type_modifier),
-        None => (types.by_name(&column.type_name)).unwrap_or((TEXT_OID, -1)),
+        None => (types.by_name(&column.type_name)).unwrap_or((UNKNOWN_OID, -1)),
     };
     DescribedColumn {
         name: column.name.clone(),

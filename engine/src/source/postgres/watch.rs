@@ -1,5 +1,6 @@
 //! Compares the publication with the tables that are selected, every minute: tables made since are added where we may, and those are
-//! named whose updates the server refuses: a partition, or any table of a publication of all, that came without a replica identity.
+//! named whose updates the server refuses: a partition, or any table of a publication of all, that came without a replica identity; and
+//! partitions that came with another one than the table that they are sent as.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::checks::{self, listed};
 use super::connection::{Connection, Purpose};
 use super::partitions;
+use super::partitions::identities::{self, AtOdds};
 use super::publication::{self, Lacking, Missing};
 use super::server::{Publication, Status, UserTable};
 use super::session::{Plan, published_by, with_roots};
@@ -21,13 +23,17 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Milliseconds instead of [`EVERY`], for tests: no setting.
 const EVERY_IN_TESTS: &str = "WALBROOK_TEST_PUBLICATION_CHECK_MS";
 
-/// Tables without a replica identity of which something has been said, as SQL writes them.
+/// Tables whose replica identity does not do, of which something has been said, as SQL writes them.
 #[derive(Debug, Default)]
 pub(super) struct Named {
     /// Those that we do not publish.
     pub(super) withheld: BTreeSet<String>,
     /// Those that are published.
     pub(super) refusing: BTreeSet<String>,
+    /// Partitions whose old rows lack columns of the key. Where they still do when they are looked at again, the stream ends.
+    pub(super) keys_at_odds: BTreeSet<String>,
+    /// Partitions whose old rows lack others.
+    pub(super) images_at_odds: BTreeSet<String>,
 }
 
 /// What is to be said.
@@ -36,6 +42,7 @@ struct Found {
     lacking: Lacking,
     /// Captured tables whose updates and deletes the server refuses.
     refusing: Vec<String>,
+    at_odds: AtOdds,
     /// Whether this is a standby.
     recovery: bool,
 }
@@ -90,6 +97,7 @@ async fn watch(plan: &Plan, mut named: Named) -> SourceError {
         let Found {
             lacking,
             refusing,
+            at_odds,
             recovery,
         } = match look(plan).await {
             Ok(Some(found)) => found,
@@ -111,6 +119,9 @@ async fn watch(plan: &Plan, mut named: Named) -> SourceError {
         if let Some(text) = checks::without_identity(&new) {
             tracing::warn!("captured tables need a replica identity: {text}");
         }
+        if let Err(error) = judge(&mut named, at_odds) {
+            return error;
+        }
         let missing = lacking.harmless;
         if !missing.is_empty() {
             let names: Vec<String> = missing.iter().map(|table| table.quoted.clone()).collect();
@@ -129,6 +140,25 @@ async fn watch(plan: &Plan, mut named: Named) -> SourceError {
         }
         told = missing;
     }
+}
+
+/// Names partitions at odds with the table that they are sent as; those that hide keys are given one look's time to be mended.
+fn judge(named: &mut Named, at_odds: AtOdds) -> Result<(), SourceError> {
+    let AtOdds { keys, images } = at_odds;
+    let is_known = |it: &identities::Lesser| named.keys_at_odds.contains(&it.quoted);
+    if keys.iter().any(is_known) {
+        let text = identities::why_keys(&keys).unwrap_or_default();
+        return Err(SourceError::halt(text));
+    }
+    let new = not_named(&mut named.keys_at_odds, keys, |it| &it.quoted);
+    if let Some(text) = identities::why_keys(&new) {
+        tracing::warn!("{text}; otherwise the stream ends when this is looked at next");
+    }
+    let new = not_named(&mut named.images_at_odds, images, |it| &it.quoted);
+    if let Some(text) = identities::why_images(&new) {
+        tracing::warn!("{text}");
+    }
+    Ok(())
 }
 
 /// From now on nothing is captured. At the next start it is made again where we may; whether something was written meanwhile, the server
@@ -165,6 +195,13 @@ async fn look(plan: &Plan) -> Result<Option<Found>, SourceError> {
     let tables = UserTable::read(&tables, &keys);
     let tables = with_roots(&mut connection, tables, &plan.selection).await?;
     let refusing = partitions::refusing(&tables, &found, &published, &plan.selection);
+    let at_odds = identities::at_odds(
+        &tables,
+        Some(&found),
+        &published,
+        &plan.selection,
+        &plan.keys,
+    );
     let mut lacking = publication::lacking(&tables, Some(&found), &published, &plan.selection);
     if found.owned && !lacking.harmless.is_empty() && !recovery {
         let (ours, others): (Vec<_>, Vec<_>) =
@@ -180,6 +217,7 @@ async fn look(plan: &Plan) -> Result<Option<Found>, SourceError> {
     Ok(Some(Found {
         lacking,
         refusing,
+        at_odds,
         recovery,
     }))
 }
@@ -206,5 +244,27 @@ mod tests {
         assert_eq!(new(&["a", "b"]), []);
         assert_eq!(new(&["b"]), []);
         assert_eq!(new(&["a", "b"]), withheld(&["a"]));
+    }
+
+    #[test]
+    fn partitions_that_hide_keys_end_the_stream_when_they_are_seen_again() {
+        let of = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| identities::Lesser::of(name))
+                .collect()
+        };
+        let at_odds = |keys, images| AtOdds {
+            keys: of(keys),
+            images: of(images),
+        };
+        let mut named = Named::default();
+        assert!(judge(&mut named, at_odds(&["a"], &["i"])).is_ok());
+        // Mended, and another one.
+        assert!(judge(&mut named, at_odds(&["b"], &["i"])).is_ok());
+        assert!(judge(&mut named, at_odds(&[], &["i"])).is_ok());
+        assert!(judge(&mut named, at_odds(&["b"], &["i"])).is_ok());
+        let error = judge(&mut named, at_odds(&["a", "b"], &[])).unwrap_err();
+        assert!(error.to_string().contains("run ALTER TABLE a "), "{error}");
     }
 }

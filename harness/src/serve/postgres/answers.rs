@@ -166,6 +166,14 @@ impl<'a> Answers<'a> {
 
     /// The engine's own queries: whole answers, live where something lives.
     fn catalog(&self, statement: &str) -> Option<Answer> {
+        if catalog::is_of_none(statement) {
+            return Some(Answer::select(std::iter::empty(), Vec::new()));
+        }
+        // Recorded with lc_monetary = C.
+        if statement.trim() == catalog::MONEY_DIGITS {
+            let digits = vec![Some("2".to_owned())];
+            return Some(Answer::select(["digits"].into_iter(), vec![digits]));
+        }
         let whole = catalog::whole(statement)?;
         if whole == catalog::SLOTS {
             return Some(self.slots(None, &[]));

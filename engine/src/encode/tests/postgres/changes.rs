@@ -271,3 +271,38 @@ fn a_key_of_the_configuration_needs_a_replica_identity_that_shows_it() {
         ]
     );
 }
+
+/// An update of a table with REPLICA IDENTITY FULL always has an image before, unless it is of a partition with another identity.
+#[test]
+fn an_update_that_a_full_identity_would_show_is_refused() {
+    let of = td();
+    let Columns::Postgres(postgres) = &of.columns else {
+        panic!("of another source");
+    };
+    let full = Arc::new(Table {
+        version: 2,
+        schema: of.schema.clone(),
+        name: of.name.clone(),
+        key: of.key.clone(),
+        columns: Columns::Postgres(Postgres {
+            database: postgres.database.clone(),
+            columns: postgres.columns.clone(),
+            identity: [0, 1, 2].into(),
+            is_full: true,
+        }),
+    });
+    let keyed = |columns: &[&str]| EncodeSettings {
+        keys: crate::config::Keys::new(&[("public", "td", columns)]),
+        ..settings()
+    };
+    let mut maker = Maker::new();
+    maker.update(&full, Before::Nothing, &[Text("1"), Text("b"), Null]);
+    let error = encode_with(&maker.batch, keyed(&["v"])).unwrap_err();
+    let error = error.to_string();
+    for words in ["key column v ", "each of its partitions"] {
+        assert!(error.contains(words), "{error}");
+    }
+    // The table's own key is in any identity but that of another index, which the start looks at.
+    assert!(encode_with(&maker.batch, keyed(&["id"])).is_ok());
+    assert!(encode_with(&maker.batch, settings()).is_ok());
+}

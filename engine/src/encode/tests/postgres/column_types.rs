@@ -22,7 +22,7 @@ pub(super) fn every_type() -> Vec<(&'static str, ColumnType)> {
         ("real", T::Real),
         ("double", T::Double),
         ("numeric", T::Numeric),
-        ("money", T::Money),
+        ("money", T::Money { digits: 2 }),
         ("bytea", T::Bytea),
         ("bit1", T::Bit { width: 1 }),
         ("bit10", T::Bit { width: 10 }),
@@ -107,10 +107,10 @@ fn numbers() {
     );
     refuse(&T::Numeric, &["", "1e5", "1\"", "1.2.3"]);
     check(
-        &T::Money,
+        &T::Money { digits: 2 },
         &[("$1,234.50", "\"1234.50\""), ("-$0.01", "\"-0.01\"")],
     );
-    refuse(&T::Money, &["", "1.234,50 €"]);
+    refuse(&T::Money { digits: 2 }, &["", "1.234,50 €"]);
     check(
         &T::Boolean,
         &[
@@ -355,7 +355,7 @@ fn arrays() {
     check(&array(T::Bytea), &[(r#"{"\\x00ff"}"#, "[\"AP8=\"]")]);
     check(&array(T::Bit { width: 1 }), &[("{1,0}", "[true,false]")]);
     check(
-        &array(T::Money),
+        &array(T::Money { digits: 2 }),
         &[(r#"{$1.50,"$1,234.50"}"#, "[\"1.50\",\"1234.50\"]")],
     );
     check(

@@ -30,6 +30,7 @@ fn a_truncate_is_the_documented_one() {
             database: "postgres".into(),
             columns: [].into(),
             identity: [].into(),
+            is_full: false,
         }),
     });
     let mut maker = Maker::new();

@@ -48,6 +48,7 @@ fn table(name: &str, key: &[u16], columns: &[(&str, ColumnType)]) -> Arc<Table> 
             database: "tt".into(),
             columns: columns.iter().map(column).collect(),
             identity: key.into(),
+            is_full: false,
         }),
     })
 }

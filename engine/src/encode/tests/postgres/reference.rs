@@ -186,7 +186,7 @@ fn types() -> Vec<(&'static str, ColumnType, &'static str)> {
         ("dp", T::Double, "1e-07"),
         ("nu", T::Numeric, "-123456789012345.12345"),
         ("nu0", T::Numeric, "1000000000000000000000000000000"),
-        ("mo", T::Money, "$1,234.50"),
+        ("mo", T::Money { digits: 2 }, "$1,234.50"),
         ("bo", T::Boolean, "t"),
         ("ch", T::Text, "ab   "),
         ("vc", T::Text, "a\"\\\n\t\u{1}é𝄞/"),

@@ -49,7 +49,11 @@ fn times_and_instants_are_turned_to_utc() {
 #[test]
 fn money_is_the_number_that_the_server_makes_of_it() {
     for (text, expected) in lines("money", 60) {
-        assert_eq!(json(&ColumnType::Money, text), expected, "{text}");
+        assert_eq!(
+            json(&ColumnType::Money { digits: 2 }, text),
+            expected,
+            "{text}"
+        );
     }
 }
 

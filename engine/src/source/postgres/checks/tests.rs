@@ -46,7 +46,10 @@ fn text_is_utf_8_or_the_start_says_so() {
 }
 
 /// Facts of a server with this version, and what `change` makes of them.
-fn judged<T>(major: &str, change: impl FnOnce(&mut Facts<'_>) -> T) -> T {
+pub(in crate::source::postgres) fn judged<T>(
+    major: &str,
+    change: impl FnOnce(&mut Facts<'_>) -> T,
+) -> T {
     let number = format!("{major}0001");
     let settings = Settings::read(&pairs(&[("server_version_num", &*number)]));
     let ours = SlotSettings::of("shop");
@@ -65,6 +68,8 @@ fn judged<T>(major: &str, change: impl FnOnce(&mut Facts<'_>) -> T) -> T {
         selection: &Selection::everything(),
         truncates: false,
         generated: &generated,
+        keys: &Keys::default(),
+        unsent: &Unsent::default(),
     })
 }
 
@@ -152,6 +157,7 @@ fn tables_that_wal2json_leaves_rows_out_of_are_a_reason_to_halt() {
         partitioned: false,
         is_partition: false,
         above: Vec::new(),
+        indices: Vec::new(),
         identity: 'd',
         has_index: false,
         owned: true,
@@ -178,7 +184,7 @@ fn tables_that_wal2json_leaves_rows_out_of_are_a_reason_to_halt() {
                 published: &published,
                 ..*facts
             };
-            identities(&facts).outcome
+            without_any(&facts).outcome
         })
     };
     for (plugin, on_unpublished) in [(PgOutput, Warn), (PgOutput, Halt), (Wal2Json, Warn)] {

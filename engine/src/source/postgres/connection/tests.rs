@@ -175,3 +175,44 @@ async fn of_several_statements_the_refused_one_is_named() {
     let last = connection.query("four").await.unwrap();
     assert_eq!(text(&last), Some("4"));
 }
+
+/// How money is written depends on a setting of each session, how much it is on the database's.
+#[tokio::test]
+async fn money_is_asked_about_in_a_session_without_its_setting() {
+    for (purpose, expected) in [
+        (Purpose::Queries, true),
+        (Purpose::Replication, true),
+        (Purpose::Money, false),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = ConnectOptions {
+            host: "127.0.0.1".into(),
+            port: listener.local_addr().unwrap().port(),
+            user: "u".into(),
+            password: Secret::default(),
+            database: "d".into(),
+            tls: SourceTls {
+                mode: TlsMode::Disable,
+                ca: None,
+            },
+            timeout: Duration::from_secs(30),
+        };
+        let server = async {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let length = peer.read_u32().await.unwrap() as usize - 4;
+            let mut start_up = vec![0; length];
+            peer.read_exact(&mut start_up).await.unwrap();
+            let welcome = [
+                message(Backend::AUTHENTICATION, &[0; 4]),
+                message(Backend::READY_FOR_QUERY, b"I"),
+            ];
+            peer.write_all(&welcome.concat()).await.unwrap();
+            String::from_utf8_lossy(&start_up).into_owned()
+        };
+        let connected = Connection::connect(&options, purpose);
+        let (connected, start_up) = tokio::join!(connected, server);
+        connected.unwrap();
+        assert!(start_up.contains("-c datestyle=ISO"), "{start_up}");
+        assert_eq!(start_up.contains("lc_monetary"), expected, "{start_up}");
+    }
+}

@@ -2,8 +2,9 @@
 
 use super::super::generated::Generated;
 use super::super::server::{Answer, Role, Settings};
+use super::super::unsent::Unsent;
 use super::*;
-use crate::config::SlotSettings;
+use crate::config::{Keys, SlotSettings};
 
 /// `log` has `log_1`, and `log_old` above `log_0`; `log_1` has no replica identity.
 fn tables() -> Vec<UserTable> {
@@ -14,6 +15,7 @@ fn tables() -> Vec<UserTable> {
         partitioned: !name.ends_with(|last: char| last.is_ascii_digit()),
         is_partition: !above.is_empty(),
         above: above.into(),
+        indices: Vec::new(),
         identity: 'd',
         has_index: name != "log_1",
         owned: true,
@@ -64,6 +66,8 @@ fn said(plugin: Plugin, publication: Option<&Publication>, has: &[&str], globs: 
         selection: &Selection::new(globs).unwrap(),
         truncates: false,
         generated: &Generated::default(),
+        keys: &Keys::default(),
+        unsent: &Unsent::default(),
     };
     match selected_in_vain(&facts).map(|found| found.outcome) {
         None => String::new(),
@@ -161,6 +165,15 @@ fn partitions_are_asked_about_where_they_matter() {
     assert!(!matter(&tables, &["public.other"]));
     assert!(matter(&tables, &["public.log"]));
     assert!(matter(&tables, &["public.log_1"]));
+    // The indices matter, too, where they are not the primary key that comes from the root.
+    assert_eq!(with_differing_identities(&tables), [0; 0]);
+    tables[0].identity = 'f';
+    assert!(matter(&tables, &["*.*"]));
+    assert_eq!(with_differing_identities(&tables), [1, 2, 3, 4]);
+    tables[3].identity = 'f';
+    assert_eq!(with_differing_identities(&tables), [1, 2, 3]);
+    tables[2].identity = 'f';
+    assert_eq!(with_differing_identities(&tables), [0; 0]);
 }
 
 /// A partition that came without one: an application's statements on the root fail.

@@ -1,5 +1,7 @@
 //! The steps from an address to a running stream, between which a session can be left.
 
+use std::collections::BTreeSet;
+
 use super::timeline::{ancestors, identify, started};
 use super::{
     Connection, Named, Outcome, Plan, Plugin, Purpose, Session, SourceError, Status, Surroundings,
@@ -56,6 +58,11 @@ impl Beginning {
         self.named = Named {
             withheld: withheld.into_iter().map(|table| table.quoted).collect(),
             refusing: facts.refusing().into_iter().collect(),
+            // With others there is no stream.
+            keys_at_odds: BTreeSet::new(),
+            images_at_odds: (facts.at_odds().images.into_iter())
+                .map(|partition| partition.quoted)
+                .collect(),
         };
         Ok(())
     }

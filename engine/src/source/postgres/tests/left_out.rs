@@ -49,6 +49,7 @@ fn catalog(identity: u8, names: &str) -> Shape {
         }],
         columns: names.split(' ').map(column).collect(),
         identity: Some(identity),
+        ..Shape::default()
     }
 }
 

@@ -84,6 +84,7 @@ fn catalog(identity: u8, primary: &[&str]) -> Shape {
         .map(column)
         .into(),
         identity: Some(identity),
+        ..Shape::default()
     }
 }
 
