@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sched::{CloneFlags, setns};
@@ -20,6 +21,8 @@ const PREFIX: &str = "walbrook-";
 
 /// Networks of this process so far.
 static NETWORKS: AtomicU64 = AtomicU64::new(0);
+/// Before the first of them.
+static BEGIN: Once = Once::new();
 
 /// A namespace of ours; removed when dropped.
 #[derive(Debug)]
@@ -28,10 +31,13 @@ pub(crate) struct Namespace {
     file: File,
 }
 
-/// The part of the names that all namespaces of one network share.
+/// The part of the names that all namespaces of one network share. Whatever has such a name before this process gave one away was left by
+/// another of the same number, as in a container that was started again, and is removed.
 pub(crate) fn network_name() -> String {
+    let own = std::process::id();
+    BEGIN.call_once(|| remove(|pid| pid == own));
     let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
-    format!("{PREFIX}{}-{number}", std::process::id())
+    format!("{PREFIX}{own}-{number}")
 }
 
 /// Runs a program of iproute2 and answers its output.
@@ -115,16 +121,23 @@ impl Drop for Namespace {
     }
 }
 
-/// Removes the namespaces of processes that are gone; their names.
-pub(crate) fn remove_leftovers() -> Vec<String> {
+/// Removes the namespaces of processes that are gone.
+pub(crate) fn remove_leftovers() {
+    remove(|pid| !is_alive(pid));
+}
+
+/// Removes the namespaces of ours whose process, by its number, is gone.
+fn remove(is_gone: impl Fn(u32) -> bool) {
     let Ok(entries) = std::fs::read_dir(NAMES) else {
-        return Vec::new();
+        return;
     };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names
-        .filter(|name| owner(name).is_some_and(|pid| !is_alive(pid)))
-        .filter(|name| tool("ip", &["netns", "del", name]).is_ok())
-        .collect()
+    for name in names.filter(|name| owner(name).is_some_and(&is_gone)) {
+        match tool("ip", &["netns", "del", &name]) {
+            Ok(_) => tracing::info!(name, "removed the namespace of a process that is gone"),
+            Err(error) => tracing::warn!(%error, "the namespace of a process that is gone stays"),
+        }
+    }
 }
 
 /// The process that made the namespace of this name; `None` where it is none of ours.

@@ -5,6 +5,7 @@ mod error;
 mod host;
 mod link;
 mod plan;
+mod trial;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,9 +68,7 @@ impl Network {
     /// [`NetemError`]; [`NetemError::Impossible`] says of every way why not.
     pub fn open(plan: &Plan, wanted: Option<Backend>) -> Result<Self, NetemError> {
         check(plan)?;
-        for name in namespace::remove_leftovers() {
-            tracing::info!(name, "removed the namespace of a process that is gone");
-        }
+        namespace::remove_leftovers();
         let mut refused = Vec::new();
         for backend in Backend::ALL {
             if wanted.is_some_and(|wanted| wanted != backend) {
@@ -277,11 +276,14 @@ fn possible(backend: Backend, plan: &Plan) -> Result<(), String> {
     let said = |error: NetemError| error.to_string();
     match backend {
         Backend::Tc => {
-            if let Some(reason) = profiles().find_map(tc::refuses) {
+            let refuses = |profile| tc::refuses(profile, plan.hosts.len());
+            if let Some(reason) = profiles().find_map(refuses) {
                 return Err(reason);
             }
             let namespace = Namespace::create(&namespace::network_name()).map_err(said)?;
-            tc::probe(&namespace).map_err(said)
+            tc::probe(&namespace).map_err(said)?;
+            let tried = Network::start(backend, &trial::plan(), Vec::new()).map_err(said)?;
+            trial::passes(&tried)
         }
         Backend::Tun => {
             let namespace = Namespace::create(&namespace::network_name()).map_err(said)?;

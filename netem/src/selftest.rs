@@ -1,8 +1,8 @@
 //! Measures a link against its profile: round trip and throughput by TCP, loss, duplicates and order by numbered datagrams.
 //!
-//! What a busy machine can spoil is only reported; what it cannot is asserted ([`Finding::holds`]): a round trip is never shorter than
-//! twice the delay less the jitter, a link never carries more payload than its rate leaves room for, and parts that are a matter of chance lie within five
-//! standard deviations of a binomial distribution, and a thousandth that the machine itself may lose uncounted.
+//! What a busy machine can spoil is only reported; what it cannot is asserted ([`Finding::holds`]): something comes, a round trip is never
+//! shorter than twice the delay less the jitter, a link never carries more payload than its rate leaves room for, and parts that are a matter
+//! of chance lie within five standard deviations of a binomial distribution, and a thousandth that the machine itself may lose uncounted.
 
 mod datagrams;
 
@@ -21,6 +21,8 @@ pub use datagrams::Datagrams;
 const PINGS: u32 = 50;
 /// For so long at most.
 const PINGS_FOR: Duration = Duration::from_secs(3);
+/// When nothing has come for so long, over what the delay makes of it, nothing comes.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Headers of IP and TCP, with the timestamps that Linux puts into every segment.
 const HEADERS: usize = 52;
 /// A measured throughput may lie above what the rate leaves for payload by this part: it ends at a clock, not at a packet.
@@ -95,10 +97,16 @@ pub fn run(options: &Options) -> Result<Measured, NetemError> {
     };
     let network = Network::open(&plan, options.backend)?;
     let failed = |error| NetemError::system(&"measuring", error);
-    let round_trip = pings(&network).map_err(failed)?;
+    let patience = SILENCE + 4 * (options.forth.delay + options.back.delay);
+    let round_trip = pings(connected(&network, patience).map_err(failed)?).map_err(failed)?;
     let mut throughput = [0.0; 2];
     for (direction, measured) in [(Direction::Forth, 0), (Direction::Back, 1)] {
-        throughput[measured] = bulk(&network, direction, options.bulk).map_err(failed)?;
+        let (near, far) = connected(&network, patience).map_err(failed)?;
+        let ends = match direction {
+            Direction::Forth => (near, far),
+            Direction::Back => (far, near),
+        };
+        throughput[measured] = bulk(ends, options.bulk).map_err(failed)?;
     }
     let link = network.link("one", "other")?;
     let datagrams = match network.backend() {
@@ -134,8 +142,8 @@ fn ends(network: &Network, direction: Direction) -> Result<(&Host, &Host), Netem
     })
 }
 
-/// A TCP connection between the hosts: its ends on the first and on the second.
-fn connected(network: &Network) -> io::Result<(TcpStream, TcpStream)> {
+/// A TCP connection between the hosts: its ends on the first and on the second. No read waits for longer than `patience`.
+fn connected(network: &Network, patience: Duration) -> io::Result<(TcpStream, TcpStream)> {
     let door = network.door("one", "other", 9).map_err(io::Error::other)?;
     let listener: TcpListener = door.host().listen(door.listen())?;
     door.lead_to(listener.local_addr()?);
@@ -144,13 +152,13 @@ fn connected(network: &Network) -> io::Result<(TcpStream, TcpStream)> {
     let (far, _) = listener.accept()?;
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(patience))?;
     }
     Ok((near, far))
 }
 
 /// Shortest and median round trip.
-fn pings(network: &Network) -> io::Result<(Duration, Duration)> {
-    let (mut near, mut far) = connected(network)?;
+fn pings((mut near, mut far): (TcpStream, TcpStream)) -> io::Result<(Duration, Duration)> {
     let echo = std::thread::spawn(move || {
         let mut byte = [0];
         while far.read_exact(&mut byte).is_ok() && far.write_all(&byte).is_ok() {}
@@ -173,16 +181,11 @@ fn pings(network: &Network) -> io::Result<(Duration, Duration)> {
 }
 
 /// Payload bits per second that arrive in the last third of the time and more, when the connection is up to speed: the least of the rates from
-/// any moment of the middle third to the end.
+/// any moment of the middle third to the end. Where nothing came in that third, of all the time; 0 only where nothing came at all.
 ///
 /// The least, since a machine that has just kept the link or the reader waiting hands over what is late all at once: the rate from such a
 /// moment lies above what the link let through. A link that is too fast is too fast from every moment.
-fn bulk(network: &Network, direction: Direction, time: Duration) -> io::Result<f64> {
-    let (near, far) = connected(network)?;
-    let (mut from, mut to) = match direction {
-        Direction::Forth => (near, far),
-        Direction::Back => (far, near),
-    };
+fn bulk((mut from, mut to): (TcpStream, TcpStream), time: Duration) -> io::Result<f64> {
     let stopper = from.try_clone()?;
     let sender = std::thread::spawn(move || {
         let piece = vec![0x5a; 1 << 20];
@@ -194,11 +197,12 @@ fn bulk(network: &Network, direction: Direction, time: Duration) -> io::Result<f
     let mut begins: Vec<(Duration, usize)> = Vec::new();
     let (mut last, mut counted) = (Duration::ZERO, 0);
     while last < time {
-        let length = to.read(&mut buffer)?;
-        if length == 0 {
-            break;
+        match to.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => counted += length,
+            Err(error) if is_silence(&error) => break,
+            Err(error) => return Err(error),
         }
-        counted += length;
         last = start.elapsed();
         if last > time / 3 && last < time * 2 / 3 {
             begins.push((last, counted));
@@ -211,9 +215,25 @@ fn bulk(network: &Network, direction: Direction, time: Duration) -> io::Result<f
     }
     drop((stopper, to));
     let _ = sender.join();
-    let rates = (begins.iter())
-        .map(|&(begin, before)| (counted - before) as f64 * 8.0 / (last - begin).as_secs_f64());
-    Ok(rates.reduce(f64::min).unwrap_or(0.0))
+    Ok(least_rate(&begins, (last, counted)))
+}
+
+/// Whether a read waited for as long as it may.
+fn is_silence(error: &io::Error) -> bool {
+    use io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut)
+}
+
+/// The least of the rates, bits per second, from any of the moments to the last one; where there is none before that, from the start. A moment
+/// comes with the bytes that had come by then.
+fn least_rate(begins: &[(Duration, usize)], (last, counted): (Duration, usize)) -> f64 {
+    let since = |&(begin, before): &(Duration, usize)| {
+        let time = last.saturating_sub(begin);
+        (!time.is_zero()).then(|| (counted - before) as f64 * 8.0 / time.as_secs_f64())
+    };
+    let rates = begins.iter().filter_map(since);
+    let least = rates.reduce(f64::min);
+    least.or_else(|| since(&(Duration::ZERO, 0))).unwrap_or(0.0)
 }
 
 impl Measured {
@@ -247,8 +267,10 @@ impl Measured {
             what: "round trip".to_owned(),
             promised: format!("≥ {least:?}, median within {ABOVE_DELAY:?} of {usual:?}"),
             measured: format!("shortest {shortest:.2?}, median {median:.2?}"),
-            holds: (!may_overtake).then_some(shortest >= least),
-            good: median <= usual + forth.jitter + back.jitter + ABOVE_DELAY,
+            // One of no time at all is none.
+            holds: (!may_overtake || shortest.is_zero())
+                .then_some(shortest >= least && !shortest.is_zero()),
+            good: !shortest.is_zero() && median <= usual + forth.jitter + back.jitter + ABOVE_DELAY,
         }
     }
 }
@@ -285,10 +307,10 @@ fn judge_throughput(way: &str, profile: &LinkProfile, backend: Backend, measured
     let Some(rate) = profile.rate_bits.map(|rate| rate as f64) else {
         return Finding {
             what: format!("throughput {way}"),
-            promised: "no limit".to_owned(),
+            promised: "something, without a limit".to_owned(),
             measured: shown,
-            holds: None,
-            good: true,
+            holds: Some(measured > 0.0),
+            good: measured > 0.0,
         };
     };
     let payload = payload(profile, backend, rate);
@@ -305,8 +327,8 @@ fn judge_throughput(way: &str, profile: &LinkProfile, backend: Backend, measured
             payload / 1e6
         ),
         measured: shown,
-        holds: Some(measured <= most),
-        good: least.is_none_or(|least| measured >= least),
+        holds: Some(measured > 0.0 && measured <= most),
+        good: measured > 0.0 && least.is_none_or(|least| measured >= least),
     }
 }
 
@@ -319,7 +341,7 @@ mod tests {
         let measured = Measured {
             backend: Backend::Tun,
             refused: Vec::new(),
-            round_trip: (Duration::ZERO, Duration::ZERO),
+            round_trip: (Duration::from_micros(30), Duration::from_micros(50)),
             throughput: [7.9e9, 8.1e9],
             datagrams: None,
             counters: [Counters::default(); 2],
@@ -355,11 +377,51 @@ mod tests {
         let bytes = |measured| judged("rate 53mbit segment 1", Backend::Tun, measured);
         assert_eq!(bytes(1.01e6).holds, Some(true));
         assert_eq!(bytes(1.03e6).holds, Some(false));
-        assert!(bytes(0.0).good, "no promise of how much");
+        assert!(bytes(1.0).good, "no promise of how much");
         // A relay knows no headers.
         assert_eq!(
             judged("rate 100mbit", Backend::Proxy, 101e6).holds,
             Some(true)
         );
+    }
+    #[test]
+    fn a_link_that_carries_nothing_holds_no_promise() {
+        let nothing = Measured {
+            backend: Backend::Tun,
+            refused: Vec::new(),
+            round_trip: (Duration::ZERO, Duration::ZERO),
+            throughput: [0.0; 2],
+            datagrams: Some([Datagrams::default(); 2]),
+            counters: [Counters::default(); 2],
+        };
+        for profile in [
+            "unshaped",
+            "rate 100mbit",
+            "segment 1",
+            "delay 1ms reorder 1%",
+        ] {
+            let profile = profile.parse().unwrap();
+            let findings = nothing.judge(&profile, &profile, None);
+            let failed = |what: &str| {
+                let found = findings.iter().find(|finding| finding.what == what);
+                found.is_some_and(|finding| finding.holds == Some(false) && !finding.good)
+            };
+            for what in ["round trip", "throughput there", "throughput back"] {
+                assert!(failed(what), "{profile}: {findings:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rate_is_nought_only_where_nothing_came() {
+        let at = Duration::from_millis;
+        let begins = [(at(500), 1_000), (at(600), 3_000)];
+        // 1,000 bytes in the last 400 ms are less than 3,000 in the last 500.
+        assert_eq!(least_rate(&begins, (at(1_000), 4_000)), 20_000.0);
+        // The reader slept through the middle third.
+        assert_eq!(least_rate(&[], (at(1_000), 4_000)), 32_000.0);
+        // The last read was the one of the only moment.
+        assert_eq!(least_rate(&[(at(500), 4_000)], (at(500), 4_000)), 64_000.0);
+        assert_eq!(least_rate(&[], (Duration::ZERO, 0)), 0.0);
     }
 }

@@ -21,6 +21,8 @@ use crate::{NetemError, network};
 
 const DEVICE: &str = "link0";
 const BRIDGE: &str = "bridge0";
+/// What the kernel counts of a packet before its IP header.
+const ETHERNET: u64 = 14;
 /// Packets in a netem queue at least: the limit counts those that are only delayed, too.
 const PACKETS_MIN: usize = 1000;
 /// How long an end of a connection may take to hear that it is no more.
@@ -54,7 +56,7 @@ fn probe_cut(namespace: &Namespace) -> Result<(), NetemError> {
     let localhost = Ipv4Addr::LOCALHOST.to_string();
     let command = ["-N", namespace.name(), "-K", "dst", &localhost];
     tool("ss", &command)?;
-    match is_ended(near).map_err(failed)? {
+    match is_ended(near, PATIENCE).map_err(failed)? {
         true => Ok(()),
         false => Err(NetemError::Command {
             command: format!("ss {}", command.join(" ")),
@@ -70,17 +72,24 @@ fn ends() -> io::Result<(TcpStream, TcpStream)> {
     Ok((near, listener.accept()?.0))
 }
 
-/// Whether a connection over which nothing is sent was reset.
-fn is_ended(mut end: TcpStream) -> io::Result<bool> {
+/// Whether a connection over which nothing is sent was ended, by a reset or by `ss -K`, which says "aborted" on its own side; waited for so
+/// long at most.
+pub(crate) fn is_ended(mut end: TcpStream, patience: Duration) -> io::Result<bool> {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset};
-    end.set_read_timeout(Some(PATIENCE))?;
+    end.set_read_timeout(Some(patience))?;
     let read = end.read(&mut [0]).map_err(|error| error.kind());
     Ok(matches!(read, Err(ConnectionReset | ConnectionAborted)))
 }
 
-/// Why kernel netem cannot do this profile.
-pub(crate) fn refuses(profile: &LinkProfile) -> Option<String> {
-    (profile.segment_bytes).map(|_| "kernel netem cannot cut segments (segment)".to_owned())
+/// Why kernel netem cannot do this profile on a link among so many hosts. Newer kernels refuse a queue that duplicates beside another netem
+/// queue of its interface, and there is one for each of the other hosts: sch_netem.c, `check_netem_in_tree`.
+pub(crate) fn refuses(profile: &LinkProfile, hosts: usize) -> Option<String> {
+    if profile.segment_bytes.is_some() {
+        return Some("kernel netem cannot cut segments (segment)".to_owned());
+    }
+    (profile.duplicate > 0.0 && hosts > 2).then(|| {
+        "kernel netem repeats packets (duplicate) only where there are two hosts".to_owned()
+    })
 }
 
 fn run(namespace: &str, command: &str) -> Result<String, NetemError> {
@@ -129,7 +138,7 @@ impl Kernel {
         run(&self.hosts[from].0, &change(to, profile)).map(drop)
     }
 
-    /// What passed one direction. The kernel counts Ethernet's headers, and what was lost together with what did not fit.
+    /// What passed one direction. The kernel counts what was lost together with what did not fit.
     pub(crate) fn counters(&self, from: usize, to: usize) -> Result<Counters, NetemError> {
         let text = run(&self.hosts[from].0, &format!("-s qdisc show dev {DEVICE}"))?;
         counted(&text, to).ok_or_else(|| NetemError::Command {
@@ -152,7 +161,8 @@ impl Kernel {
 }
 
 /// Lays the veth pair from a host to the switch. The kernel hands a segment of many packets to netem in one piece, which then loses or repeats
-/// all of them at once: so there are to be none. Source: ip-link(8), `gso_max_segs`.
+/// all of them at once: so there are to be none. And a packet is received by the processor that took it from the queue, where it is overtaken
+/// by what another one took: so one receives them all. Source: ip-link(8), `gso_max_segs`; Documentation/networking/scaling.rst, "RPS".
 fn wire(
     host: &Namespace,
     address: Ipv4Addr,
@@ -168,7 +178,16 @@ fn wire(
     host.ip(&["address", "add", &with_prefix, "dev", DEVICE])?;
     host.ip(&["link", "set", DEVICE, "up"])?;
     switch.ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
+    // A kernel for one processor has no such file.
+    let file = receivers(&port);
+    let steer = format!("! test -e {file} || echo 1 > {file}");
+    tool("ip", &["netns", "exec", switch.name(), "sh", "-c", &steer])?;
     Ok(())
+}
+
+/// Says which processors receive what comes out of an interface, as a mask. Only `ip netns exec` shows a namespace's own.
+fn receivers(device: &str) -> String {
+    format!("/sys/class/net/{device}/queues/rx-0/rps_cpus")
 }
 
 /// The minor number of the class towards a host.
@@ -209,7 +228,8 @@ fn change(to: usize, profile: &LinkProfile) -> String {
     )
 }
 
-/// A profile as tc writes it.
+/// A profile as tc writes it, with what it does not ask for as 0: a change leaves as they were the rate and the chance of a flipped bit that
+/// it does not name (sch_netem.c, `netem_change`), and a rate of 0 is none (`netem_enqueue`).
 fn netem(profile: &LinkProfile) -> String {
     let mut words = vec![format!("limit {}", packets(profile))];
     let microseconds = |time: std::time::Duration| format!("{}us", time.as_micros());
@@ -225,15 +245,15 @@ fn netem(profile: &LinkProfile) -> String {
         ("corrupt", profile.corrupt),
         ("reorder", profile.reorder),
     ] {
-        if part > 0.0 {
-            words.push(format!("{word} {:.4}%", part * 100.0));
-        }
+        words.push(format!("{word} {:.4}%", part * 100.0));
     }
     // Jitter alone changes the order of packets. With a rate each is due after the one before: sch_netem.c, netem_enqueue.
     let for_order = (!profile.jitter.is_zero()).then_some(RATE_MAX);
-    if let Some(rate) = profile.rate_bits.or(for_order) {
-        words.push(format!("rate {rate}bit"));
-    }
+    words.push(match profile.rate_bits.or(for_order) {
+        // Over IP packets.
+        Some(rate) => format!("rate {rate}bit -{ETHERNET}"),
+        None => "rate 0bit".to_owned(),
+    });
     words.join(" ")
 }
 
@@ -254,13 +274,13 @@ fn counted(text: &str, to: usize) -> Option<Counters> {
     let mut lines = text.lines().skip_while(|line| !line.starts_with(&start));
     let sent = lines.nth(1)?.trim().strip_prefix("Sent ")?;
     let mut words = sent.split_whitespace();
-    let bytes = words.next()?.parse().ok()?;
+    let bytes: u64 = words.next()?.parse().ok()?;
     let packets: u64 = words.nth(1)?.parse().ok()?;
     let dropped = sent.split_once("(dropped ")?.1;
     let dropped = dropped.split(',').next()?.parse().ok()?;
     Some(Counters {
         packets: packets + dropped,
-        bytes,
+        bytes: bytes.saturating_sub(packets * ETHERNET),
         lost: dropped,
         ..Counters::default()
     })
@@ -287,33 +307,84 @@ mod tests {
         assert_eq!(
             change(1, &profile),
             "qdisc change dev link0 parent 1:3 handle 11: netem limit 2583 delay 10000us 1000us loss random 1.0000% \
-             reorder 25.0000% rate 1000000000bit"
+             duplicate 0.0000% corrupt 0.0000% reorder 25.0000% rate 1000000000bit -14"
+        );
+    }
+
+    /// As after a fault: the kernel keeps the rate of before, and the flipped bits, until a command says otherwise.
+    #[test]
+    fn what_a_profile_does_not_ask_for_is_taken_back() {
+        let none =
+            "loss random 0.0000% duplicate 0.0000% corrupt 0.0000% reorder 0.0000% rate 0bit";
+        assert_eq!(
+            netem(&"delay 1ms".parse().unwrap()),
+            format!("limit {PACKETS_UNLIMITED} delay 1000us {none}")
         );
         assert_eq!(
             netem(&LinkProfile::default()),
-            format!("limit {PACKETS_UNLIMITED}")
+            format!("limit {PACKETS_UNLIMITED} {none}")
         );
-        assert!(refuses(&"segment 1".parse().unwrap()).is_some());
+    }
+
+    #[test]
+    fn what_the_kernel_cannot_do_is_refused() {
+        let refused = |profile: &str, hosts| refuses(&profile.parse().unwrap(), hosts);
+        assert!(refused("segment 1", 2).unwrap().contains("segment"));
+        assert!(refused("duplicate 1%", 3).unwrap().contains("duplicate"));
+        assert_eq!(refused("duplicate 1%", 2), None);
+        assert_eq!(
+            refused("delay 5ms 1ms rate 1mbit loss 1% corrupt 1% reorder 1%", 15),
+            None
+        );
+    }
+
+    /// tc reads a command before it asks the kernel, which may then lack netem.
+    #[test]
+    fn tc_understands_every_profile() {
+        let Some(namespace) = namespace("words") else {
+            return;
+        };
+        for profile in [
+            "unshaped",
+            "delay 1ms",
+            "delay 60s 60s rate 1kbit queue 1500",
+            "delay 5ms 1ms loss 100% duplicate 0.1% corrupt 0.01% reorder 25%",
+            "rate 1000gbit queue 1000mib",
+        ] {
+            let words = netem(&profile.parse().unwrap());
+            let added = run(
+                namespace.name(),
+                &format!("qdisc add dev lo root netem {words}"),
+            );
+            if let Err(error) = added {
+                let said = error.to_string();
+                assert!(said.contains("qdisc kind is unknown"), "{profile}: {said}");
+                continue;
+            }
+            run(namespace.name(), "qdisc del dev lo root").unwrap();
+        }
     }
 
     #[test]
     fn jitter_comes_with_a_rate_so_that_packets_stay_in_order() {
         let written = |profile: &str| netem(&profile.parse().unwrap());
-        assert!(written("delay 5ms 1ms").ends_with(" delay 5000us 1000us rate 1000000000000bit"));
-        assert!(written("delay 5ms 1ms rate 8mbit").ends_with(" rate 8000000bit"));
-        assert!(!written("delay 5ms").contains("rate"));
+        let jitter = written("delay 5ms 1ms");
+        assert!(jitter.contains(" delay 5000us 1000us "), "{jitter}");
+        assert!(jitter.ends_with(" rate 1000000000000bit -14"), "{jitter}");
+        assert!(written("delay 5ms 1ms rate 8mbit").ends_with(" rate 8000000bit -14"));
+        assert!(written("delay 5ms").ends_with(" rate 0bit"));
     }
 
     #[test]
     fn a_connection_that_was_reset_is_told_from_one_that_stays() {
         let (near, far) = ends().unwrap();
-        assert!(!is_ended(near).unwrap());
+        assert!(!is_ended(near, PATIENCE).unwrap());
         drop(far);
         let (near, far) = ends().unwrap();
         let reset = socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO));
         reset.unwrap();
         drop(far);
-        assert!(is_ended(near).unwrap());
+        assert!(is_ended(near, PATIENCE).unwrap());
     }
 
     /// A namespace of this test's own; says loudly where there can be none.
@@ -353,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn netem_is_handed_single_packets() {
+    fn netem_is_handed_single_packets_and_one_processor_receives_them() {
         let (Some(host), Some(switch)) = (namespace("host"), namespace("switch")) else {
             return;
         };
@@ -367,6 +438,9 @@ mod tests {
                 .unwrap();
             assert!(shown.contains("gso_max_segs 1 "), "{shown}");
         }
+        let mask = ["netns", "exec", switch.name(), "cat", &receivers("port0")];
+        let mask = tool("ip", &mask).unwrap().trim().replace(',', "");
+        assert_eq!(u128::from_str_radix(&mask, 16), Ok(1), "{mask}");
     }
 
     #[test]
@@ -377,7 +451,8 @@ mod tests {
         let counters = counted(text, 1).unwrap();
         assert_eq!(
             (counters.bytes, counters.packets, counters.lost),
-            (1234, 20, 3)
+            (1234 - 17 * 14, 20, 3),
+            "bytes of IP packets"
         );
         assert_eq!(counted(text, 2), None);
     }

@@ -1,6 +1,6 @@
 //! What the links of a run carried, and how far the run was from what they can carry.
 
-use netem::{Counters, Direction, LinkProfile, NetemError};
+use netem::{Backend, Counters, Direction, LinkProfile, NetemError};
 use serde::Serialize;
 
 use super::Links;
@@ -52,13 +52,13 @@ pub struct LinkFigure {
 pub struct WayFigure {
     /// In the words of `tc netem`.
     pub profile: String,
-    /// Packets that came to the link.
+    /// Packets that came to the link; with the proxy the pieces that it read.
     pub packets: u64,
     /// Bytes on the wire, IP and TCP headers included; payload alone with the proxy.
     pub bytes: u64,
-    /// Packets lost by chance.
+    /// Packets lost by chance; with tc also those dropped because the queue was full.
     pub lost: u64,
-    /// Packets dropped because the queue was full.
+    /// Packets dropped because the queue was full; none are told apart with tc.
     pub overflowed: u64,
     /// Bytes on the wire by the rate.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,6 +169,8 @@ impl LinkFigures {
             self.congestion_control,
             self.seed,
         )];
+        let backend = self.backend.parse::<Backend>().ok();
+        lines.extend(backend.and_then(Backend::caveat).map(str::to_owned));
         for link in &self.links {
             let way = |way: &WayFigure| {
                 let megabytes = way.bytes as f64 / 1e6;
@@ -218,5 +220,26 @@ mod tests {
         );
         assert_eq!((way.packets, way.bytes, way.lost), (20, 3_000_000, 4));
         assert_eq!(way.limit_seconds, Some(3.0));
+    }
+    #[test]
+    fn what_a_way_of_emulation_cannot_show_is_said() {
+        let lines = |backend: &str| {
+            let figures = LinkFigures {
+                backend: backend.to_owned(),
+                refused: Vec::new(),
+                seed: 1,
+                congestion_control: "cubic".to_owned(),
+                links: Vec::new(),
+                limit_seconds: None,
+                times_limit: None,
+            };
+            figures.lines()
+        };
+        assert_eq!(lines("tun").len(), 1);
+        let proxy = lines("proxy");
+        for said in ["neither lose nor reorder", "window", "payload alone"] {
+            assert!(proxy[1].contains(said), "{proxy:?}");
+        }
+        assert!(lines("tc")[1].contains("together"));
     }
 }

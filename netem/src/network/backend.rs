@@ -17,6 +17,22 @@ pub enum Backend {
 impl Backend {
     /// In the order in which they are tried.
     pub const ALL: [Self; 3] = [Self::Tc, Self::Tun, Self::Proxy];
+
+    /// What figures over links of this way do not mean, for a report: clauses, where there is something to say.
+    #[must_use]
+    pub fn caveat(self) -> Option<&'static str> {
+        match self {
+            Self::Tc => Some(
+                "the kernel counts what was lost by chance together with what a queue had no room for, its chance is not the seed's, and a \
+                 stall loses packets",
+            ),
+            Self::Tun => None,
+            Self::Proxy => Some(
+                "a relay of streams can neither lose nor reorder packets, and answers each end itself, so that neither sees the other's window; \
+                 bytes are payload alone, and packets the pieces that the relay read",
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Backend {

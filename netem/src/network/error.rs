@@ -43,6 +43,13 @@ pub enum NetemError {
 
 impl NetemError {
     pub(crate) fn system(what: &dyn fmt::Display, source: io::Error) -> Self {
+        // Of a read or write that has waited for as long as it may the system says "resource temporarily unavailable".
+        let source = match source.kind() {
+            io::ErrorKind::WouldBlock => {
+                io::Error::new(io::ErrorKind::TimedOut, "nothing went on for too long")
+            }
+            _ => source,
+        };
         Self::System {
             what: what.to_string(),
             source,
