@@ -7,6 +7,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use benches::built;
 use benches::cpu_time::CpuTime;
 use benches::records::{RECORDS, Row, TIMESTAMP_MS, build, rows};
 use bytes::{Bytes, BytesMut};
@@ -119,4 +120,4 @@ criterion_group! {
     config = Criterion::default().with_measurement(CpuTime::Thread).sample_size(20).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
     targets = compress, decompress
 }
-criterion_main!(benches);
+criterion_main!(built::begin, benches, built::end);

@@ -8,6 +8,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use benches::built;
 use benches::cpu_time::CpuTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fixtures::Recording;
@@ -150,4 +151,4 @@ criterion_group! {
     config = Criterion::default().with_measurement(CpuTime::Thread).sample_size(30).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
     targets = decoders
 }
-criterion_main!(benches);
+criterion_main!(built::begin, benches, built::end);

@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
+use benches::built;
 use benches::cpu_time::CpuTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use engine::batch::Batch;
@@ -192,4 +193,4 @@ criterion_group! {
     config = Criterion::default().with_measurement(CpuTime::Thread).sample_size(20).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
     targets = encode
 }
-criterion_main!(benches);
+criterion_main!(built::begin, benches, built::end);

@@ -7,6 +7,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use benches::built;
 use benches::cpu_time::CpuTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use fixtures::Recording;
@@ -93,4 +94,4 @@ criterion_group! {
     config = Criterion::default().with_measurement(CpuTime::Thread).sample_size(30).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
     targets = frame
 }
-criterion_main!(benches);
+criterion_main!(built::begin, benches, built::end);

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use benches::built;
 use benches::cpu_time::CpuTime;
 use benches::records::{RECORDS, Row, TIMESTAMP_MS, build, rows};
 use criterion::measurement::{Measurement, WallTime};
@@ -243,4 +244,4 @@ criterion_group! {
     config = Criterion::default().with_measurement(CpuTime::Process).sample_size(10).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
     targets = cpu
 }
-criterion_main!(wall_time, cpu_time);
+criterion_main!(built::begin, wall_time, cpu_time, built::end);

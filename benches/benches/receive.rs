@@ -10,6 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 
+use benches::built;
 use benches::cpu_time::CpuTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::config::Io;
@@ -151,4 +152,4 @@ fn latency(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, cpu, latency);
-criterion_main!(benches);
+criterion_main!(built::begin, benches, built::end);

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod compare;
 pub mod demo;
 pub mod links;
+pub mod machine;
 pub mod record;
 pub mod replay;
 pub mod report;

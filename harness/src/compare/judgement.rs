@@ -60,6 +60,8 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Whether a side has a single run, so that its noise is assumed.
     pub is_noise_assumed: bool,
+    /// Whether it is of a peer, in which nothing is ours: what it does is a measure of everything else that differs.
+    pub is_peer: bool,
 }
 
 impl Verdict {
@@ -133,6 +135,7 @@ impl Judged {
             better,
             verdict,
             is_noise_assumed,
+            is_peer: false,
         }
     }
 
@@ -141,23 +144,33 @@ impl Judged {
     pub fn said(&self, tolerance: f64) -> String {
         let text = self.verdict.text(tolerance);
         match self.verdict {
+            Verdict::Regression if self.is_peer => "slower, but a peer".into(),
+            Verdict::Improvement if self.is_peer => "faster, but a peer".into(),
             Verdict::CannotTell { .. } | Verdict::NotComparable => text,
             _ if self.is_noise_assumed => format!("{text}, the noise being assumed"),
             _ => text,
         }
     }
 
-    /// The change, in words: `−4.2 % (−6.0 … −2.3 %)`.
+    /// The change, and where it may lie: `−4.2 %`, `−6.0 % … −2.3 %`.
+    #[must_use]
+    pub fn moved(&self) -> (String, String) {
+        match &self.difference {
+            Some(of) => (
+                change(of.ratio),
+                format!("{} … {}", change(of.low), change(of.high)),
+            ),
+            None => (change(self.ratio), "unknown".into()),
+        }
+    }
+
+    /// The change, in words: `−4.2 % (−6.0 % … −2.3 %)`.
     #[must_use]
     pub fn change(&self) -> String {
+        let (moved, interval) = self.moved();
         match &self.difference {
-            Some(of) => format!(
-                "{} ({} … {})",
-                change(of.ratio),
-                change(of.low),
-                change(of.high)
-            ),
-            None => change(self.ratio),
+            Some(_) => format!("{moved} ({interval})"),
+            None => moved,
         }
     }
 }

@@ -1,17 +1,34 @@
 //! Whether two reports are of the same machine, as far as they say: `MODEL (family F model M stepping S), N cores, Linux RELEASE`.
 //! Hypervisors give processors of several generations one name, and a report from before the generation was written down lacks it.
 
-/// The machine without its kernel.
+/// What these are without their kernels, where they are not the same as far as both say.
 #[must_use]
-pub(super) fn hardware(machine: &str) -> &str {
+pub(super) fn difference<'a>(old: &'a str, new: &'a str) -> Option<(&'a str, &'a str)> {
+    let (old, new) = (hardware(old), hardware(new));
+    (!is_same(old, new)).then_some((old, new))
+}
+
+/// What a reader should know of them besides: another kernel, and a generation that one does not say.
+#[must_use]
+pub(super) fn notes(old: &str, new: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    let kernel = |machine: &str| machine[hardware(machine).len()..].to_owned();
+    if difference(old, new).is_none() && kernel(old) != kernel(new) {
+        notes.push(format!("another kernel: {old} before, {new} after"));
+    }
+    notes.extend(silence(hardware(old), hardware(new)));
+    notes
+}
+
+/// The machine without its kernel.
+fn hardware(machine: &str) -> &str {
     machine
         .rsplit_once(", Linux ")
         .map_or(machine, |(hardware, _)| hardware)
 }
 
 /// Whether these are the same as far as both say.
-#[must_use]
-pub(super) fn is_same(old: &str, new: &str) -> bool {
+fn is_same(old: &str, new: &str) -> bool {
     match (generation(old), generation(new)) {
         (Some(_), Some(_)) | (None, None) => old == new,
         _ => without_generation(old) == without_generation(new),
@@ -19,8 +36,7 @@ pub(super) fn is_same(old: &str, new: &str) -> bool {
 }
 
 /// A line about the one of two that does not say its processor's generation, where only one does not.
-#[must_use]
-pub(super) fn silence(old: &str, new: &str) -> Option<String> {
+fn silence(old: &str, new: &str) -> Option<String> {
     let side = match (generation(old), generation(new)) {
         (None, Some(_)) => "before",
         (Some(_), None) => "after",
@@ -82,5 +98,11 @@ mod tests {
     fn the_kernel_is_no_hardware() {
         assert_eq!(hardware("A (b), 2 cores, Linux 6.1"), "A (b), 2 cores");
         assert_eq!(hardware("A, 2 cores"), "A, 2 cores");
+        let [old, new] = ["6.1", "6.2"].map(|kernel| format!("{ZEN_4}, Linux {kernel}"));
+        assert_eq!(difference(&old, &new), None);
+        let expected = format!("another kernel: {old} before, {new} after");
+        assert_eq!(notes(&old, &new), [expected]);
+        assert_eq!(difference(ZEN_3, &new), Some((ZEN_3, ZEN_4)));
+        assert_eq!(notes(ZEN_3, &new), [""; 0], "another machine says enough");
     }
 }

@@ -36,8 +36,7 @@ pub(super) fn obstacles(before: &Document, after: &Document) -> Vec<String> {
     if let [Some(old), Some(new)] = links {
         differ("different links", &profiles(old), &profiles(new));
     }
-    let [old, new] = [before, after].map(|document| machine::hardware(&document.machine));
-    if !machine::is_same(old, new) {
+    if let Some((old, new)) = machine::difference(&before.machine, &after.machine) {
         differ("different machines", old, new);
     }
     let loads = [before, after].map(|document| document.figures.load.as_ref());

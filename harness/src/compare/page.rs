@@ -1,19 +1,25 @@
 //! The page of a comparison: the verdict first, then per scenario what changed and how far that can be known, then the stages.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::comparison::Comparison;
+use super::forest;
 use super::judgement::{Judged, Verdict};
+use super::side::Side;
 use super::statistics::SINGLE_RUN_WITHIN;
 use super::whole::Pair;
-use super::{Comparison, forest};
 use crate::report::chart;
 use crate::report::document::Document;
 use crate::report::html::{self, badge, escaped};
 use crate::report::latency::{self, Curve};
-use crate::report::number::{change, magnitude, percent};
+use crate::report::number::{counted, magnitude, percent};
 use crate::report::palette::{AMBER, BLUE, GREY};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const WHAT_DOTS_MEAN: &str = "Dots: the change; lines: where it may lie. Red is worse, green better, blue the same, grey left open. \
+    Grey band: the tolerance.";
 
 /// Draws `comparison`.
 ///
@@ -31,8 +37,8 @@ pub(super) fn html(comparison: &Comparison) -> Result<String, Failure> {
     }
     how_to_read(&mut body, comparison)?;
     let lead = format!(
-        "Commit {} compared with commit {}. Intervals hold together with {:.0} % confidence; what they leave open is said to be open.",
-        comparison.after.commits(),
+        "{} compared with {}. Intervals hold together with {:.0} % confidence; what they leave open is said to be open.",
+        html::capitalised(&comparison.after.commits()),
         comparison.before.commits(),
         (1.0 - comparison.rules.alpha) * 100.0,
     );
@@ -68,17 +74,17 @@ fn cards(comparison: &Comparison) -> [(String, String); 4] {
 }
 
 fn verdict(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
-    let text = comparison.verdict();
+    let (text, figures) = comparison.verdict();
     let class = if comparison.is_good() {
         "notice soft"
     } else {
         "notice"
     };
-    write!(
-        out,
-        "<div class=\"{class}\"><b>{}</b></div>",
-        escaped(&text)
-    )?;
+    write!(out, "<div class=\"{class}\"><b>{}</b>", escaped(&text))?;
+    for figure in &figures {
+        write!(out, "<br>{}", escaped(figure))?;
+    }
+    out.push_str("</div>");
     for line in &comparison.unmatched {
         write!(out, "<div class=\"notice soft\">{}</div>", escaped(line))?;
     }
@@ -86,15 +92,7 @@ fn verdict(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
 }
 
 fn section(out: &mut String, pair: &Pair, comparison: &Comparison) -> Result<(), Failure> {
-    let worst = pair
-        .figures
-        .iter()
-        .any(|figure| figure.verdict == Verdict::Regression);
-    let mark = match (pair.obstacles.is_empty(), worst) {
-        (false, _) => badge(false, "not comparable"),
-        (true, true) => badge(false, "regression"),
-        (true, false) => badge(true, "no regression"),
-    };
+    let mark = mark(&pair.figures);
     write!(
         out,
         "<section><h2>{} {mark}</h2><p>{} against {}.</p>",
@@ -114,13 +112,14 @@ fn section(out: &mut String, pair: &Pair, comparison: &Comparison) -> Result<(),
         .iter()
         .any(|figure| figure.difference.is_some())
     {
-        let svg = forest::picture(&pair.figures, comparison.rules.tolerance)?;
-        html::picture(
-            out,
-            "What changed",
-            &svg,
-            "Dots: the change; lines: where it may lie. Grey band: the tolerance.",
-        )?;
+        let rows = pair
+            .figures
+            .iter()
+            .map(|figure| (figure.name.as_str(), figure));
+        let rows: Vec<(&str, &Judged)> = rows.collect();
+        let reach = forest::reach(pair.figures.iter());
+        let svg = forest::picture(&rows, comparison.rules.tolerance, reach)?;
+        html::picture(out, "What changed", &svg, WHAT_DOTS_MEAN)?;
     }
     throughput(out, pair)?;
     histograms(out, pair)?;
@@ -131,11 +130,28 @@ fn section(out: &mut String, pair: &Pair, comparison: &Comparison) -> Result<(),
     Ok(())
 }
 
+/// The worst that is said of these figures.
+fn mark(figures: &[Judged]) -> String {
+    let any = |of: fn(&Verdict) -> bool| {
+        let mut ours = figures.iter().filter(|figure| !figure.is_peer);
+        ours.any(|figure| of(&figure.verdict))
+    };
+    if any(|of| *of == Verdict::Regression) {
+        badge(false, "regression")
+    } else if any(|of| *of == Verdict::NotComparable) {
+        badge(false, "not comparable")
+    } else if any(|of| matches!(of, Verdict::CannotTell { .. })) {
+        html::soft_badge("no regression found")
+    } else {
+        badge(true, "no regression")
+    }
+}
+
 fn described(document: &Document) -> String {
     format!(
-        "{} ({} runs on {})",
+        "{} ({} on {})",
         document.commit,
-        document.runs.len(),
+        counted(document.runs.len(), "run"),
         document.machine
     )
 }
@@ -219,21 +235,16 @@ fn histograms(out: &mut String, pair: &Pair) -> Result<(), Failure> {
 fn table(out: &mut String, figures: &[Judged], tolerance: f64) -> std::fmt::Result {
     out.push_str(
         "<div class=\"card wide\"><table><tr><th></th><th>before</th><th>after</th><th>change</th><th>interval</th>\
-         <th style=\"text-align:left\">verdict</th></tr>",
+         <th class=\"text\">verdict</th></tr>",
     );
     for figure in figures {
         let class = match figure.verdict {
-            Verdict::Regression => "text bad",
-            Verdict::Improvement => "text good",
-            _ => "text soft",
+            _ if figure.is_peer => "text verdict soft",
+            Verdict::Regression => "text verdict bad",
+            Verdict::Improvement => "text verdict good",
+            _ => "text verdict soft",
         };
-        let (moved, interval) = match &figure.difference {
-            Some(of) => (
-                change(of.ratio),
-                format!("{} … {}", change(of.low), change(of.high)),
-            ),
-            None => (change(figure.ratio), "unknown".into()),
-        };
+        let (moved, interval) = figure.moved();
         write!(
             out,
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{moved}</td><td>{interval}</td><td class=\"{class}\">{}</td></tr>",
@@ -273,10 +284,19 @@ fn runs(out: &mut String, pair: &Pair) -> std::fmt::Result {
 }
 
 fn stages(out: &mut String, comparison: &Comparison) -> Result<(), Failure> {
+    let described = |side: &Side| {
+        let of = side.stages.as_ref();
+        of.map_or_else(String::new, |of| {
+            format!("{} (on {})", of.commit, of.machine)
+        })
+    };
     write!(
         out,
-        "<section><h2>Stages</h2><p>Criterion&rsquo;s benches, time per row, record or byte: ours, and peers beside them in the same \
-         run.</p>"
+        "<section><h2>Stages {}</h2><p>{} against {}. Criterion&rsquo;s benches, time per row or record, or bytes by time: ours, and \
+         peers beside them in the same run. {WHAT_DOTS_MEAN} Peers are grey, however they differ.</p>",
+        mark(&comparison.stages),
+        escaped(&described(&comparison.after)),
+        escaped(&described(&comparison.before)),
     )?;
     for obstacle in &comparison.stage_obstacles {
         write!(out, "<div class=\"notice\">{}</div>", escaped(obstacle))?;
@@ -284,15 +304,26 @@ fn stages(out: &mut String, comparison: &Comparison) -> Result<(), Failure> {
     for note in &comparison.stage_notes {
         write!(out, "<div class=\"notice soft\">{}</div>", escaped(note))?;
     }
-    out.push_str("<div class=\"card narrow\">");
-    out.push_str(&forest::picture(
-        &comparison.stages,
-        comparison.rules.tolerance,
-    )?);
+    out.push_str("<div class=\"pictures\">");
+    let reach = forest::reach(comparison.stages.iter());
+    for (group, rows) in groups(&comparison.stages) {
+        let svg = forest::picture(&rows, comparison.rules.tolerance, reach)?;
+        html::picture(out, group, &svg, "")?;
+    }
     out.push_str("</div>");
     table(out, &comparison.stages, comparison.rules.tolerance)?;
     out.push_str("</section>");
     Ok(())
+}
+
+/// The benches of each group that have an interval, named without it.
+fn groups(stages: &[Judged]) -> BTreeMap<&str, Vec<(&str, &Judged)>> {
+    let mut groups: BTreeMap<&str, Vec<(&str, &Judged)>> = BTreeMap::new();
+    for stage in stages.iter().filter(|stage| stage.difference.is_some()) {
+        let (group, bench) = stage.name.split_once('/').unwrap_or(("", &stage.name));
+        groups.entry(group).or_default().push((bench, stage));
+    }
+    groups
 }
 
 fn how_to_read(out: &mut String, comparison: &Comparison) -> std::fmt::Result {

@@ -15,6 +15,8 @@ pub(crate) struct Side {
     pub(crate) reports: BTreeMap<String, Document>,
     /// Criterion's results.
     pub(crate) stages: Option<Stages>,
+    /// Whether it is one thing, a report or stages, and no directory of them, in which something may be missing.
+    pub(crate) is_one: bool,
 }
 
 impl Side {
@@ -33,11 +35,12 @@ impl Side {
             side.read_directory(&path, &baseline)?;
         } else {
             side.read_file(&path)?;
+            side.is_one = true;
         }
         Ok(side)
     }
 
-    /// The side's commits, each once.
+    /// The side's commits, each once: `commit A`, `commits A, B`.
     #[must_use]
     pub(crate) fn commits(&self) -> String {
         let reports = self.reports.values().map(|report| report.commit.as_str());
@@ -46,7 +49,12 @@ impl Side {
             .collect();
         commits.sort_unstable();
         commits.dedup();
-        commits.join(", ")
+        let noun = if commits.len() == 1 {
+            "commit"
+        } else {
+            "commits"
+        };
+        format!("{noun} {}", commits.join(", "))
     }
 
     fn read_directory(&mut self, path: &Path, baseline: &str) -> Result<(), String> {
@@ -66,6 +74,7 @@ impl Side {
             self.add_stages(Stages::of_criterion(path, baseline).map_err(|error| {
                 format!("{error}; nor is there a report of `harness replay --report`")
             })?)?;
+            self.is_one = true;
         }
         Ok(())
     }
@@ -121,7 +130,7 @@ fn is_report(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::stages::tests::criterion;
+    use crate::compare::criterion::tests::criterion;
 
     #[test]
     fn criterion_alone_with_a_baseline_or_inside_a_directory() {

@@ -1,25 +1,17 @@
-//! Criterion's results: read from its own directory or from the small file that `harness stages` makes of it, so that one page shows
+//! Criterion's results as the small file that `harness stages` makes of them, and how two of them are judged, so that one page shows
 //! stages beside wholes.
-//!
-//! ```text
-//! target/criterion/GROUP/BENCH/new/{benchmark,estimates,sample}.json    what the last `cargo bench` measured
-//! target/criterion/GROUP/BENCH/NAME/…                                   `cargo bench -p benches -- --save-baseline NAME`
-//! ```
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 use super::judgement::{Better, Judged, Verdict, median};
-use super::statistics::{self, Mean};
-use crate::report::number;
+use super::statistics::{self, Difference, Mean};
+use crate::report::number::{self, counted};
 
 /// Standard deviation between processes that run the same bench, as a part of the figure, where only one process was measured: layout and
 /// caches differ from process to process, and the samples of one do not show it.
 const BETWEEN_PROCESSES: f64 = 0.02;
-/// Directories inside each other at most: group, bench, parameter.
-const DEPTH_MAX: usize = 5;
 
 /// All benches of a commit on a machine.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -28,10 +20,24 @@ pub struct Stages {
     pub version: String,
     /// Processor, cores and kernel.
     pub machine: String,
-    /// Commit that the benches were built from.
+    /// Commit that the benches were built from, as far as that is known.
     pub commit: String,
+    /// Who says so; older files do not say, and have the harness's.
+    #[serde(default)]
+    pub commit_of: CommitOf,
     /// One entry per bench, in the order of names.
     pub stages: Vec<Stage>,
+}
+
+/// Who said which commit the benches were built from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommitOf {
+    /// Nobody: it is the commit of the harness that gathered the results.
+    #[default]
+    Harness,
+    /// The benches, beside each result.
+    Benches,
 }
 
 /// One bench.
@@ -87,6 +93,21 @@ impl Stage {
         }
     }
 
+    /// What an iteration goes through, and how much of it.
+    #[must_use]
+    pub fn work(&self) -> (Per, u64) {
+        (self.per, self.count)
+    }
+
+    fn group(&self) -> &str {
+        self.name.split_once('/').map_or("", |(group, _)| group)
+    }
+
+    fn is_ours(&self) -> bool {
+        let (_, bench) = self.name.split_once('/').unwrap_or_default();
+        bench.starts_with("walbrook")
+    }
+
     fn processes(&self) -> Vec<f64> {
         self.processes
             .iter()
@@ -102,7 +123,29 @@ impl Stage {
     }
 }
 
-/// Judges the benches that both sides have; time per iteration, so less is better.
+/// Benches of both sides that do other work, and so are no measure of each other; a line each.
+#[must_use]
+pub fn other_work(before: &Stages, after: &Stages) -> Vec<String> {
+    let pairs = before.stages.iter().filter_map(|stage| {
+        let other = after.stages.iter().find(|other| other.name == stage.name)?;
+        (stage.work() != other.work()).then_some((stage, other))
+    });
+    let said = |stage: &Stage| {
+        let what = match stage.per {
+            Per::Element => "element",
+            Per::Byte => "byte",
+            Per::Iteration => "iteration",
+        };
+        counted(stage.count as usize, what)
+    };
+    let line = |(before, after): (&Stage, &Stage)| {
+        let (name, old, new) = (&before.name, said(before), said(after));
+        format!("{name} does other work: {old} before, {new} after")
+    };
+    pairs.map(line).collect()
+}
+
+/// Judges the benches that both sides have: times, of which less is better, and bytes by time, of which more is.
 #[must_use]
 pub fn judged(before: &Stages, after: &Stages, tolerance: f64, alpha: f64) -> Vec<Judged> {
     let pairs: Vec<(&Stage, &Stage)> = (before.stages.iter())
@@ -112,23 +155,33 @@ pub fn judged(before: &Stages, after: &Stages, tolerance: f64, alpha: f64) -> Ve
         })
         .collect();
     let alpha = alpha / pairs.len().max(1) as f64;
+    // Where one of a group is ours by name, the others are peers; where none is, all are ways of ours.
+    let all = before.stages.iter().chain(&after.stages);
+    let ours = all.filter(|stage| stage.is_ours());
+    let ours: BTreeSet<&str> = ours.map(Stage::group).collect();
     let judge = |(before, after): &(&Stage, &Stage)| {
-        let difference = (before.mean().zip(after.mean()))
+        let times = (before.mean().zip(after.mean()))
             .map(|(before, after)| statistics::difference(&before, &after, alpha));
-        let same_work = (before.per, before.count) == (after.per, after.count);
+        let ratio = after.each_ns() / before.each_ns();
+        let (better, difference, ratio) = match before.per {
+            Per::Byte => (Better::Higher, times.map(Difference::inverted), 1.0 / ratio),
+            Per::Element | Per::Iteration => (Better::Lower, times, ratio),
+        };
+        let same_work = before.work() == after.work();
         Judged {
             name: before.name.clone(),
             before: before.shown(),
             after: after.shown(),
-            ratio: after.each_ns() / before.each_ns(),
-            better: Better::Lower,
+            ratio,
+            better,
             verdict: match same_work {
-                true => Verdict::of(difference.as_ref(), Better::Lower, tolerance, alpha),
+                true => Verdict::of(difference.as_ref(), better, tolerance, alpha),
                 false => Verdict::NotComparable,
             },
             difference: difference.filter(|_| same_work),
             // Of processes: the page says what is assumed of one.
             is_noise_assumed: false,
+            is_peer: ours.contains(before.group()) && !before.is_ours(),
         }
     };
     pairs.iter().map(judge).collect()
@@ -159,24 +212,14 @@ impl Stages {
         Ok(stages)
     }
 
-    /// Reads criterion's directory; `baseline` is `new` for what was measured last.
-    ///
-    /// # Errors
-    /// A file that cannot be read or does not hold what criterion writes; a directory without any results of that name.
-    pub fn of_criterion(directory: &Path, baseline: &str) -> Result<Self, String> {
-        let mut found = BTreeMap::new();
-        gather(directory, baseline, 0, &mut found)?;
-        if found.is_empty() {
-            return Err(format!(
-                "{}: no results named `{baseline}`; make some: cargo bench -p benches, or with `-- --save-baseline {baseline}`",
-                directory.display()
-            ));
-        }
-        Ok(Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            machine: crate::replay::report::machine(),
-            commit: env!("WALBROOK_COMMIT").to_owned(),
-            stages: found.into_values().collect(),
+    /// A line for readers where the commit is not the benches' own word.
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        (self.commit_of == CommitOf::Harness).then(|| {
+            format!(
+                "criterion's results do not say what they were built from: {} is the commit of the harness that gathered them",
+                self.commit
+            )
         })
     }
 
@@ -204,9 +247,13 @@ impl Stages {
                 ));
             }
         }
+        // Only as sure as the less sure of both.
+        if other.commit_of == CommitOf::Harness {
+            self.commit_of = CommitOf::Harness;
+        }
         for stage in other.stages {
             match self.stages.iter_mut().find(|ours| ours.name == stage.name) {
-                Some(ours) if (ours.per, ours.count) != (stage.per, stage.count) => {
+                Some(ours) if ours.work() != stage.work() => {
                     return Err(format!(
                         "{}: the file's iterations do other work than these",
                         stage.name
@@ -229,195 +276,17 @@ impl Stages {
     }
 }
 
-#[derive(Deserialize)]
-struct Benchmark {
-    full_id: String,
-    throughput: Option<Throughput>,
-}
-
-#[derive(Deserialize)]
-enum Throughput {
-    Elements(u64),
-    Bytes(u64),
-    BytesDecimal(u64),
-    Bits(u64),
-    ElementsAndBytes { elements: u64 },
-}
-
-#[derive(Deserialize)]
-struct Estimates {
-    median: Estimate,
-}
-
-#[derive(Deserialize)]
-struct Estimate {
-    point_estimate: f64,
-    standard_error: f64,
-}
-
-#[derive(Deserialize)]
-struct Sample {
-    times: Vec<f64>,
-}
-
-fn gather(
-    directory: &Path,
-    baseline: &str,
-    depth: usize,
-    found: &mut BTreeMap<String, Stage>,
-) -> Result<(), String> {
-    let results = directory.join(baseline);
-    if results.join("estimates.json").is_file() {
-        let stage = stage(&results)?;
-        found.insert(stage.name.clone(), stage);
-        return Ok(());
-    }
-    if depth == DEPTH_MAX {
-        return Ok(());
-    }
-    let entries = std::fs::read_dir(directory)
-        .map_err(|error| format!("{}: {error}", directory.display()))?;
-    let mut below: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.is_dir())
-        .collect();
-    below.sort();
-    below
-        .iter()
-        .try_for_each(|path| gather(path, baseline, depth + 1, found))
-}
-
-fn stage(results: &Path) -> Result<Stage, String> {
-    let benchmark: Benchmark = json(&results.join("benchmark.json"))?;
-    let estimates: Estimates = json(&results.join("estimates.json"))?;
-    let sample: Sample = json(&results.join("sample.json"))?;
-    let (per, count) = match benchmark.throughput {
-        Some(Throughput::Elements(count) | Throughput::ElementsAndBytes { elements: count }) => {
-            (Per::Element, count)
-        }
-        Some(Throughput::Bytes(count) | Throughput::BytesDecimal(count)) => (Per::Byte, count),
-        Some(Throughput::Bits(count)) => (Per::Byte, count / 8),
-        None => (Per::Iteration, 1),
-    };
-    let Estimate {
-        point_estimate,
-        standard_error,
-    } = estimates.median;
-    if !(point_estimate.is_finite() && point_estimate > 0.0 && standard_error.is_finite()) {
-        return Err(format!(
-            "{}: a median of {point_estimate} ± {standard_error}",
-            results.join("estimates.json").display()
-        ));
-    }
-    Ok(Stage {
-        name: benchmark.full_id,
-        per,
-        count,
-        processes: vec![Process {
-            median_ns: point_estimate,
-            error_ns: standard_error.abs(),
-            samples: sample.times.len(),
-        }],
-    })
-}
-
-fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
-    serde_json::from_str(&text)
-        .map_err(|error| format!("{shown}: {error}: this is not what criterion writes"))
-}
-
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    /// A directory as criterion leaves it, of (full id, median in ns).
-    pub(in crate::compare) fn criterion(
-        benches: &[(&str, f64)],
-        baseline: &str,
-    ) -> tempfile::TempDir {
-        let directory = tempfile::tempdir().unwrap();
-        for (id, median) in benches {
-            let results = directory.path().join(id).join(baseline);
-            std::fs::create_dir_all(&results).unwrap();
-            let write =
-                |name: &str, text: String| std::fs::write(results.join(name), text).unwrap();
-            write(
-                "benchmark.json",
-                format!(
-                    "{{\"group_id\":\"g\",\"function_id\":\"f\",\"value_str\":null,\"throughput\":{{\"Elements\":1000}},\"full_id\":\"{id}\",\"directory_name\":\"g/f\",\"title\":\"g/f\"}}"
-                ),
-            );
-            let estimate = format!(
-                "{{\"confidence_interval\":{{\"confidence_level\":0.95,\"lower_bound\":1.0,\"upper_bound\":2.0}},\"point_estimate\":{median},\"standard_error\":{}}}",
-                median / 500.0
-            );
-            write(
-                "estimates.json",
-                format!("{{\"mean\":{estimate},\"median\":{estimate},\"slope\":null}}"),
-            );
-            write(
-                "sample.json",
-                format!(
-                    "{{\"sampling_mode\":\"Flat\",\"iters\":[1.0,1.0],\"times\":[{median},{median}]}}"
-                ),
-            );
-        }
-        directory
-    }
+    use crate::compare::criterion::tests::criterion;
 
     fn stages(benches: &[(&str, f64)]) -> Stages {
         Stages::of_criterion(criterion(benches, "new").path(), "new").unwrap()
     }
 
     #[test]
-    fn criterion_is_read_and_kept() {
-        let read = stages(&[("decode/ours", 29_000.0), ("decode/theirs", 996_000.0)]);
-        assert_eq!(read.stages.len(), 2);
-        assert_eq!(read.stages[0].shown(), "29.0 ns");
-        assert_eq!(read.stages[0].processes[0].samples, 2);
-        let text = serde_json::to_string(&read).unwrap();
-        assert_eq!(Stages::parse(&text).unwrap().stages, read.stages);
-    }
-
-    #[test]
-    fn a_saved_baseline_is_asked_for_by_name() {
-        let directory = criterion(&[("a/b", 5.0)], "main");
-        assert_eq!(
-            Stages::of_criterion(directory.path(), "main")
-                .unwrap()
-                .stages
-                .len(),
-            1
-        );
-        let none = Stages::of_criterion(directory.path(), "new").unwrap_err();
-        assert!(
-            none.contains("no results named `new`") && none.contains("cargo bench"),
-            "{none}"
-        );
-    }
-
-    #[test]
-    fn damaged_files_say_which_and_what() {
-        let directory = criterion(&[("a/b", 5.0)], "new");
-        let estimates = directory.path().join("a/b/new/estimates.json");
-        std::fs::write(&estimates, "{\"median\":{\"point_estimate\":5.0}}").unwrap();
-        let error = Stages::of_criterion(directory.path(), "new").unwrap_err();
-        assert!(
-            error.contains("estimates.json") && error.contains("standard_error"),
-            "{error}"
-        );
-        std::fs::write(
-            &estimates,
-            "{\"median\":{\"point_estimate\":-1.0,\"standard_error\":0.0}}",
-        )
-        .unwrap();
-        let error = Stages::of_criterion(directory.path(), "new").unwrap_err();
-        assert!(error.contains("a median of -1"), "{error}");
-        std::fs::remove_file(directory.path().join("a/b/new/sample.json")).unwrap();
-        let error = Stages::of_criterion(directory.path(), "new").unwrap_err();
-        assert!(error.contains("sample.json"), "{error}");
+    fn a_file_that_is_none_of_ours_says_so() {
         let error = Stages::parse("{\"version\":1}").unwrap_err();
         assert!(error.contains("no file of `harness stages`"), "{error}");
     }
@@ -462,6 +331,77 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn more_bytes_by_time_is_better_and_shown_as_more() {
+        let bytes = |ns: f64| {
+            let mut stages = stages(&[("frame/walbrook", ns)]);
+            stages.stages[0].per = Per::Byte;
+            stages
+        };
+        let of =
+            |before: f64, after: f64| judged(&bytes(before), &bytes(after), 1.05, 0.05).remove(0);
+        let faster = of(1000.0, 800.0);
+        assert_eq!(
+            (faster.before.as_str(), faster.after.as_str()),
+            ("1.00 GB/s", "1.25 GB/s")
+        );
+        assert!((faster.ratio - 1.25).abs() < 1e-9);
+        assert!(
+            faster.change().starts_with("+25.0 % (+"),
+            "{}",
+            faster.change()
+        );
+        assert_eq!(faster.verdict, Verdict::Improvement);
+        let slower = of(800.0, 1000.0);
+        assert!(
+            slower.change().starts_with("−20.0 % (−"),
+            "{}",
+            slower.change()
+        );
+        assert_eq!(slower.verdict, Verdict::Regression);
+    }
+
+    #[test]
+    fn a_peer_is_one_where_another_of_its_group_is_ours() {
+        let names = [
+            "decode/serde",
+            "decode/walbrook walk",
+            "receive/epoll",
+            "receive/uring",
+        ];
+        let stages = stages(&names.map(|name| (name, 100.0)));
+        let judged = judged(&stages, &stages, 1.05, 0.05);
+        let peers = judged.iter().filter(|judged| judged.is_peer);
+        let peers: Vec<&str> = peers.map(|judged| judged.name.as_str()).collect();
+        assert_eq!(peers, ["decode/serde"]);
+    }
+
+    #[test]
+    fn a_file_is_as_sure_of_its_commit_as_the_least_sure_results_in_it() {
+        let [assumed, known] = [CommitOf::Harness, CommitOf::Benches].map(|commit_of| Stages {
+            commit_of,
+            commit: "c0ffee".into(),
+            ..stages(&[("a/b", 100.0)])
+        });
+        for (first, second) in [(&assumed, &known), (&known, &assumed)] {
+            let mut both = first.clone();
+            both.add(second.clone()).unwrap();
+            assert_eq!(both.commit_of, CommitOf::Harness);
+            let doubt = both.doubt().unwrap();
+            assert!(
+                doubt.contains("c0ffee is the commit of the harness"),
+                "{doubt}"
+            );
+        }
+        assert_eq!(known.doubt(), None);
+        // A file from before benches wrote down what they were built from.
+        let mut file = serde_json::to_value(&known).unwrap();
+        assert_eq!(file["commit_of"], "benches");
+        file.as_object_mut().unwrap().remove("commit_of");
+        let older = Stages::parse(&file.to_string()).unwrap();
+        assert_eq!(older.commit_of, CommitOf::Harness);
+    }
+
+    #[test]
     fn other_work_is_no_comparison() {
         let before = stages(&[("a/b", 100.0)]);
         let mut after = before.clone();
@@ -470,6 +410,9 @@ pub(super) mod tests {
             judged(&before, &after, 1.05, 0.05)[0].verdict,
             Verdict::NotComparable
         );
+        let expected = "a/b does other work: 1000 elements before, 2000 elements after";
+        assert_eq!(other_work(&before, &after), [expected]);
+        assert_eq!(other_work(&before, &before), [""; 0]);
         let mut elsewhere = before.clone();
         elsewhere.machine = "another".into();
         let error = elsewhere.add(before).unwrap_err();

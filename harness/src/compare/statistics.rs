@@ -106,6 +106,17 @@ pub fn difference(before: &Mean, after: &Mean, alpha: f64) -> Difference {
 }
 
 impl Difference {
+    /// The same of what figures are the reciprocals of: rates of times.
+    #[must_use]
+    pub fn inverted(self) -> Self {
+        Self {
+            ratio: 1.0 / self.ratio,
+            low: 1.0 / self.high,
+            high: 1.0 / self.low,
+            ..self
+        }
+    }
+
     /// Whether the interval leaves out "no difference".
     #[must_use]
     pub fn is_beyond_noise(&self) -> bool {

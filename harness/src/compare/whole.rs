@@ -202,17 +202,7 @@ fn only(one: &Document, other: &Document) -> Vec<&'static str> {
 }
 
 fn notes(before: &Document, after: &Document) -> Vec<String> {
-    let mut notes = Vec::new();
-    let [old, new] = [before, after].map(|document| machine::hardware(&document.machine));
-    let kernel =
-        |document: &Document, hardware: &str| document.machine[hardware.len()..].to_owned();
-    if machine::is_same(old, new) && kernel(before, old) != kernel(after, new) {
-        notes.push(format!(
-            "another kernel: {} before, {} after",
-            before.machine, after.machine
-        ));
-    }
-    notes.extend(machine::silence(old, new));
+    let mut notes = machine::notes(&before.machine, &after.machine);
     for (old, new) in before.sources.iter().zip(&after.sources) {
         if old.source == new.source && old.server != new.server {
             notes.push(format!(

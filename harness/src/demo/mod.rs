@@ -75,10 +75,6 @@ pub async fn run(args: Args) -> cli::Outcome {
     }
     print(&chapters);
     let page = args.report.map_or_else(default_page, Ok)?;
-    if let Some(directory) = page.parent() {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| format!("{}: {error}", directory.display()))?;
-    }
     let html = page::html("Walbrook", LEAD, "cargo demo", &chapters)?;
     report::put(&page, &html)?;
     println!("\nThe pictures: {}", page.display());

@@ -133,6 +133,13 @@ impl Engine {
         })
     }
 
+    /// The last line of its log that has `word`.
+    pub fn said(&self, word: &str) -> Option<String> {
+        let log = fs::read_to_string(self.log()).ok()?;
+        let line = log.lines().rfind(|line| line.contains(word))?;
+        Some(line.trim().to_owned())
+    }
+
     /// The end of its log, for messages.
     pub fn last_words(&self) -> String {
         let log = fs::read_to_string(self.log()).unwrap_or_default();

@@ -97,7 +97,7 @@ pub struct Figures {
     #[serde(skip_serializing_if = "Value::is_null")]
     pub histogram: Value,
     /// Under a load: from sending COMMIT to the broker's log, measured from outside. Otherwise the engine's own, from the source's timestamp
-    /// of the commit to acknowledged; of a recording that says how old it is.
+    /// of the commit to acknowledged; absent where a source is a recording, whose commits are as old as it is.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub commit_latency_ms: Value,
     /// The same in microseconds as hdrhistogram V2, base64.
@@ -209,32 +209,6 @@ pub fn median(runs: &[Figures]) -> usize {
     order.get(order.len() / 2).copied().unwrap_or_default()
 }
 
-/// Processor, cores and kernel of this machine.
-pub fn machine() -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let processor = processor(&cpu);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{processor}, {cores} cores, Linux {}", kernel.trim())
-}
-
-/// The first processor of `/proc/cpuinfo`: its name, and the numbers of its generation where it has them. Hypervisors give several
-/// generations one name, `AMD EPYC`, and figures of one are no measure of another's. Source: proc_cpuinfo(5).
-fn processor(cpuinfo: &str) -> String {
-    let field = |name: &str| {
-        let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-        let (_, value) = fields.find(|(found, _)| found.trim() == name)?;
-        Some(value.trim())
-    };
-    let name = field("model name").unwrap_or(std::env::consts::ARCH);
-    match (field("cpu family"), field("model"), field("stepping")) {
-        (Some(family), Some(model), Some(stepping)) => {
-            format!("{name} (family {family} model {model} stepping {stepping})")
-        }
-        _ => name.to_owned(),
-    }
-}
-
 /// Writes `report` as JSON.
 ///
 /// # Errors
@@ -247,24 +221,6 @@ pub fn write(report: &Report, path: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn processors_of_one_name_are_told_apart_by_their_generation() {
-        let of = |model: u32| {
-            format!(
-                "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\nstepping\t: 1\n\n\
-                 processor\t: 1\nmodel\t\t: 99\n"
-            )
-        };
-        assert_eq!(
-            processor(&of(17)),
-            "AMD EPYC (family 25 model 17 stepping 1)"
-        );
-        assert_ne!(processor(&of(17)), processor(&of(1)));
-        // Other architectures have no such numbers.
-        let other = "processor\t: 0\nCPU implementer\t: 0x41\n";
-        assert_eq!(processor(other), std::env::consts::ARCH);
-    }
 
     #[test]
     fn the_median_run_of_an_even_number_is_the_slower_one_in_the_middle() {

@@ -377,6 +377,11 @@ impl Course<'_> {
             true => serde_json::Value::Null,
             false => field(name),
         };
+        // A recording's commits are as old as it is, and so are totals with them.
+        let of_live = |name| match self.upstreams.iter().all(|of| of.live().is_some()) {
+            true => of_one_process(name),
+            false => serde_json::Value::Null,
+        };
         let figures = Figures {
             changes,
             records,
@@ -398,16 +403,22 @@ impl Course<'_> {
             rss_max_bytes: self.usage.rss_max_bytes,
             latency_ms: of_one_process("latency_ms"),
             histogram: of_one_process("histogram"),
-            commit_latency_ms: of_one_process("commit_latency_ms"),
-            commit_histogram: of_one_process("commit_histogram"),
+            commit_latency_ms: of_live("commit_latency_ms"),
+            commit_histogram: of_live("commit_histogram"),
             stations: of_one_process("stations"),
             timing: of_one_process("timing"),
             load: None,
         };
-        let of_engine = (!killed).then_some(&engine_report);
         let sources: Vec<SourceFigures> = (self.upstreams.iter().zip(of_each))
-            .map(|(upstream, found)| SourceFigures::of(upstream, found, &self.sink, of_engine))
+            .map(|(upstream, found)| {
+                SourceFigures::of(upstream, found, &self.sink, &engine_report, killed)
+            })
             .collect();
+        let said = || self.engine.said("io_uring");
+        let otherwise = sources
+            .iter()
+            .filter_map(|of| of.read_otherwise(self.scenario, said));
+        self.failures.extend(otherwise);
         self.compare(&figures, &sources, &engine_report);
         let complaints = self.upstreams.iter().flat_map(Upstream::complaints);
         self.failures.extend(complaints);

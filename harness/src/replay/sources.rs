@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::scenario::Scenario;
 use super::sink::Sink;
 use super::source::Upstream;
 
@@ -32,6 +33,9 @@ pub struct SourceFigures {
     /// `changes` by `seconds`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes_per_second: Option<f64>,
+    /// What read its stream by the engine's own report, `epoll` or `uring`; of a killed engine by that of its last process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io: Option<String>,
 }
 
 /// What reading a topic back found, or all of them.
@@ -77,20 +81,25 @@ impl SourceFigures {
         }
     }
 
-    /// After a run; `found` in its topic, `engine_report` of the one process that did all the work.
+    /// After a run; `found` in its topic, `engine_report` of the last process, which did all the work where none was killed.
     pub(super) fn of(
         upstream: &Upstream,
         found: Option<Found>,
         sink: &Sink,
-        engine_report: Option<&Value>,
+        engine_report: &Value,
+        was_killed: bool,
     ) -> SourceFigures {
         let figures = SourceFigures::named(upstream);
+        let by_engine = figures.by_engine(engine_report);
         let end = sink.last_append(&figures.topic);
         let time = upstream.first_byte().zip(end);
         let seconds = time.map(|(start, end)| end.saturating_duration_since(start).as_secs_f64());
         let changes = found.map(|found| found.changes);
         let rate = |changes: u64, seconds: f64| (seconds > 0.0).then(|| changes as f64 / seconds);
-        let of_engine = || figures.by_engine(engine_report?)?.get("bytes_in")?.as_u64();
+        let of_engine = || {
+            let of_all = by_engine.filter(|_| !was_killed)?;
+            of_all.get("bytes_in")?.as_u64()
+        };
         SourceFigures {
             changes,
             records: found.map(|found| found.records),
@@ -99,8 +108,34 @@ impl SourceFigures {
             changes_per_second: changes
                 .zip(seconds)
                 .and_then(|(changes, seconds)| rate(changes, seconds)),
+            io: figures.io_by(engine_report),
             ..figures
         }
+    }
+
+    /// What read its stream, as the engine's own report says.
+    pub(super) fn io_by(&self, report: &Value) -> Option<String> {
+        let io = self.by_engine(report)?.get("io")?.as_str()?;
+        Some(io.to_owned())
+    }
+
+    /// That something else read its stream than the scenario's `engine.io` asks for: the engine falls back where the machine has no ring, and
+    /// then a run is of what was not asked for. `said` has the engine's words about it.
+    pub(super) fn read_otherwise(
+        &self,
+        scenario: &Scenario,
+        said: impl FnOnce() -> Option<String>,
+    ) -> Option<String> {
+        let asked = scenario.walbrook.get("engine")?.get("io")?.as_str()?;
+        if self.io.as_deref() == Some(asked) {
+            return None;
+        }
+        let read = match &self.io {
+            Some(io) => format!("{io} read {}", self.name),
+            None => format!("the engine does not say what read {}", self.name),
+        };
+        let why = said().map_or_else(String::new, |said| format!("; its log says: {said}"));
+        Some(format!("engine.io = {asked:?} is set, and {read}{why}"))
     }
 
     /// What the engine's own report says of this source; of a sole one it says it at its top.
@@ -138,6 +173,7 @@ impl SourceFigures {
                 .map(|rate| format!("{:.2} M/s", rate / 1e6)),
             self.bytes_in
                 .map(|bytes| format!("{:.1} MB read", bytes as f64 / 1e6)),
+            self.io.as_ref().map(|io| format!("by {io}")),
         ];
         let known: Vec<String> = known.into_iter().flatten().collect();
         format!("{} ({}): {}", self.source, self.server, known.join(", "))
@@ -196,6 +232,33 @@ mod tests {
         assert_eq!(of("a").disagreements(&own("a", 10)), [""; 0]);
     }
 
+    #[test]
+    fn what_read_must_be_what_was_set() {
+        let text = "[[source]]\nrecording = \"x\"\n[walbrook]\nkafka.acks = \"all\"";
+        let mut scenario: Scenario = toml::from_str(text).unwrap();
+        let by = |io: Option<&str>| SourceFigures {
+            name: "a".to_owned(),
+            io: io.map(str::to_owned),
+            ..SourceFigures::default()
+        };
+        let said = || Some("no io_uring here (forbidden)".to_owned());
+        // What nobody asked for is not missed.
+        assert_eq!(by(Some("epoll")).read_otherwise(&scenario, said), None);
+        scenario.set("engine.io=uring").unwrap();
+        assert_eq!(by(Some("uring")).read_otherwise(&scenario, said), None);
+        let expected = "engine.io = \"uring\" is set, and epoll read a; its log says: no io_uring here (forbidden)";
+        let found = by(Some("epoll")).read_otherwise(&scenario, said);
+        assert_eq!(found.as_deref(), Some(expected));
+        let unknown = by(None).read_otherwise(&scenario, || None);
+        let expected = "engine.io = \"uring\" is set, and the engine does not say what read a";
+        assert_eq!(unknown.as_deref(), Some(expected));
+        // Each of several says it of itself.
+        let own = |name: &str, io: &str| json!({"source": name, "io": io});
+        let report = json!({"sources": [own("b", "epoll"), own("a", "uring")]});
+        assert_eq!(by(None).io_by(&report).as_deref(), Some("uring"));
+        assert_eq!(by(None).io_by(&own("a", "epoll")).as_deref(), Some("epoll"));
+    }
+
     /// A million each is the demo's; this is the same with less.
     #[tokio::test(flavor = "multi_thread")]
     async fn each_source_of_two_has_figures_of_its_own() {
@@ -233,6 +296,14 @@ mod tests {
             assert_eq!((&read.source, &read.server), (&ours.source, &ours.server));
             assert_eq!((read.changes, read.records), (ours.changes, ours.records));
             assert_eq!((read.bytes_in, read.seconds), (ours.bytes_in, ours.seconds));
+            assert_eq!(ours.io.as_deref(), Some("epoll"));
+            assert_eq!(read.io, ours.io);
+        }
+        // Recorded commits say nothing of this run.
+        let commits = ["commit_latency_ms", "commit_histogram"];
+        for run in [&value, &value["runs"][0]] {
+            assert!(run["latency_ms"].is_object());
+            assert_eq!(commits.map(|name| run.get(name)), [None; 2]);
         }
         // Totals are the sums of what each has.
         let figures = &report.figures;

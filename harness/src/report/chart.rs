@@ -11,8 +11,21 @@ use super::palette::{Colour, GREY, LINE, RED, SOFT};
 
 /// Units of a picture.
 pub const SIZE: (u32, u32) = (1120, 520);
+/// Around everything.
+const MARGIN: u32 = 16;
+/// At the right, where half of the last label stands.
+const MARGIN_RIGHT: u32 = 76;
+/// For the labels of the vertical axis.
+const LABELS: u32 = 136;
+/// Units that the horizontal axis is long.
+pub const WIDTH: u32 = SIZE.0 - MARGIN - LABELS - MARGIN_RIGHT;
+/// And as far from its beginning a picture ends.
+pub const END: u32 = WIDTH + MARGIN_RIGHT;
 /// Units of its text: 13 pixels where a picture is 430 pixels wide, and still legible on a phone.
 const TEXT: i32 = 34;
+
+/// Faults that have labels, at most.
+const MARKS_LABELLED: usize = 4;
 
 /// A picture, or what keeps it from being drawn.
 pub type Drawn = Result<String, Box<dyn std::error::Error + Send + Sync>>;
@@ -71,6 +84,15 @@ pub fn over_time(chart: &OverTime<'_>) -> Drawn {
             .x_label_formatter(&|seconds| tick(*seconds))
             .y_label_formatter(&|value| tick(*value))
             .draw()?;
+        // Behind everything else, and where there are many, faint.
+        let many = chart.marks.len() > MARKS_LABELLED;
+        let faults = match many {
+            true => RED.light.mix(0.4).stroke_width(2),
+            false => RED.light.stroke_width(3),
+        };
+        for (at, _) in chart.marks {
+            context.draw_series(LineSeries::new([(*at, 0.0), (*at, top)], faults))?;
+        }
         let points = chart
             .points
             .iter()
@@ -94,20 +116,17 @@ pub fn over_time(chart: &OverTime<'_>) -> Drawn {
             let style = small(&GREY).pos(Pos::new(HPos::Left, VPos::Top));
             context.draw_series([Text::new(text, (end * 0.036, top * 0.99), style)])?;
         }
-        for (number, (at, text)) in chart.marks.iter().enumerate() {
-            let ends = [(*at, 0.0), (*at, top)];
-            context.draw_series(LineSeries::new(ends, RED.light.stroke_width(3)))?;
-            // Labels of many faults would cover each other.
-            if chart.marks.len() <= 4 {
-                let right = *at > end * 0.8;
-                let anchor = if right { HPos::Right } else { HPos::Left };
-                let style = small(&RED).pos(Pos::new(anchor, VPos::Top));
-                let beside = if right { -end * 0.008 } else { end * 0.008 };
-                // The first row is the limit's, where it is said there.
-                let row = number % 3 + usize::from(above.is_some());
-                let place = (at + beside, top * (0.99 - 0.06 * row as f64));
-                context.draw_series([Text::new(text.clone(), place, style)])?;
-            }
+        // Labels of many faults would cover each other.
+        let labelled = chart.marks.iter().filter(|_| !many);
+        for (number, (at, text)) in labelled.enumerate() {
+            let right = *at > end * 0.8;
+            let anchor = if right { HPos::Right } else { HPos::Left };
+            let style = small(&RED).pos(Pos::new(anchor, VPos::Top));
+            let beside = if right { -end * 0.008 } else { end * 0.008 };
+            // The first row is the limit's, where it is said there.
+            let row = number % 3 + usize::from(above.is_some());
+            let place = (at + beside, top * (0.99 - 0.06 * row as f64));
+            context.draw_series([Text::new(text.clone(), place, style)])?;
         }
         root.present()?;
     }
@@ -174,10 +193,10 @@ pub fn builder<'a, 'b>(
 ) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut builder = ChartBuilder::on(root);
     builder
-        .margin(16)
-        .margin_right(64)
+        .margin(MARGIN)
+        .margin_right(MARGIN_RIGHT)
         .x_label_area_size(92)
-        .y_label_area_size(136);
+        .y_label_area_size(LABELS);
     builder
 }
 
@@ -215,6 +234,13 @@ where
         .border_style(TRANSPARENT)
         .draw()?;
     Ok(())
+}
+
+/// Units that a number beside an axis takes at most, with room to the next one: readers' fonts differ, and this is a wide one (DejaVu Sans).
+#[must_use]
+pub fn room(number: &str) -> f64 {
+    let em = |letter: char| if letter == '.' { 0.32 } else { 0.64 };
+    (number.chars().map(em).sum::<f64>() + 0.3) * f64::from(TEXT)
 }
 
 /// A number beside an axis.
@@ -300,6 +326,28 @@ mod tests {
         assert!(height(&far, "kill engine") > height(&far, "a limit: "));
         let plain = chart(None, &faults);
         assert!(height(&plain, "kill engine") < height(&far, "kill engine"));
+    }
+
+    #[test]
+    fn many_faults_are_faint_lines_behind_the_rate() {
+        let faults = |count: u32| -> Vec<(f64, String)> {
+            let at = |n: u32| f64::from(n) / f64::from(count + 1);
+            (1..=count).map(|n| (at(n), "cut link".into())).collect()
+        };
+        let (few, many) = (chart(None, &faults(3)), chart(None, &faults(30)));
+        assert_eq!(few.matches("cut link").count(), 3);
+        assert!(!many.contains("cut link"), "{many}");
+        let red = "stroke=\"#DC2626\"";
+        let opacity = |svg: &str| {
+            let mut tags = svg.split('<');
+            let line = tags.find(|tag| tag.contains(red)).unwrap();
+            line.contains("opacity=\"0.4\"")
+        };
+        assert!(!opacity(&few) && opacity(&many), "{many}");
+        for svg in [few, many] {
+            let (first, area) = (svg.find(red), svg.find("<polygon"));
+            assert!(first.unwrap() < area.unwrap(), "{svg}");
+        }
     }
 
     #[test]

@@ -87,6 +87,9 @@ pub struct SourceOf {
     /// `changes` by `seconds`.
     #[serde(default)]
     pub changes_per_second: Option<f64>,
+    /// What read its stream, `epoll` or `uring`; older reports do not say.
+    #[serde(default)]
+    pub io: Option<String>,
 }
 
 /// What one run measured.
@@ -117,7 +120,8 @@ pub struct Figures {
     /// The same as hdrhistogram V2, base64, in microseconds.
     #[serde(default)]
     pub histogram: Option<String>,
-    /// Commit to the broker's log, where a load was offered: without one it says how old a recording is.
+    /// Commit to the broker's log, where a load was offered. Without one the engine's own to acknowledged, of live servers alone; in older reports
+    /// of recordings, too, of which it said how old they were, up to an hour.
     #[serde(default)]
     pub commit_latency_ms: Option<Percentiles>,
     /// The same as hdrhistogram V2, base64, in microseconds.

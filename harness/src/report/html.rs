@@ -18,10 +18,10 @@ h3{font-size:15px;line-height:1.4;margin:0 0 6px}
 .figure b{display:block;font-size:30px;line-height:1.15;letter-spacing:-.02em;white-space:nowrap}.figure span{color:var(--soft);font-size:14px}
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:14px}
 .card p{margin:6px 0 0;color:var(--soft);font-size:14px}svg{width:100%;height:auto;display:block}svg text{font-family:inherit}
-.wide{overflow-x:auto}.narrow{max-width:640px}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:9px 10px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th{font-size:13px;color:var(--soft);font-weight:600;vertical-align:bottom}th:first-child,td:first-child{text-align:left}
-tr:last-child td{border-bottom:0}tr.median td{font-weight:600}td.text{text-align:left;white-space:normal;min-width:220px}
+th{font-size:13px;color:var(--soft);font-weight:600;vertical-align:bottom}th:first-child,td:first-child{text-align:left;white-space:normal}
+tr:last-child td{border-bottom:0}tr.median td{font-weight:600}.text{text-align:left;white-space:normal}td.verdict{min-width:220px}
 td.good{color:var(--good)}td.bad{color:var(--bad);font-weight:600}td.soft{color:var(--soft)}
 .badge{display:inline-block;border-radius:999px;padding:2px 12px;font-size:14px;font-weight:600;background:var(--good-ground);color:var(--good);white-space:nowrap}
 .badge.bad{background:var(--bad-ground);color:var(--bad)}.badge.soft{background:var(--code);color:var(--soft)}
@@ -29,7 +29,8 @@ td.good{color:var(--good)}td.bad{color:var(--bad);font-weight:600}td.soft{color:
 .notice.soft{border-color:var(--grey)}footer{color:var(--soft);font-size:14px}
 code{background:var(--code);border-radius:5px;padding:1px 6px;font-size:14px;overflow-wrap:anywhere}
 @media(max-width:560px){header{padding:28px 0 64px}header>div,main{padding-left:14px;padding-right:14px}h1{font-size:27px}
-.figures{grid-template-columns:1fr 1fr;gap:10px}.figure b{font-size:23px}.card{padding:12px 12px}}
+.figures{grid-template-columns:1fr 1fr;gap:10px}.figure b{font-size:23px}.card{padding:12px 12px}
+th,td{padding:7px 6px;font-size:14px}td.verdict{min-width:140px}}
 @media print{header{background:none;color:inherit;padding:0}main{margin-top:0}.card{break-inside:avoid;box-shadow:none}}";
 
 /// A whole page around `body`, which is HTML; `title` and `lead` are text.
@@ -84,6 +85,12 @@ pub fn picture(out: &mut String, title: &str, svg: &str, note: &str) -> fmt::Res
 pub fn badge(good: bool, text: &str) -> String {
     let class = if good { "badge" } else { "badge bad" };
     format!("<span class=\"{class}\">{}</span>", escaped(text))
+}
+
+/// A mark that is neither.
+#[must_use]
+pub fn soft_badge(text: &str) -> String {
+    format!("<span class=\"badge soft\">{}</span>", escaped(text))
 }
 
 /// Text for use in HTML and its attributes.

@@ -14,6 +14,7 @@ pub mod page;
 pub mod palette;
 #[cfg(test)]
 pub(crate) mod samples;
+mod tables;
 pub mod timeline;
 
 use std::path::Path;
@@ -71,11 +72,15 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Writes a file; its name is in the error.
+/// Writes a file, and makes the directory for it; their names are in the errors.
 ///
 /// # Errors
 /// The path and what the system said.
 pub fn put(path: &Path, text: &str) -> Result<(), String> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 

@@ -76,6 +76,16 @@ pub fn percent(ratio: f64) -> String {
     format!("{} %", percent.trim_end_matches(".0"))
 }
 
+/// A count with its noun, which is regular: `1 run`, `5 runs`, `2 processes`.
+#[must_use]
+pub fn counted(count: usize, noun: &str) -> String {
+    match (count, noun.ends_with('s')) {
+        (1, _) => format!("1 {noun}"),
+        (_, true) => format!("{count} {noun}es"),
+        (_, false) => format!("{count} {noun}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +108,8 @@ mod tests {
         assert_eq!(change(34.5), "× 34.5");
         assert_eq!(percent(1.05), "5 %");
         assert_eq!(percent(1.025), "2.5 %");
+        assert_eq!(counted(0, "run"), "0 runs");
+        assert_eq!(counted(1, "process"), "1 process");
+        assert_eq!(counted(2, "process"), "2 processes");
     }
 }

@@ -3,11 +3,15 @@
 use std::fmt::Write as _;
 
 use super::chart::{self, OverTime};
-use super::document::{Document, Figures, Percentiles};
+use super::document::{Document, Figures, SourceOf};
 use super::html::{self, badge, escaped};
 use super::latency::{self, Curve};
-use super::number::{grouped, magnitude, milliseconds, three_digits};
+use super::number::{counted, grouped, magnitude, milliseconds};
 use super::palette::{AMBER, BLUE, GREY, TEAL, VIOLET};
+use super::tables;
+
+/// Of fewer arrivals no rate over time can be drawn.
+const ARRIVALS_MIN: usize = 8;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -62,12 +66,12 @@ fn section(out: &mut String, chapter: &Chapter, first: bool) -> Result<(), Failu
     out.push_str("<div class=\"pictures\">");
     pictures(out, document)?;
     out.push_str("</div>");
-    sources(out, document)?;
-    commits(out, &document.figures)?;
-    stations(out, &document.figures)?;
-    timing(out, &document.figures)?;
-    links(out, &document.figures)?;
-    runs(out, document)?;
+    tables::sources(out, document)?;
+    tables::commits(out, &document.figures)?;
+    tables::stations(out, &document.figures)?;
+    tables::timing(out, &document.figures)?;
+    tables::links(out, &document.figures)?;
+    tables::runs(out, document)?;
     out.push_str("</section>");
     Ok(())
 }
@@ -75,6 +79,11 @@ fn section(out: &mut String, chapter: &Chapter, first: bool) -> Result<(), Failu
 /// Title, verdict, story, and what failed or was missed.
 fn heading(out: &mut String, chapter: &Chapter) -> std::fmt::Result {
     let document = &chapter.document;
+    // A scenario's name is a word that can be typed.
+    let title = match chapter.title == document.scenario {
+        true => chapter.title.clone(),
+        false => html::capitalised(&chapter.title),
+    };
     let mut verdict = match document.verified {
         true => badge(true, "verified"),
         false => badge(false, "failed"),
@@ -86,7 +95,7 @@ fn heading(out: &mut String, chapter: &Chapter) -> std::fmt::Result {
     write!(
         out,
         "<h2>{} {verdict}</h2><p>{}</p>",
-        escaped(&html::capitalised(&chapter.title)),
+        escaped(&title),
         escaped(&story(document)),
     )?;
     for failure in document.failures.iter().chain(&document.unmet) {
@@ -136,8 +145,13 @@ fn cards(figures: &Figures) -> [(String, String); 4] {
 /// What happened, in a sentence or two.
 fn story(document: &Document) -> String {
     let figures = &document.figures;
+    // Of several each has it in its row.
+    let by = match document.sources.as_slice() {
+        [SourceOf { io: Some(io), .. }] => format!(" by {io}"),
+        _ => String::new(),
+    };
     let mut text = format!(
-        "{} changes became {} records (a delete is a record and a tombstone): {:.1} MB read, {:.1} MB written, in {:.3} s.",
+        "{} changes became {} records (a delete is a record and a tombstone): {:.1} MB read{by}, {:.1} MB written, in {:.3} s.",
         grouped(figures.changes),
         grouped(figures.records),
         figures.bytes_in as f64 / 1e6,
@@ -150,9 +164,9 @@ fn story(document: &Document) -> String {
             format!("{} changes/s", magnitude(rate))
         });
         text += &format!(
-            " Meanwhile {} writers offered the server {offered}, {} rows a commit; it committed {} changes/s.",
-            load.writers,
-            load.rows_per_commit,
+            " Meanwhile {} offered the server {offered}, {} a commit; it committed {} changes/s.",
+            counted(load.writers as usize, "writer"),
+            counted(load.rows_per_commit as usize, "row"),
             magnitude(load.committed_changes_per_second),
         );
         if let (Some(links), Some(over)) = (&load.over_links, figures.over_round_trip()) {
@@ -177,7 +191,7 @@ fn story(document: &Document) -> String {
 
 fn pictures(out: &mut String, document: &Document) -> Result<(), Failure> {
     let (figures, timeline) = (&document.figures, &document.timeline);
-    if !timeline.arrivals.is_empty() {
+    if !rates(document).is_empty() {
         let svg = throughput(document)?;
         html::picture(
             out,
@@ -259,146 +273,11 @@ fn latency(out: &mut String, figures: &Figures) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What each of several sources brought; the large figures are of all.
-fn sources(out: &mut String, document: &Document) -> std::fmt::Result {
-    if document.sources.len() < 2 {
-        return Ok(());
-    }
-    out.push_str(
-        "<div class=\"card wide\"><table><tr><th>source</th><th>server</th><th>topic</th><th>changes</th><th>MB read</th>\
-         <th>seconds</th><th>changes/s</th></tr>",
-    );
-    let cell = |known: Option<String>| known.unwrap_or_else(|| "–".to_owned());
-    for of in &document.sources {
-        write!(
-            out,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-            escaped(&of.source),
-            escaped(&of.server),
-            escaped(&of.topic),
-            cell(of.changes.map(grouped)),
-            cell(
-                of.bytes_in
-                    .map(|bytes| format!("{:.1}", bytes as f64 / 1e6))
-            ),
-            cell(of.seconds.map(|seconds| format!("{seconds:.3}"))),
-            cell(of.changes_per_second.map(|rate| grouped(rate as u64))),
-        )?;
-    }
-    out.write_str("</table></div>")
-}
-
-/// How long rows of a load took to the broker's log: since their commit was sent, and since it was due, so with what it had to wait for.
-fn commits(out: &mut String, figures: &Figures) -> std::fmt::Result {
-    let ways = [
-        (
-            "commit sent to the broker’s log",
-            figures.commit_percentiles(),
-        ),
-        ("commit due to the broker’s log", figures.due_percentiles()),
-    ];
-    let ways = ways.into_iter().filter_map(|(name, of)| Some((name, of?)));
-    percentiles(out, "ms of a load’s rows", ways)
-}
-
-/// Where records spent their time inside the engine.
-fn stations(out: &mut String, figures: &Figures) -> std::fmt::Result {
-    let Some(stations) = &figures.stations else {
-        return Ok(());
-    };
-    let ways = [
-        ("read to decoded", stations.decoded.ms),
-        ("to encoded, waiting included", stations.encoded.ms),
-        ("to sent", stations.sent.ms),
-        ("to acknowledged", stations.acknowledged.ms),
-    ];
-    percentiles(out, "ms from the station before", ways.into_iter())
-}
-
-/// A table of times in milliseconds, a row for each of `ways`; nothing where there is none. `title` and names are HTML.
-fn percentiles<'a>(
-    out: &mut String,
-    title: &str,
-    ways: impl Iterator<Item = (&'a str, Percentiles)>,
-) -> std::fmt::Result {
-    let mut ways = ways.peekable();
-    if ways.peek().is_none() {
-        return Ok(());
-    }
-    write!(
-        out,
-        "<div class=\"card wide\"><table><tr><th>{title}</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th></tr>",
-    )?;
-    for (name, of) in ways {
-        write!(out, "<tr><td>{name}</td>")?;
-        [of.p50, of.p90, of.p99, of.p999, of.max]
-            .iter()
-            .try_for_each(|ms| write!(out, "<td>{ms:.2}</td>"))?;
-        out.write_str("</tr>")?;
-    }
-    out.write_str("</table></div>")
-}
-
-/// What it cost to know the times.
-fn timing(out: &mut String, figures: &Figures) -> std::fmt::Result {
-    let Some(timing) = &figures.timing else {
-        return Ok(());
-    };
-    write!(
-        out,
-        "<div class=\"card\"><p>For its times the engine read clocks {} times, {:.1} ns each: {} % of its processor time.</p></div>",
-        grouped(timing.clock_reads),
-        timing.ns_per_read,
-        three_digits(timing.cpu_share * 100.0),
-    )
-}
-
-/// What the emulated links carried.
-fn links(out: &mut String, figures: &Figures) -> std::fmt::Result {
-    let Some(links) = &figures.links else {
-        return Ok(());
-    };
-    write!(
-        out,
-        "<div class=\"card wide\"><table><tr><th>links, emulated by {}</th><th>MB to<br>the engine</th><th>over</th><th>MB from<br>the engine</th>\
-         <th>over</th><th>packets lost</th></tr>",
-        escaped(&links.backend)
-    )?;
-    for link in &links.links {
-        let (to, from) = (&link.to_engine, &link.from_engine);
-        let host = match &link.seen_from {
-            None => link.host.clone(),
-            Some(one) => format!("{}, seen from {one} instead", link.host),
-        };
-        write!(
-            out,
-            "<tr><td>{}</td><td>{:.2}</td><td>{}</td><td>{:.2}</td><td>{}</td><td>{} of {}</td></tr>",
-            escaped(&host),
-            to.bytes as f64 / 1e6,
-            escaped(&to.profile),
-            from.bytes as f64 / 1e6,
-            escaped(&from.profile),
-            grouped(to.lost + to.overflowed + from.lost + from.overflowed),
-            grouped(to.packets + from.packets),
-        )?;
-    }
-    out.push_str("</table>");
-    for refusal in &links.refused {
-        write!(out, "<p>Not by {}.</p>", escaped(refusal))?;
-    }
-    if let (Some(limit), Some(times)) = (links.limit_seconds, links.times_limit) {
-        write!(
-            out,
-            "<p>The busiest direction needs {limit:.2} s for its bytes at its rate; the run took {times:.2} times that.</p>"
-        )?;
-    }
-    out.write_str("</div>")
-}
-
-/// Seconds and changes per second of the median run; empty where the report does not hold it over time.
+/// Seconds and changes per second of the median run; empty where the report does not hold it over time: older ones of a load have only
+/// its end.
 #[must_use]
 pub fn rates(document: &Document) -> Vec<(f64, f64)> {
-    if document.timeline.arrivals.is_empty() {
+    if document.timeline.arrivals.len() < ARRIVALS_MIN {
         return Vec::new();
     }
     let figures = &document.figures;
@@ -467,45 +346,6 @@ fn throughput_note(document: &Document) -> String {
     notes.join(" ")
 }
 
-/// A row per run, the median one marked.
-fn runs(out: &mut String, document: &Document) -> std::fmt::Result {
-    let runs = &document.runs;
-    let is_middle = |run: &Figures| {
-        let middle = &document.figures;
-        (run.seconds, run.cpu_seconds) == (middle.seconds, middle.cpu_seconds)
-    };
-    let middle = runs.iter().position(is_middle).unwrap_or(runs.len());
-    out.write_str(
-        "<div class=\"card wide\"><table><tr><th>run</th><th>seconds</th><th>changes/s</th><th>CPU µs<br>per change</th>\
-         <th>peak MiB</th><th>MB to Kafka</th><th>p50 ms</th><th>p99 ms</th><th>p99.9 ms</th><th>max ms</th></tr>",
-    )?;
-    for (number, run) in runs.iter().enumerate() {
-        let class = match number == middle && runs.len() > 1 {
-            true => " class=\"median\"",
-            false => "",
-        };
-        write!(
-            out,
-            "<tr{class}><td>{}{}</td><td>{:.3}</td><td>{}</td><td>{:.3}</td><td>{:.1}</td><td>{:.1}</td>",
-            number + 1,
-            if class.is_empty() { "" } else { ", the median" },
-            run.seconds,
-            grouped(run.changes_per_second as u64),
-            run.cpu_us_per_change(),
-            run.rss_mib(),
-            run.bytes_out as f64 / 1e6,
-        )?;
-        match run.commit_percentiles().or(run.latency_ms) {
-            Some(of) => [of.p50, of.p99, of.p999, of.max]
-                .iter()
-                .try_for_each(|ms| write!(out, "<td>{ms:.2}</td>"))?,
-            None => out.write_str("<td>–</td><td>–</td><td>–</td><td>–</td>")?,
-        }
-        out.write_str("</tr>")?;
-    }
-    out.write_str("</table></div>")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -541,7 +381,7 @@ mod tests {
             "found 2",
             "kill engine",
             "3, the median",
-            "90 %",
+            "99.9\n",
             "the link’s limit",
             "delay 10ms rate 1gbit loss 1%",
             "Not by tc: no sch_netem.",
@@ -552,8 +392,8 @@ mod tests {
             "<td>commit due to the broker’s log</td><td>8.50</td><td>15.00</td><td>30.00</td><td>55.00</td><td>66.00</td>",
             "read clocks 1,465 times, 29.0 ns each: 0.00470 % of its processor time",
             "4 writers offered the server 50.0 k changes/s",
-            "<td>mysql 9.7.4</td><td>mysql-9.7-1m.events</td><td>600,000</td><td>53.6</td><td>0.400</td><td>1,500,000</td>",
-            "<td>postgres 15.18</td><td>live postgres.events</td><td>400,000</td><td>–</td><td>–</td><td>–</td>",
+            "<td class=\"text\">mysql 9.7.4</td><td class=\"text\">mysql-9.7-1m.events</td><td>600,000</td><td>53.6</td><td>uring</td><td>0.400</td><td>1,500,000</td>",
+            "<td class=\"text\">postgres 15.18</td><td class=\"text\">live postgres.events</td><td>400,000</td><td>–</td><td>–</td><td>–</td><td>–</td>",
             "the links need 30.2 ms by themselves; over that came 8.00 ms for half of the rows",
         ] {
             assert!(page.contains(text), "{text}");
@@ -564,5 +404,47 @@ mod tests {
         if let Some(path) = std::env::var_os("WALBROOK_PAGE") {
             std::fs::write(path, page).unwrap();
         }
+    }
+
+    #[test]
+    fn what_read_a_sole_source_stands_in_its_story() {
+        let mut document = samples::both();
+        assert!(!story(&document).contains(" by "), "{}", story(&document));
+        document.sources.truncate(1);
+        assert!(story(&document).contains("MB read by uring, "));
+    }
+
+    #[test]
+    fn a_scenarios_name_stands_as_it_is_typed() {
+        let heading = |title: &str| {
+            let mut out = String::new();
+            let document = samples::document(1, 2e6);
+            let title = title.to_owned();
+            heading(&mut out, &Chapter { title, document }).unwrap();
+            out
+        };
+        assert!(heading("mysql-1m").starts_with("<h2>mysql-1m "));
+        assert!(heading("a million changes").starts_with("<h2>A million changes "));
+    }
+
+    #[test]
+    fn one_is_told_as_one() {
+        let mut document = samples::loaded();
+        let load = document.figures.load.as_mut().unwrap();
+        (load.writers, load.rows_per_commit) = (1, 1);
+        let story = story(&document);
+        assert!(story.contains(" 1 writer offered "), "{story}");
+        assert!(story.contains(", 1 row a commit"), "{story}");
+    }
+
+    #[test]
+    fn a_rate_over_time_is_not_made_of_two_arrivals() {
+        let mut document = samples::loaded();
+        assert!(!rates(&document).is_empty());
+        document.timeline.arrivals = vec![(-0.2, 1), (15.9, 799_101), (16.0, 799_101)];
+        assert!(rates(&document).is_empty());
+        let mut out = String::new();
+        pictures(&mut out, &document).unwrap();
+        assert!(!out.contains("Changes arriving") && out.contains("Latency"));
     }
 }

@@ -104,6 +104,7 @@ pub(crate) fn both() -> Document {
         bytes_in: seconds.map(|_| 53_640_000),
         seconds,
         changes_per_second: seconds.map(|seconds| changes as f64 / seconds),
+        io: seconds.map(|_| "uring".into()),
     };
     document.sources = vec![
         of("mysql-9.7-1m", "mysql 9.7.4", 600_000, Some(0.4)),

@@ -173,6 +173,14 @@ pub struct LoadFigures {
     pub engine_commit_latency_ms: Value,
 }
 
+impl LoadFigures {
+    /// A percentile of the engine's own, `p50`, `p99`, …: from the server's timestamp of a commit to acknowledged, in milliseconds; none where
+    /// the server does not say when.
+    pub fn acknowledged_ms(&self, percentile: &str) -> Option<f64> {
+        self.engine_commit_latency_ms.get(percentile)?.as_f64()
+    }
+}
+
 /// Milliseconds are kept as microseconds.
 pub(super) fn histogram() -> Histogram<u64> {
     // Bounds and digits are constants that the constructor takes.
@@ -232,6 +240,8 @@ pub(super) async fn run(
     course.end(&mut running, engine).await?;
     let (usage, samples) = running.usage();
     let topic = upstream.topic();
+    let partitions = 0..scenario.broker.partitions;
+    course.arrivals = arrivals(partitions.map(|partition| broker.appends(&topic, partition)));
     let timed = judge::timed(scenario, broker, &topic, &rows, load, &written).await;
     let timed = timed.unwrap_or_else(|error| judge::Timed {
         failures: vec![format!("cannot verify {topic}: {error}")],
@@ -255,14 +265,19 @@ pub(super) async fn run(
     let mut outcome = course.outcome(&measured, engine, samples, sink.title());
     // There is one source.
     let figures = &outcome.figures;
-    outcome.sources = vec![SourceFigures {
+    let source = SourceFigures::named(upstream);
+    let source = SourceFigures {
+        io: source.io_by(&outcome.engine_report),
         changes: Some(figures.changes),
         records: Some(figures.records),
         bytes_in: Some(figures.bytes_in),
         seconds: Some(figures.seconds),
         changes_per_second: Some(figures.changes_per_second),
-        ..SourceFigures::named(upstream)
-    }];
+        ..source
+    };
+    let otherwise = source.read_otherwise(scenario, || engine.said("io_uring"));
+    outcome.failures.extend(otherwise);
+    outcome.sources = vec![source];
     Ok(outcome)
 }
 
@@ -341,6 +356,26 @@ impl Measured<'_> {
     }
 }
 
+/// How many records there were after each append, but those after a partition's last one, of each partition's (base offset, when) in order.
+fn arrivals(appends: impl Iterator<Item = Vec<(i64, Instant)>>) -> Vec<(Instant, u64)> {
+    let mut batches: Vec<(Instant, u64)> = appends
+        .flat_map(|appends| {
+            let pairs = appends.windows(2).map(|pair| {
+                let records = pair[1].0.saturating_sub(pair[0].0);
+                (pair[0].1, u64::try_from(records).unwrap_or_default())
+            });
+            pairs.collect::<Vec<_>>()
+        })
+        .collect();
+    batches.sort_by_key(|(at, _)| *at);
+    let mut all = 0;
+    for (_, records) in &mut batches {
+        all += *records;
+        *records = all;
+    }
+    batches
+}
+
 /// A run while it goes on.
 struct Course<'a> {
     broker: &'a Broker,
@@ -361,7 +396,6 @@ impl Course<'_> {
             let found = self.broker.counts().records;
             if found != last.1 {
                 last = (crate::clock::now(), found);
-                self.arrivals.push(last);
             }
             if found >= records {
                 return Ok(true);
@@ -476,6 +510,16 @@ impl Course<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_arrived_is_counted_over_all_partitions_in_the_order_of_time() {
+        let start = crate::clock::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let one = vec![(0, at(0)), (10, at(20)), (30, at(40))];
+        let other = vec![(0, at(10)), (5, at(30))];
+        let counted = arrivals([one, other, Vec::new()].into_iter());
+        assert_eq!(counted, [(at(0), 10), (at(10), 15), (at(20), 35)]);
+    }
 
     #[tokio::test]
     async fn a_run_without_a_timed_row_has_no_latency() {

@@ -1,6 +1,6 @@
 //! Whether a scenario can be: what contradicts itself, and what this version has not.
 
-use super::{BrokerKind, Deed, Expect, Fault, Kind, Link, Scenario};
+use super::{BrokerKind, Deed, Expect, Fault, Kind, Link, LiveServer, Scenario, Source};
 
 impl Expect {
     fn is_of_load(&self) -> bool {
@@ -8,6 +8,7 @@ impl Expect {
             self.commit_p50_ms_max,
             self.commit_p99_ms_max,
             self.due_p99_ms_max,
+            self.acknowledged_p99_ms_max,
         ];
         limits.iter().any(Option::is_some) || self.is_over_links()
     }
@@ -58,8 +59,14 @@ impl Scenario {
             }
         } else if self.expect.is_of_load() {
             return Err(
-                "expect: commit_p50_ms_max, commit_p99_ms_max, due_p99_ms_max and those over the round trip need `load`"
+                "expect: commit_p50_ms_max, commit_p99_ms_max, due_p99_ms_max, acknowledged_p99_ms_max and those over the round trip need `load`"
                     .into(),
+            );
+        }
+        let is_mariadb = |source: &Source| source.server == Some(LiveServer::Mariadb);
+        if self.expect.acknowledged_p99_ms_max.is_some() && self.source.iter().any(is_mariadb) {
+            return Err(
+                "expect: acknowledged_p99_ms_max cannot be measured with MariaDB, which says whole seconds of a commit; commit_p99_ms_max is measured from outside".into(),
             );
         }
         let is_linked = self.is_emulated(Link::Source) || self.is_emulated(Link::Kafka);
@@ -281,6 +288,13 @@ mod tests {
         let over = "[expect]\ncommit_p99_over_round_trip_ms_max = 1.0\n";
         let linked = format!("[[source]]\nserver = \"mysql\"\n{over}[link.kafka]\ndelay_ms = 1\n");
         assert!(scenario(&linked).is_ok());
+        let own = |server: &str| {
+            scenario(&format!(
+                "[[source]]\nserver = \"{server}\"\n[expect]\nacknowledged_p99_ms_max = 20.0\n"
+            ))
+        };
+        assert!(own("mysql").is_ok() && own("postgres").is_ok());
+        assert!(own("mariadb").unwrap_err().contains("whole seconds"));
         let idle = linked.replace("server = \"mysql\"", "recording = \"x\"");
         assert!(parsed(&idle).unwrap_err().contains("load"));
         let unlinked = scenario(&format!("[[source]]\nserver = \"mysql\"\n{over}"));

@@ -2,79 +2,96 @@
 
 use super::{Expect, Scenario};
 
+/// A limit of a scenario.
+type Of = fn(&Expect) -> Option<f64>;
+
+const RATE: Of = |expect| expect.changes_per_second_min;
+const CPU: Of = |expect| expect.cpu_us_per_change_max;
+const SECONDS: Of = |expect| expect.seconds_max;
+const MEMORY: Of = |expect| expect.rss_mib_max;
+const TIMING: Of = |expect| expect.timing_share_max;
+const COMMIT_P50: Of = |expect| expect.commit_p50_ms_max;
+const COMMIT_P99: Of = |expect| expect.commit_p99_ms_max;
+const DUE_P99: Of = |expect| expect.due_p99_ms_max;
+const ACKNOWLEDGED_P99: Of = |expect| expect.acknowledged_p99_ms_max;
+const OVER_P50: Of = |expect| expect.commit_p50_over_round_trip_ms_max;
+const OVER_P99: Of = |expect| expect.commit_p99_over_round_trip_ms_max;
+const OF_BARE: Of = |expect| expect.of_bare_reader_min;
+const TIMES_LIMIT: Of = |expect| expect.times_limit_max;
+
+/// Scenarios by name, and what they promise.
+const PROMISED: [(&str, &[(Of, f64)]); 31] = [
+    (
+        "mysql-1m",
+        &[(RATE, 1.5e6), (CPU, 0.6), (MEMORY, 64.0), (TIMING, 0.01)],
+    ),
+    (
+        "postgres-1m",
+        &[(RATE, 1.2e6), (CPU, 0.8), (MEMORY, 64.0), (TIMING, 0.01)],
+    ),
+    ("postgres-wal2json-100k", &[(RATE, 8e5)]),
+    ("mysql-live-1m", &[(RATE, 1.3e6)]),
+    ("mysql-live-kafka-1m", &[(RATE, 1.2e6)]),
+    ("mysql-live-kafka-3", &[(RATE, 6e5)]),
+    ("10m-transaction", &[(MEMORY, 32.0)]),
+    ("postgres-10m-transaction", &[(MEMORY, 32.0)]),
+    ("postgres-live-1m", &[(OF_BARE, 0.9)]),
+    ("postgres-live-wal2json-100k", &[(OF_BARE, 0.9)]),
+    ("list-sync", &[(SECONDS, 5.0)]),
+    ("list-sync-kafka", &[(SECONDS, 10.0)]),
+    ("far-source", &[(SECONDS, 12.0)]),
+    ("far-source-off", &[(SECONDS, 35.0), (TIMES_LIMIT, 1.4)]),
+    ("slow-link", &[(SECONDS, 60.0), (TIMES_LIMIT, 1.2)]),
+    ("slow-link-auto", &[(SECONDS, 30.0)]),
+    (
+        "mysql-idle",
+        &[(COMMIT_P50, 2.0), (COMMIT_P99, 10.0), (TIMING, 0.01)],
+    ),
+    (
+        "mariadb-idle",
+        &[(COMMIT_P50, 2.0), (COMMIT_P99, 10.0), (TIMING, 0.01)],
+    ),
+    (
+        "postgres-idle",
+        &[(COMMIT_P50, 2.0), (COMMIT_P99, 10.0), (TIMING, 0.01)],
+    ),
+    ("mysql-idle-link", &[(OVER_P50, 2.0), (OVER_P99, 10.0)]),
+    ("mariadb-idle-link", &[(OVER_P50, 2.0), (OVER_P99, 10.0)]),
+    ("postgres-idle-link", &[(OVER_P50, 2.0), (OVER_P99, 10.0)]),
+    ("mysql-1k", &[(COMMIT_P99, 10.0), (TIMING, 0.01)]),
+    ("mariadb-1k", &[(COMMIT_P99, 10.0), (TIMING, 0.01)]),
+    ("postgres-1k", &[(COMMIT_P99, 10.0), (TIMING, 0.01)]),
+    (
+        "mysql-50k",
+        &[
+            (COMMIT_P99, 20.0),
+            (DUE_P99, 20.0),
+            (ACKNOWLEDGED_P99, 20.0),
+            (TIMING, 0.01),
+        ],
+    ),
+    (
+        "mariadb-50k",
+        &[(COMMIT_P99, 20.0), (DUE_P99, 20.0), (TIMING, 0.01)],
+    ),
+    (
+        "postgres-50k",
+        &[
+            (COMMIT_P99, 20.0),
+            (DUE_P99, 20.0),
+            (ACKNOWLEDGED_P99, 20.0),
+            (TIMING, 0.01),
+        ],
+    ),
+    ("mysql-saturated", &[(MEMORY, 64.0), (TIMING, 0.01)]),
+    ("mariadb-saturated", &[(MEMORY, 64.0), (TIMING, 0.01)]),
+    ("postgres-saturated", &[(MEMORY, 64.0), (TIMING, 0.01)]),
+];
+
 /// What this project promises of itself stands in the scenarios that measure it.
 #[test]
 fn promised_figures_are_expected() {
-    type Of = fn(&Expect) -> Option<f64>;
-    let rate: Of = |expect| expect.changes_per_second_min;
-    let cpu: Of = |expect| expect.cpu_us_per_change_max;
-    let seconds: Of = |expect| expect.seconds_max;
-    let memory: Of = |expect| expect.rss_mib_max;
-    let timing: Of = |expect| expect.timing_share_max;
-    let commit_p50: Of = |expect| expect.commit_p50_ms_max;
-    let commit_p99: Of = |expect| expect.commit_p99_ms_max;
-    let due_p99: Of = |expect| expect.due_p99_ms_max;
-    let over_p50: Of = |expect| expect.commit_p50_over_round_trip_ms_max;
-    let over_p99: Of = |expect| expect.commit_p99_over_round_trip_ms_max;
-    let of_bare: Of = |expect| expect.of_bare_reader_min;
-    let times_limit: Of = |expect| expect.times_limit_max;
-    let promised: [(&str, &[(Of, f64)]); 30] = [
-        (
-            "mysql-1m",
-            &[(rate, 1.5e6), (cpu, 0.6), (memory, 64.0), (timing, 0.01)],
-        ),
-        (
-            "postgres-1m",
-            &[(rate, 1.2e6), (cpu, 0.8), (memory, 64.0), (timing, 0.01)],
-        ),
-        ("postgres-wal2json-100k", &[(rate, 8e5)]),
-        ("mysql-live-1m", &[(rate, 1.3e6)]),
-        ("mysql-live-kafka-1m", &[(rate, 1.2e6)]),
-        ("mysql-live-kafka-3", &[(rate, 6e5)]),
-        ("10m-transaction", &[(memory, 32.0)]),
-        ("postgres-10m-transaction", &[(memory, 32.0)]),
-        ("postgres-live-1m", &[(of_bare, 0.9)]),
-        ("postgres-live-wal2json-100k", &[(of_bare, 0.9)]),
-        ("list-sync", &[(seconds, 5.0)]),
-        ("list-sync-kafka", &[(seconds, 10.0)]),
-        ("far-source", &[(seconds, 12.0)]),
-        ("far-source-off", &[(seconds, 35.0), (times_limit, 1.4)]),
-        ("slow-link", &[(seconds, 60.0), (times_limit, 1.2)]),
-        ("slow-link-auto", &[(seconds, 30.0)]),
-        (
-            "mysql-idle",
-            &[(commit_p50, 2.0), (commit_p99, 10.0), (timing, 0.01)],
-        ),
-        (
-            "mariadb-idle",
-            &[(commit_p50, 2.0), (commit_p99, 10.0), (timing, 0.01)],
-        ),
-        (
-            "postgres-idle",
-            &[(commit_p50, 2.0), (commit_p99, 10.0), (timing, 0.01)],
-        ),
-        ("mysql-idle-link", &[(over_p50, 2.0), (over_p99, 10.0)]),
-        ("postgres-idle-link", &[(over_p50, 2.0), (over_p99, 10.0)]),
-        ("mysql-1k", &[(commit_p99, 10.0), (timing, 0.01)]),
-        ("mariadb-1k", &[(commit_p99, 10.0), (timing, 0.01)]),
-        ("postgres-1k", &[(commit_p99, 10.0), (timing, 0.01)]),
-        (
-            "mysql-50k",
-            &[(commit_p99, 20.0), (due_p99, 20.0), (timing, 0.01)],
-        ),
-        (
-            "mariadb-50k",
-            &[(commit_p99, 20.0), (due_p99, 20.0), (timing, 0.01)],
-        ),
-        (
-            "postgres-50k",
-            &[(commit_p99, 20.0), (due_p99, 20.0), (timing, 0.01)],
-        ),
-        ("mysql-saturated", &[(memory, 64.0), (timing, 0.01)]),
-        ("mariadb-saturated", &[(memory, 64.0), (timing, 0.01)]),
-        ("postgres-saturated", &[(memory, 64.0), (timing, 0.01)]),
-    ];
-    for (name, figures) in promised {
+    for (name, figures) in PROMISED {
         let expect = Scenario::read(name.as_ref()).unwrap().expect;
         for (number, (of, promised)) in figures.iter().enumerate() {
             assert_eq!(of(&expect), Some(*promised), "figure {number} of {name}");
