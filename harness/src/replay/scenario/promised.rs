@@ -1,6 +1,9 @@
-//! What the project promises, against what the scenarios expect.
+//! What the project promises, against what the scenarios expect, and against what was recorded.
+
+use std::path::PathBuf;
 
 use super::{Expect, Scenario};
+use crate::report::document::Document;
 
 /// A limit of a scenario.
 type Of = fn(&Expect) -> Option<f64>;
@@ -97,4 +100,48 @@ fn promised_figures_are_expected() {
             assert_eq!(of(&expect), Some(*promised), "figure {number} of {name}");
         }
     }
+}
+
+/// The directories of which `benches/record/README.md` says that they have what is promised.
+fn records() -> Vec<PathBuf> {
+    let records = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../benches/record");
+    let text = std::fs::read_to_string(records.join("README.md")).unwrap();
+    let (before, _) = text
+        .split_once("have every scenario that promises something")
+        .expect("README.md names the directories that have every scenario that promises something");
+    let line = before.lines().last().unwrap_or_default();
+    let links = line.split("](").skip(1).map(|link| {
+        let (page, _) = link.split_once("/README.md)").expect("a link to a page");
+        records.join(page)
+    });
+    links.collect()
+}
+
+/// What is promised was measured, by builds that users run, and was held.
+#[test]
+fn the_records_have_what_is_promised() {
+    let records = records();
+    let (mut missing, mut missed) = (Vec::new(), Vec::new());
+    for (name, _) in PROMISED {
+        let paths = (records.iter()).map(|record| record.join(format!("{name}.json")));
+        let found: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
+        if found.is_empty() {
+            missing.push(name);
+        }
+        for path in found {
+            let report = Document::read(&path).unwrap();
+            assert_eq!(report.scenario, name, "{}", path.display());
+            assert_eq!(report.build.as_deref(), Some("release"), "{name}");
+            if !report.holds() {
+                missed.push(path);
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "{records:?} have no report of {}: harness replay {} --report DIR",
+        missing.join(", "),
+        missing.join(" ")
+    );
+    assert!(missed.is_empty(), "these failed: {missed:?}");
 }
