@@ -331,4 +331,4 @@ pub(super) fn topic_name(name: &str) -> TopicName {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

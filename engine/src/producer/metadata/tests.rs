@@ -154,7 +154,8 @@ async fn brokers_that_cannot_be_used_end_the_run_only_when_there_are_no_others()
     }
 }
 
-fn settings(brokers: Vec<String>) -> KafkaSettings {
+/// Of a producer that may not make topics.
+pub(in crate::producer) fn settings(brokers: Vec<String>) -> KafkaSettings {
     KafkaSettings {
         brokers,
         topic: "{source}.{table}".to_owned(),

@@ -18,8 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::*;
-use crate::config::{OnOversize, ProducerKind};
 use crate::producer::connection::{RESPONSE_MAX, read_frame};
+use crate::producer::metadata::tests::settings;
 use crate::producer::metadata::topic_name;
 
 const TOPIC: &str = "shop.orders";
@@ -80,23 +80,7 @@ impl Peers {
 
     /// Connected, with the topic known.
     async fn native(&self) -> (Native, u32) {
-        let settings = KafkaSettings {
-            brokers: vec![self.addresses[0].to_string()],
-            topic: "{source}.{table}".to_owned(),
-            compression: Compression::Lz4,
-            producer: ProducerKind::Native,
-            batch_max: 1 << 20,
-            on_oversize: OnOversize::Halt,
-            tombstones: true,
-            truncates: false,
-            tls: None,
-            sasl: None,
-            topics: TopicSettings {
-                create: false,
-                partitions: 2,
-                replication: 1,
-            },
-        };
+        let settings = settings(vec![self.addresses[0].to_string()]);
         let native = Native::connect(&settings).await.unwrap();
         let routes = native.topics(&[TOPIC]).await.unwrap();
         (native, routes[0].topic_id)

@@ -283,3 +283,29 @@ fn a_type_that_nobody_knows_is_named_once() {
     of.columns[1].type_oid = 70_001;
     assert_eq!(tables.unknown(&of).len(), 1);
 }
+
+/// `lc_monetary` of the database says where the point of its money is, and no row does.
+#[test]
+fn money_has_the_digits_that_were_asked_for() {
+    for digits in [0, 2, 3] {
+        let mut tables = Tables::new("shop");
+        let mut table = described(b'd', &[("a", true), ("b", false)]);
+        table.columns[1].type_oid = 790;
+        let wanted = tables.note(table, &Selection::everything()).unwrap();
+        assert_eq!(wanted.types, [790]);
+        let shape = shapes::Shape {
+            money_digits: Some(digits),
+            ..shapes::Shape::default()
+        };
+        tables.learn(&shape);
+        tables.complete(&wanted, None, &[index("t_pkey", true, false, &["a"])]);
+        let Shape::Captured(table) = &tables.find(16_384).unwrap().shape else {
+            panic!("still wanted");
+        };
+        let Columns::Postgres(of) = &table.columns else {
+            panic!("{:?}", table.columns);
+        };
+        let money = protocol::postgres::ColumnType::Money { digits };
+        assert_eq!(of.columns[1].kind, money);
+    }
+}
