@@ -19,7 +19,7 @@ use crate::clock;
 use crate::config::{Compression, EncodeSettings};
 use crate::encode::{Template, Topics};
 use crate::encoded::Route;
-use crate::producer::Producer;
+use crate::producer::{Producer, Traffic};
 use crate::schema::Table;
 use crate::settled::Settled;
 use crate::source::{Filled, Identity, Source};
@@ -185,8 +185,7 @@ impl Feed {
         if !traffic.is_held_up || !traffic.is_anyone_there || self.memory.is_scarce() {
             return false;
         }
-        let is_idle = encoding == 0 && !traffic.is_busy && traffic.unrewarded < UNREWARDED_MAX;
-        is_idle
+        is_idle(&traffic, encoding)
             || (encoding < self.threads.count() as u64
                 && traffic.written > self.written_at_seal
                 && !self.producer.is_pressed())
@@ -387,5 +386,33 @@ impl Templates {
             topics,
             known: known.into_iter().collect(),
         }
+    }
+}
+
+/// Whether a batch more would be written at once, as everything that can be has been; for as long as what left so before is written.
+fn is_idle(traffic: &Traffic, encoding: u64) -> bool {
+    encoding == 0 && !traffic.is_busy && traffic.unrewarded < UNREWARDED_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_all_refuse_batches_stop_leaving_for_others() {
+        let idle = |unrewarded, is_busy, encoding| {
+            let traffic = Traffic {
+                is_held_up: true,
+                is_anyone_there: true,
+                is_busy,
+                unrewarded,
+                written: 7,
+            };
+            is_idle(&traffic, encoding)
+        };
+        assert!(idle(UNREWARDED_MAX - 1, false, 0));
+        assert!(!idle(UNREWARDED_MAX, false, 0), "nothing is written");
+        assert!(!idle(0, true, 0), "something is on its way");
+        assert!(!idle(0, false, 1), "something will be");
     }
 }
